@@ -1,0 +1,34 @@
+"""Native acceptance: at temperature 0 a draft token is kept when it is the target's argmax, so the text is the target's own.
+Source: Leviathan et al., arXiv 2211.17192."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fly.acceptance.protocol import rules
+from fly.acceptance.scores import Scores
+from fly.acceptance.verdict import Verdict
+
+if TYPE_CHECKING:
+    from fly.config import FLyConfig
+
+
+@rules.register("native")
+@dataclass(frozen=True)
+class NativeRule:
+    """Keep matches only.  Lossless."""
+
+    @classmethod
+    def from_config(cls, config: FLyConfig) -> NativeRule:
+        """Nothing to set."""
+        return cls()
+
+    @property
+    def lookahead(self) -> int:
+        """No mismatch is ever kept."""
+        return 0
+
+    def accept(self, scores: Scores) -> Verdict:
+        """Every native match, and nothing else."""
+        return Verdict.strict(scores)

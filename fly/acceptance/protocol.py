@@ -1,0 +1,54 @@
+"""What a rule is: a pure function from scores to a verdict per position.  It touches no cache, row or random number, so the
+same rule serves any engine that can hand it logits."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Protocol
+
+from fly.registry import Registry
+
+if TYPE_CHECKING:
+    from fly.acceptance.scores import Scores
+    from fly.acceptance.verdict import Verdict
+    from fly.config import FLyConfig
+
+
+class Reason(IntEnum):
+    """Why a position was kept or refused.  Refusals stand in the order in which they are looked for."""
+
+    OUTSIDE = 0  # behind the row's proposal
+    MATCH = 1  # native acceptance
+    LOOSE = 2  # a mismatch that was kept
+    STRICT = 3  # the rule never keeps a mismatch
+    PROTECTED = 4  # the draft token or the target's choice is a special or an end token
+    GATE = 5  # the target was sure
+    BOUNDARY = 6  # too few positions follow in the proposal
+    WINDOW = 7  # one of the inspected followers mismatches
+
+
+REFUSALS = (Reason.STRICT, Reason.PROTECTED, Reason.GATE, Reason.BOUNDARY, Reason.WINDOW)
+
+
+class Rule(Protocol):
+    """An acceptance rule."""
+
+    @classmethod
+    def from_config(cls, config: FLyConfig) -> Rule:
+        """Build the rule from the settings that concern it."""
+        ...
+
+    @property
+    def lookahead(self) -> int:
+        """Proposed tokens, its own included, that decide whether a position is loosened; 0 if none ever is."""
+        ...
+
+    def accept(self, scores: Scores) -> Verdict:
+        """Decide every position [B, K] on its own; the engine takes the prefix."""
+        ...
+
+
+rules: Registry[Rule] = Registry(
+    "acceptance rule",
+    {"fly": "fly.acceptance.fly:FlyRule", "native": "fly.acceptance.native:NativeRule"},
+)

@@ -1,0 +1,7 @@
+"""The decoding engine.  It knows torch and transformers, and nothing of lm-eval."""
+
+from fly.decoding.decoder import SpeculativeDecoder
+from fly.decoding.rows import Request, Result, RoundRecord
+from fly.decoding.statistics import Statistics
+
+__all__ = ["Request", "Result", "RoundRecord", "SpeculativeDecoder", "Statistics"]

@@ -1,0 +1,103 @@
+"""The slot cache: the token at position p of a row has its keys and values in slot p of that row.  Refusing tokens therefore
+costs nothing: the row's length stays where it was, and what lies behind it is overwritten by the next write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicLayer
+
+
+@dataclass(frozen=True, eq=False)
+class Write:
+    """Where one forward writes and what it sees: rows `first` to `last`, and the slots below `visible`."""
+
+    first: int
+    last: int  # exclusive
+    slots: Tensor  # [B, n] int64
+    visible: int
+
+    @property
+    def num_rows(self) -> int:
+        """B."""
+        return self.last - self.first
+
+
+class SlotLayer(DynamicLayer):
+    """One layer's keys and values: two buffers [rows, H, capacity, D], filled with zeros when allocated, since a stale finite
+    value behind a mask is harmless and a NaN is not."""
+
+    is_sliding = False
+
+    def __init__(self, owner: SlotCache) -> None:
+        """Share the owner's sizes and its current write."""
+        super().__init__()
+        self._owner = owner
+        self.buffers: list[Tensor] = []
+        self.is_initialized = True
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        """Write [B, H, n, D] at the current slots; return views [B, H, visible, D]."""
+        write = self._owner.write
+        self._reserve((key_states, value_states))
+        rows = torch.arange(write.first, write.last, device=key_states.device)[:, None]
+        slots = write.slots.to(key_states.device)
+        views = []
+        for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
+            buffer[rows, :, slots] = new.transpose(1, 2)
+            views.append(buffer[write.first : write.last, :, : write.visible])
+        self.keys, self.values = views
+        return self.keys, self.values
+
+    def _reserve(self, new: tuple[Tensor, Tensor]) -> None:
+        """Make the buffers as large as the owner's sizes, keeping what they hold."""
+        num_rows, capacity = self._owner.num_rows, self._owner.capacity
+        if (
+            self.buffers
+            and self.buffers[0].shape[0] >= num_rows
+            and self.buffers[0].shape[2] >= capacity
+        ):
+            return
+        grown = [
+            states.new_zeros(num_rows, states.shape[1], capacity, states.shape[3]) for states in new
+        ]
+        for buffer, old in zip(grown, self.buffers, strict=False):
+            buffer[: old.shape[0], :, : old.shape[2]] = old
+        self.buffers = grown
+
+    def get_seq_length(self, *args: Any, **kwargs: Any) -> int:
+        """Slots that lie before this forward's own, counted over the longest row."""
+        write = self._owner.write
+        return write.visible - write.slots.shape[1]
+
+    def get_mask_sizes(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        """Length and offset of the keys that attention sees."""
+        return self._owner.write.visible, 0
+
+
+class SlotCache(Cache):
+    """A transformers cache of slot layers.  `write` must be set before every forward."""
+
+    def __init__(self, num_layers: int) -> None:
+        """An empty cache; buffers are allocated by the first forward, on the device and in the dtype of its states."""
+        self.num_rows = 0
+        self.capacity = 0
+        self.write = Write(0, 0, torch.empty(0, 0, dtype=torch.int64), 0)
+        super().__init__(layers=[SlotLayer(self) for _ in range(num_layers)])
+
+    def reserve(self, num_rows: int, visible: int) -> None:
+        """Ask for room; capacity grows by doubling so that copies stay rare."""
+        self.num_rows = max(self.num_rows, num_rows)
+        if visible > self.capacity:
+            self.capacity = max(visible, 2 * self.capacity)
+
+    def move(self, source: int, destination: int, length: int) -> None:
+        """Copy the first `length` slots of row `source` over row `destination`."""
+        for layer in self.layers:
+            for buffer in layer.buffers:
+                buffer[destination, :, :length] = buffer[source, :, :length]

@@ -1,0 +1,207 @@
+"""`SpeculativeDecoder`: the engine's public entrance."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fly.acceptance import rules
+from fly.config import FLyConfig
+from fly.decoding.model import SlotModel
+from fly.decoding.requests import RequestCheck
+from fly.decoding.round import Engine, charge, run_round
+from fly.decoding.rows import Request, Result, Row
+from fly.decoding.scheduler import Scheduler
+from fly.decoding.statistics import Statistics
+from fly.decoding.stopping import StopRules, eos_ids
+from fly.drafting import drafters
+from fly.errors import ConfigError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# Pause between two calls of a progress callback, in seconds: pooling the rows' counters is not free.
+PROGRESS_PAUSE_S = 0.2
+
+
+class SpeculativeDecoder:
+    """Decodes many prompts at once with a draft and a target model.
+
+    Rows of the batch accept different numbers of tokens and end at different times; a finished row makes room for the next
+    prompt.  Answers do not depend on the batch (DESIGN 8 says how equal they are).
+    """
+
+    def __init__(
+        self,
+        target: PreTrainedModel,
+        draft: PreTrainedModel | None,
+        tokenizer: PreTrainedTokenizerBase,
+        config: FLyConfig,
+        *,
+        batch_size: int = 8,
+        record_rounds: bool = False,
+    ) -> None:
+        """Combine loaded models.
+
+        Args:
+            target: the model whose text is wanted.
+            draft: the model that proposes; None for drafters that need none.
+            tokenizer: of both models.
+            config: rule, drafter and their settings.
+            batch_size: rows decoded at once.
+            record_rounds: keep every round's decisions in `Result.rounds`.
+
+        Raises:
+            ConfigError: the batch size is not positive, or a draft model is missing.
+            ModelError: a model's layers cannot be served.
+        """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ConfigError(f"batch_size is {batch_size!r}", fix="use a whole number from 1 up")
+        if config.needs_draft and draft is None:
+            raise ConfigError(
+                f"drafter {config.drafter_name!r} needs a draft model, and none was given",
+                fix="give a draft, or choose drafter 'ngram' or use_sd: false",
+            )
+        self.config = config
+        self.batch_size = batch_size
+        self._target = SlotModel(target.eval())
+        slots = (
+            SlotModel(draft.eval(), self._target.vocab_size)
+            if config.needs_draft and draft
+            else None
+        )
+        stops = StopRules(tokenizer, eos_ids(target, tokenizer))
+        self._engine = Engine(
+            target=self._target,
+            drafter=drafters.get(config.drafter_name).from_config(
+                config, slots, self._target.device
+            ),
+            rule=rules.get(config.acceptance_name).from_config(config),
+            stops=stops,
+            protected=self._protected(tokenizer, stops) if config.protect_special_tokens else None,
+            record_rounds=record_rounds,
+            count_official=config.enable_statistics,
+        )
+        self._check = RequestCheck(tokenizer, self._target.vocab_size, self._target.num_positions)
+
+    @property
+    def max_context(self) -> int | None:
+        """Prompt and new tokens that fit together; None where the target knows no limit."""
+        return self._target.num_positions
+
+    def generate(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        *,
+        max_new_tokens: int = 256,
+        stop: Sequence[str] = (),
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[Result]:
+        """Continue every prompt; results in the order of the prompts.
+
+        Args:
+            prompts: texts, encoded as the tokenizer does by default, or lists of ids.
+            max_new_tokens: budget of each answer, in tokens.
+            stop: strings that end an answer; they are cut off.
+            temperature: 0; sampling is refused.
+            seed: for sampling.
+
+        Raises:
+            RequestError: a prompt or an argument is impossible; nothing was decoded.
+        """
+        requests = [
+            Request(self._check.encode(prompt), max_new_tokens, tuple(stop), temperature, seed)
+            for prompt in prompts
+        ]
+        results = dict(self.decode(requests))
+        return [results[index] for index in range(len(requests))]
+
+    def decode(
+        self,
+        requests: Sequence[Request],
+        on_round: Callable[[Statistics], None] | None = None,
+    ) -> Iterator[tuple[int, Result]]:
+        """Decode the requests; yields (index, result) as each finishes.
+
+        Args:
+            requests: what is asked; all are checked before the first is decoded.
+            on_round: called now and then with the pooled statistics so far, unfinished rows included.
+
+        Raises:
+            RequestError: a request is impossible.
+            DecodingError: a model returned logits that are not finite.
+        """
+        rows = [
+            Row(index, request, self._check.budget(index, request))
+            for index, request in enumerate(requests)
+        ]
+        return self._run(rows, on_round)
+
+    def _run(
+        self, rows: list[Row], on_round: Callable[[Statistics], None] | None
+    ) -> Iterator[tuple[int, Result]]:
+        scheduler = Scheduler(rows, self.batch_size)
+        done = Statistics()
+        told = time.perf_counter()
+        while scheduler.has_work:
+            with torch.inference_mode():
+                self._admit(scheduler)
+                run_round(scheduler.rows, self._engine)
+                finished = self._retire(scheduler)
+            if on_round is not None:
+                done = sum((row.statistics for row in finished), done)
+                if time.perf_counter() - told >= PROGRESS_PAUSE_S or not scheduler.has_work:
+                    on_round(sum((row.statistics for row in scheduler.rows), done))
+                    told = time.perf_counter()
+            for row in finished:
+                yield row.index, self._result(row)
+
+    def _admit(self, scheduler: Scheduler) -> None:
+        """Fill free rows and prefill them.  The prompt's last token is left to open the first round."""
+        begin = time.perf_counter()
+        first = scheduler.admit()
+        new = scheduler.rows[first:]
+        if new:
+            self._target.prefill([row.ids[:-1] for row in new], first)
+            self._engine.drafter.admit(scheduler.rows, first)
+            charge(new, "prefill", time.perf_counter() - begin)
+
+    def _retire(self, scheduler: Scheduler) -> list[Row]:
+        """Take out finished rows and close their gaps in both caches."""
+        begin = time.perf_counter()
+        present = list(scheduler.rows)
+        finished, moves = scheduler.retire()
+        for source, destination in moves:
+            length = len(scheduler.rows[destination].ids)
+            self._target.move(source, destination, length)
+            self._engine.drafter.move(source, destination, length)
+        charge(present, "rest", time.perf_counter() - begin)
+        return finished
+
+    def _result(self, row: Row) -> Result:
+        assert row.finish_reason is not None
+        return Result(
+            token_ids=row.answer,
+            text=self._engine.stops.text(row.answer, row.request.stop),
+            finish_reason=row.finish_reason,
+            statistics=row.statistics,
+            rounds=row.rounds if self._engine.record_rounds else None,
+            key=row.request.key,
+        )
+
+    def _protected(self, tokenizer: PreTrainedTokenizerBase, stops: StopRules) -> Tensor:
+        """Special tokens and all that end an answer.  [V] bool."""
+        special = {
+            index for index, token in tokenizer.added_tokens_decoder.items() if token.special
+        }
+        special.update(tokenizer.all_special_ids, stops.eos_ids)
+        protected = torch.zeros(
+            self._target.vocab_size, dtype=torch.bool, device=self._target.device
+        )
+        protected[sorted(index for index in special if index < self._target.vocab_size)] = True
+        return protected

@@ -1,0 +1,100 @@
+"""One transformers model and its slot cache: prefill prompts, extend every row by a few tokens."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fly.decoding.cache import SlotCache, Write
+from fly.decoding.masks import MaskPlan
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Prompt tokens in one prefill forward, padding included: bounds activations without starving a GPU.
+PREFILL_TOKENS = 4096
+
+
+class SlotModel:
+    """A causal language model with one cache row per row of the batch; slot = position."""
+
+    def __init__(self, model: PreTrainedModel, common_vocab: int | None = None) -> None:
+        """Wrap a loaded model; nothing of it is changed.
+
+        Args:
+            model: a causal language model.
+            common_vocab: for a draft, the target's vocabulary size; ids that only one of them knows (padding of the
+                embedding) are neither proposed nor looked up.
+
+        Raises:
+            ModelError: its layers cannot be served by a slot cache.
+        """
+        self.model = model
+        config = model.config.get_text_config()
+        self._masks = MaskPlan.from_config(config)
+        self.cache = SlotCache(config.num_hidden_layers)
+        self.vocab_size: int = config.vocab_size
+        self._common_vocab = min(self.vocab_size, common_vocab or self.vocab_size)
+        self.num_positions: int | None = getattr(config, "max_position_embeddings", None)
+        takes = inspect.signature(model.forward).parameters
+        self._keeps_logits = "logits_to_keep" in takes
+
+    @property
+    def device(self) -> torch.device:
+        """Where ids go and logits come from."""
+        return self.model.device
+
+    def prefill(self, prompts: Sequence[list[int]], first_row: int) -> None:
+        """Write prompts into rows `first_row` and following, from slot 0, a bounded number of tokens at a time."""
+        num_rows = len(prompts)
+        self.cache.reserve(first_row + num_rows, 0)
+        longest = max(map(len, prompts), default=0)
+        width = max(1, min(longest, PREFILL_TOKENS))
+        rows_at_once = max(1, PREFILL_TOKENS // width)
+        for begin in range(0, num_rows, rows_at_once):
+            group = prompts[begin : begin + rows_at_once]
+            for start in range(0, max(map(len, group)), width):
+                pieces = [prompt[start : start + width] for prompt in group]
+                size = max(map(len, pieces))
+                ids = torch.tensor(
+                    [[*piece, *[0] * (size - len(piece))] for piece in pieces], device=self.device
+                )
+                starts = torch.full((len(group),), start, device=self.device)
+                self._forward(ids, starts, start + size, first_row + begin, logits_to_keep=1)
+
+    def extend(self, ids: Tensor, starts: Tensor, visible: int) -> Tensor:
+        """Run ids [B, n] of rows 0 to B-1 at positions starts[b] .. starts[b]+n-1; logits [B, n, V].
+
+        `visible` bounds all these positions; it comes from the host so that nothing waits for the device.
+        """
+        return self._forward(ids, starts, visible, 0, logits_to_keep=0)
+
+    def _forward(
+        self, ids: Tensor, starts: Tensor, visible: int, first_row: int, *, logits_to_keep: int
+    ) -> Tensor:
+        self.cache.reserve(first_row + ids.shape[0], visible)
+        positions = starts[:, None] + torch.arange(ids.shape[1], device=ids.device)  # [B, n]
+        self.cache.write = Write(first_row, first_row + ids.shape[0], positions, visible)
+        # Learned position tables end somewhere; what lies behind is padding and never counts.
+        known = (
+            positions if self.num_positions is None else positions.clamp_max(self.num_positions - 1)
+        )
+        options: dict[str, Any] = {"logits_to_keep": logits_to_keep} if self._keeps_logits else {}
+        output = self.model(
+            input_ids=ids.clamp_max(self._common_vocab - 1),
+            attention_mask=self._masks.build(positions, visible, self.model.dtype),
+            position_ids=known,
+            past_key_values=self.cache,
+            use_cache=True,
+            **options,
+        )
+        logits: Tensor = output.logits
+        return logits[..., : self._common_vocab]
+
+    def move(self, source: int, destination: int, length: int) -> None:
+        """Copy the first `length` slots of one row over another."""
+        self.cache.move(source, destination, length)

@@ -1,0 +1,81 @@
+"""Checks of what is asked, before anything is decoded."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fly.decoding.rows import Request
+from fly.errors import FLyWarning, RequestError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class RequestCheck:
+    """What the models can be asked."""
+
+    tokenizer: PreTrainedTokenizerBase
+    vocab_size: int
+    num_positions: int | None
+
+    def encode(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
+        """A prompt's ids; a text is encoded with the special tokens that the tokenizer adds by default."""
+        return tuple(self.tokenizer(prompt).input_ids if isinstance(prompt, str) else prompt)
+
+    def budget(self, index: int, request: Request) -> int:
+        """New tokens that the request may get: what it asks, cut with a warning where the context ends before.
+
+        Raises:
+            RequestError: empty or too long a prompt, an id outside the vocabulary, no budget, an empty stop string, or a
+                temperature above 0.
+        """
+        self._check_prompt(index, request.prompt_ids)
+        if request.max_new_tokens < 1:
+            raise RequestError(
+                f"request {index}: max_new_tokens is {request.max_new_tokens!r}",
+                fix="ask for at least one token",
+            )
+        if isinstance(request.stop, str) or not all(request.stop):
+            raise RequestError(
+                f"request {index}: stop is {request.stop!r}",
+                fix="give a list of strings, none of them empty",
+            )
+        if request.temperature != 0:
+            raise RequestError(
+                f"request {index}: temperature is {request.temperature!r}, but only greedy decoding is built",
+                fix="use temperature 0 (in lm-eval: do_sample false)",
+            )
+        if self.num_positions is None:
+            return request.max_new_tokens
+        room = self.num_positions - len(request.prompt_ids)
+        if request.max_new_tokens > room:
+            warnings.warn(
+                f"request {index}: {request.max_new_tokens} new tokens do not fit behind a prompt of "
+                f"{len(request.prompt_ids)} in a context of {self.num_positions}; it gets {room}",
+                FLyWarning,
+                stacklevel=4,
+            )
+        return min(request.max_new_tokens, room)
+
+    def _check_prompt(self, index: int, ids: tuple[int, ...]) -> None:
+        if not ids:
+            raise RequestError(
+                f"request {index}: the prompt has no tokens",
+                fix="give at least one token, for instance the one that begins a text",
+            )
+        if self.num_positions is not None and len(ids) >= self.num_positions:
+            raise RequestError(
+                f"request {index}: the prompt has {len(ids)} tokens, and the target's context ends "
+                f"at {self.num_positions}",
+                fix="shorten the prompt so that at least one new token fits",
+            )
+        if min(ids) < 0 or max(ids) >= self.vocab_size:
+            raise RequestError(
+                f"request {index}: the prompt holds token ids from {min(ids)} to {max(ids)}, but the "
+                f"target's vocabulary ends at {self.vocab_size - 1}",
+                fix="encode the prompt with the target's tokenizer",
+            )

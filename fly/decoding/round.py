@@ -1,0 +1,185 @@
+"""One round: propose, verify, accept, commit.  Every row gains 1 to K+1 tokens; the target's cache then holds all of a row's
+tokens but the last, and nothing is ever cropped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fly.acceptance import Reason, Rule, Scores, Verdict, leading_true
+from fly.acceptance.protocol import REFUSALS
+from fly.decoding.model import SlotModel
+from fly.decoding.rows import RoundRecord, Row
+from fly.decoding.stopping import StopRules
+from fly.drafting import Drafter, Proposal
+from fly.errors import DecodingError
+
+REFUSAL_COUNTERS = {int(reason): f"refused_{reason.name.lower()}" for reason in REFUSALS}
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What a round needs besides the rows."""
+
+    target: SlotModel
+    drafter: Drafter
+    rule: Rule
+    stops: StopRules
+    protected: Tensor | None  # [V] bool
+    record_rounds: bool
+    count_official: bool
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One row's share of a round, on the host."""
+
+    num_proposed: int
+    num_kept: int
+    reasons: list[int]  # [num_proposed]
+    ids: list[int]  # the tokens kept and the target's own behind them
+
+
+def run_round(rows: Sequence[Row], engine: Engine) -> None:
+    """Advance all rows; a row that reached its end gets its finish reason.
+
+    Raises:
+        DecodingError: the target's logits are not finite.
+    """
+    marks = [time.perf_counter()]
+    proposal = engine.drafter.propose(rows, [_limit(row, engine) for row in rows])
+    marks.append(time.perf_counter())
+    logits = _verify(rows, proposal, engine.target)
+    marks.append(time.perf_counter())
+    scores = Scores(logits, proposal.ids, proposal.lengths, engine.protected)
+    verdict = engine.rule.accept(scores)
+    outcomes = _to_host(rows, scores, verdict)
+    if engine.record_rounds:
+        _record(rows, scores, verdict, outcomes)
+    if engine.count_official:
+        _count_official(rows, scores, verdict)
+    marks.append(time.perf_counter())
+    for row, outcome in zip(rows, outcomes, strict=True):
+        _commit(row, outcome, engine.stops)
+        row.statistics.draft_forwards += proposal.draft_forwards
+    engine.drafter.commit(rows)
+    marks.append(time.perf_counter())
+    phases = ("draft", "target", "acceptance", "rest")
+    for phase, begin, end in zip(phases, marks, marks[1:], strict=False):
+        charge(rows, phase, end - begin)
+
+
+def charge(rows: Sequence[Row], phase: str, seconds: float) -> None:
+    """Share seconds of wall time equally among the rows that were there."""
+    for row in rows:
+        name = f"seconds_{phase}"
+        setattr(row.statistics, name, getattr(row.statistics, name) + seconds / len(rows))
+
+
+def _limit(row: Row, engine: Engine) -> int:
+    """Proposed tokens that can matter to a row: the budget's, what the rule must see behind them, and the context's."""
+    limit = row.remaining - 1 + engine.rule.lookahead
+    room = engine.target.num_positions
+    return limit if room is None else min(limit, room - len(row.ids))
+
+
+def _verify(rows: Sequence[Row], proposal: Proposal, target: SlotModel) -> Tensor:
+    """The target's logits at the last committed token and over the proposal.  [B, K+1, V]."""
+    device = proposal.ids.device
+    last = torch.tensor([row.ids[-1:] for row in rows], device=device)
+    starts = [len(row.ids) - 1 for row in rows]
+    ids = torch.cat([last, proposal.ids], dim=1)
+    return target.extend(ids, torch.tensor(starts, device=device), max(starts) + ids.shape[1])
+
+
+def _to_host(rows: Sequence[Row], scores: Scores, verdict: Verdict) -> list[Outcome]:
+    """The round's only wait for the device: everything decided, in one transfer."""
+    kept = leading_true(verdict.accepted)[:, None]  # [B, 1]
+    own = scores.choice.gather(1, kept)  # [B, 1] correction, or bonus where all are kept
+    # Plain argmax puts NaN first, so looking at the chosen logits finds any.
+    best = scores.logits.gather(-1, scores.choice[..., None])[..., 0]  # [B, K+1]
+    finite = best.isfinite().all(-1, keepdim=True)
+    columns = [kept, own, finite, scores.lengths[:, None], scores.ids, verdict.reason]
+    table = torch.cat([column.to(torch.int64) for column in columns], dim=1).tolist()
+    k = scores.ids.shape[1]
+    outcomes = []
+    for row, (num_kept, token, is_finite, num_proposed, *rest) in zip(rows, table, strict=True):
+        if not is_finite:
+            raise DecodingError(
+                f"the target's logits are not finite behind token {len(row.ids)} of request {row.index}",
+                fix="load the target in a dtype of wider range (bfloat16 or float32), or check its weights",
+            )
+        ids, reasons = rest[:k], rest[k : k + num_proposed]
+        outcomes.append(Outcome(num_proposed, num_kept, reasons, [*ids[:num_kept], token]))
+    return outcomes
+
+
+def _commit(row: Row, outcome: Outcome, stops: StopRules) -> None:
+    """Append what the row gained, cut at its end, and count."""
+    counts = row.statistics
+    num_loose = outcome.reasons[: outcome.num_kept].count(Reason.LOOSE)
+    counts.matched += outcome.num_kept - num_loose
+    counts.loose += num_loose
+    counts.proposed += outcome.num_proposed
+    if outcome.num_proposed == 0:
+        counts.plain += 1
+    else:
+        counts.rounds += 1
+        is_bonus = outcome.num_kept == outcome.num_proposed
+        counts.bonuses += is_bonus
+        counts.corrections += not is_bonus
+        if not is_bonus:
+            name = REFUSAL_COUNTERS[outcome.reasons[outcome.num_kept]]
+            setattr(counts, name, getattr(counts, name) + 1)
+    remaining = row.remaining
+    row.ids += outcome.ids
+    num_new = len(outcome.ids)
+    ending = stops.find_end(row.answer, num_new, remaining, row.request.stop)
+    num_trimmed = num_new - ending.num_kept
+    if num_trimmed:
+        del row.ids[-num_trimmed:]
+    counts.trimmed += num_trimmed
+    counts.emitted += ending.num_kept
+    row.finish_reason = ending.reason
+
+
+def _record(
+    rows: Sequence[Row], scores: Scores, verdict: Verdict, outcomes: Sequence[Outcome]
+) -> None:
+    """Keep what was decided, for those who look at single tokens."""
+    columns = (
+        scores.ids,
+        scores.choice,
+        scores.entropy("top3"),
+        scores.native,
+        verdict.accepted,
+    )
+    tables = [column.tolist() for column in columns]
+    for row, outcome, *parts in zip(rows, outcomes, *tables, strict=True):
+        n = outcome.num_proposed
+        ids, choice, entropy, native, accepted = parts
+        row.rounds.append(
+            RoundRecord(
+                ids[:n],
+                choice[: n + 1],
+                entropy[:n],
+                native[:n],
+                accepted[:n],
+                outcome.reasons,
+                outcome.ids,
+            )
+        )
+
+
+def _count_official(rows: Sequence[Row], scores: Scores, verdict: Verdict) -> None:
+    """The reference implementation's counters: over whole proposals, behind the first refusal too (ALGORITHM 2.8)."""
+    mismatches = (scores.in_proposal & ~scores.native).sum(-1)
+    counts = torch.stack([mismatches, verdict.windowed.sum(-1), verdict.accepted.sum(-1)], 1)
+    for row, (mismatched, windowed, accepted) in zip(rows, counts.tolist(), strict=True):
+        row.statistics.official_mismatches += mismatched
+        row.statistics.official_windowed += windowed
+        row.statistics.official_accepted += accepted

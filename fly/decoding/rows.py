@@ -1,0 +1,78 @@
+"""Records that travel through the engine: what is asked, what is being decoded, what is answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from fly.decoding.statistics import Statistics
+
+FinishReason = Literal["eos", "stop", "length"]
+
+
+@dataclass(frozen=True)
+class Request:
+    """One prompt to continue."""
+
+    prompt_ids: tuple[int, ...]
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()  # strings that end the answer wherever they appear in it
+    temperature: float = 0.0
+    seed: int = 0
+    key: str = ""  # the caller's name for it, for instance the task
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """What one round decided for one row; kept only when asked for."""
+
+    draft_ids: list[int]  # [K]
+    target_ids: list[int]  # [K+1] the target's choices; the last is the bonus
+    entropy: list[float]  # [K] top-3 entropy of the target, nats
+    native: list[bool]  # [K]
+    accepted: list[bool]  # [K] the rule's decisions, behind the first refusal too
+    reasons: list[int]  # [K] acceptance.Reason
+    emitted_ids: list[int]  # before anything is trimmed
+
+
+@dataclass(frozen=True)
+class Result:
+    """One answer."""
+
+    token_ids: list[int]  # up to and including the token that ended it
+    text: str  # special tokens left out, cut before the stop string
+    finish_reason: (
+        FinishReason  # eos: an end token; stop: a stop string; length: budget or context exhausted
+    )
+    statistics: Statistics
+    rounds: list[RoundRecord] | None = None
+    key: str = ""
+
+
+@dataclass
+class Row:
+    """A request while it is being decoded.  The target's cache holds all of `ids` but the last."""
+
+    index: int  # place of the request among those asked
+    request: Request
+    budget: int  # new tokens that it may get
+    ids: list[int] = field(default_factory=list)  # prompt and emitted tokens
+    statistics: Statistics = field(default_factory=Statistics)
+    rounds: list[RoundRecord] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+
+    def __post_init__(self) -> None:
+        """A new row holds its prompt."""
+        self.ids = list(self.request.prompt_ids)
+        self.statistics.requests = 1
+        self.statistics.prompt_tokens = len(self.ids)
+
+    @property
+    def answer(self) -> list[int]:
+        """The emitted tokens."""
+        return self.ids[len(self.request.prompt_ids) :]
+
+    @property
+    def remaining(self) -> int:
+        """New tokens that may still come."""
+        return self.budget - (len(self.ids) - len(self.request.prompt_ids))

@@ -1,0 +1,84 @@
+"""Counters of one request, additive over requests, and the metrics derived from their sums.
+
+`emitted = matched + loose + corrections + bonuses + plain - trimmed` always holds.  Only what precedes the first refusal of a
+round counts.  The reference implementation's own counters, which look behind it, are kept apart as `official_*`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+
+
+@dataclass
+class Statistics:
+    """What decoding cost and brought; add two to pool them."""
+
+    requests: int = 0
+    prompt_tokens: int = 0
+    rounds: int = 0  # target forwards that verified a proposal
+    proposed: int = 0
+    matched: int = 0
+    loose: int = 0
+    corrections: int = 0
+    bonuses: int = 0
+    plain: int = 0  # tokens from target forwards without a proposal
+    trimmed: int = 0  # decoded behind the end of the answer, thrown away
+    emitted: int = 0
+    draft_forwards: int = 0  # forwards of the draft model in which the row took part
+    refused_strict: int = 0  # first refusals of a round, by reason
+    refused_protected: int = 0
+    refused_gate: int = 0
+    refused_boundary: int = 0
+    refused_window: int = 0
+    official_mismatches: int = (
+        0  # reference counters, behind the first refusal too; 0 unless enable_statistics
+    )
+    official_windowed: int = 0
+    official_accepted: int = 0
+    seconds_prefill: float = (
+        0.0  # the row's share of the batch's wall time; on an accelerator the phases are
+    )
+    seconds_draft: float = 0.0  # host times and only their sum is wall time
+    seconds_target: float = 0.0
+    seconds_acceptance: float = 0.0
+    seconds_rest: float = 0.0
+
+    def __add__(self, other: Statistics) -> Statistics:
+        """Pool two."""
+        pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
+        return Statistics(*(a + b for a, b in pairs))
+
+    @property
+    def seconds(self) -> float:
+        """All phases."""
+        return (
+            self.seconds_prefill
+            + self.seconds_draft
+            + self.seconds_target
+            + self.seconds_acceptance
+            + self.seconds_rest
+        )
+
+    def to_dict(self) -> dict[str, int | float]:
+        """The raw counters."""
+        return asdict(self)
+
+    def metrics(self) -> dict[str, float | None]:
+        """Pooled metrics; None where nothing was counted.
+
+        mean_acceptance_length: tokens gained per verifying target forward, correction or bonus included (tau).
+        acceptance_rate: accepted over proposed tokens.  loose_share: loose over emitted tokens.
+        tokens_per_s: emitted tokens over all seconds, prefill included.
+        """
+        gained = self.matched + self.loose + self.corrections + self.bonuses
+        return {
+            "mean_acceptance_length": ratio(gained, self.rounds),
+            "acceptance_rate": ratio(self.matched + self.loose, self.proposed),
+            "loose_share": ratio(self.loose, self.emitted),
+            "tokens_per_s": ratio(self.emitted, self.seconds),
+            "tokens_per_request": ratio(self.emitted, self.requests),
+        }
+
+
+def ratio(part: float, whole: float) -> float | None:
+    """`part / whole`, or None where the whole is 0."""
+    return part / whole if whole else None

@@ -1,0 +1,86 @@
+"""Where an answer ends: end-of-sequence ids, stop strings, the budget.  Nothing behind the end is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fly.decoding.rows import FinishReason
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """All ids that end an answer: the generation config's, of which there may be several, and the tokenizer's."""
+    ids: set[int] = set()
+    for holder in (getattr(model, "generation_config", None), model.config, tokenizer):
+        found: Any = getattr(holder, "eos_token_id", None)
+        ids.update(found if isinstance(found, (list, tuple)) else [] if found is None else [found])
+    return frozenset(ids)
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How many new tokens are kept, and why it ends there; `reason` is None while the answer goes on."""
+
+    num_kept: int
+    reason: FinishReason | None
+
+
+@dataclass(frozen=True)
+class StopRules:
+    """What ends an answer, whatever the request."""
+
+    tokenizer: PreTrainedTokenizerBase
+    eos_ids: frozenset[int]
+
+    def find_end(
+        self, answer: list[int], num_new: int, remaining: int, stop: tuple[str, ...]
+    ) -> Ending:
+        """Look for the first end among the last `num_new` tokens of `answer`.
+
+        Args:
+            answer: all emitted ids, the new ones included.
+            num_new: how many of them this round brought; the others are known not to end it.
+            remaining: how many new tokens the budget allows.
+            stop: stop strings, none of them empty.
+        """
+        old = len(answer) - num_new
+        ending = Ending(num_new, None)
+        for count, token in enumerate(answer[old:], start=1):
+            if token in self.eos_ids:
+                ending = Ending(count, "eos")
+                break
+        if ending.num_kept > remaining or (ending.num_kept == remaining and not ending.reason):
+            ending = Ending(remaining, "length")
+        if not stop:
+            return ending
+        kept = self._first_stop(answer[: old + ending.num_kept], ending.num_kept, stop)
+        # An end token whose own text is the stop string ends the answer as what it is.
+        if kept is None or (kept == ending.num_kept and ending.reason == "eos"):
+            return ending
+        return Ending(kept, "stop")
+
+    def _first_stop(self, answer: list[int], num_new: int, stop: tuple[str, ...]) -> int | None:
+        """How many of the new tokens it takes until a stop string is complete; None if none is."""
+        # A token carries at least one byte, so the tail reaches back far enough for the longest string to begin in it,
+        # and 4 tokens further so that no character is cut in half.
+        reach = max(len(text.encode()) for text in stop) + 4
+        tail = answer[max(0, len(answer) - num_new - reach) :]
+        if not self._has_stop(tail, stop):
+            return None
+        old = len(tail) - num_new
+        for count in range(1, num_new + 1):
+            if self._has_stop(tail[: old + count], stop):
+                return count
+        return None
+
+    def _has_stop(self, ids: list[int], stop: tuple[str, ...]) -> bool:
+        text = self.tokenizer.decode(ids)
+        return any(string in text for string in stop)
+
+    def text(self, answer: list[int], stop: tuple[str, ...]) -> str:
+        """The answer without special tokens, up to the first stop string."""
+        text: str = self.tokenizer.decode(answer, skip_special_tokens=True)
+        return text[: min((text.find(string) for string in stop if string in text), default=None)]

@@ -1,0 +1,5 @@
+"""Drafters: who proposes the next tokens.  A drafter is one file and one decorator."""
+
+from fly.drafting.protocol import Drafter, DraftModel, Proposal, drafters
+
+__all__ = ["DraftModel", "Drafter", "Proposal", "drafters"]

@@ -1,0 +1,97 @@
+"""Chain drafting: the draft model decodes K tokens greedily, all rows together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from fly.drafting.protocol import CommittedRow, DraftModel, Proposal, drafters
+
+if TYPE_CHECKING:
+    from fly.config import FLyConfig
+
+
+def within_context(
+    model: DraftModel, rows: Sequence[CommittedRow], limits: Sequence[int], k: int
+) -> list[int]:
+    """Tokens that each row may draft: at most k, at most its limit, and no position that the model does not know.  [B]"""
+    room = model.num_positions
+    if room is None:
+        return [min(k, limit) for limit in limits]
+    return [
+        min(k, limit, max(0, room - len(row.ids))) for row, limit in zip(rows, limits, strict=True)
+    ]
+
+
+def prefill_new(model: DraftModel, rows: Sequence[CommittedRow], first: int) -> None:
+    """Read the new rows' prompts but for the last token; a prompt longer than the model's context is left out."""
+    room = model.num_positions
+    prompts = [row.ids[:-1] if room is None or len(row.ids) <= room else [] for row in rows[first:]]
+    model.prefill(prompts, first)
+
+
+def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """Stack ragged ids, filled up with 0.  [B, n] int64, n the longest."""
+    width = max(map(len, sequences))
+    return torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in sequences], device=device)
+
+
+@drafters.register("model")
+class ModelDrafter:
+    """The draft model's greedy continuation."""
+
+    def __init__(self, model: DraftModel, k: int) -> None:
+        """Propose `k` tokens with `model`."""
+        self.model = model
+        self.k = k
+
+    @classmethod
+    def from_config(
+        cls, config: FLyConfig, model: DraftModel | None, device: torch.device
+    ) -> ModelDrafter:
+        """Read spd_k."""
+        assert model is not None
+        return cls(model, config.spd_k)
+
+    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
+        """Prefill the new prompts."""
+        prefill_new(self.model, rows, first)
+
+    def propose(self, rows: Sequence[CommittedRow], limits: Sequence[int]) -> Proposal:
+        """Decode one token at a time; no result is looked at on the host."""
+        lengths = within_context(self.model, rows, limits, self.k)
+        device = self.model.device
+        k = max(lengths)
+        if k == 0:
+            return Proposal.from_lists([[] for _ in rows], device)
+        # After a fully accepted proposal the cache lacks its last token, so the last two tokens open every round; where
+        # the cache has the older one already, the same keys are written again.  A row that may draft nothing idles at 0.
+        opening = [row.ids[-2:] if n else row.ids[:1] for row, n in zip(rows, lengths, strict=True)]
+        starts = [
+            len(row.ids) - len(ids) if n else 0
+            for row, ids, n in zip(rows, opening, lengths, strict=True)
+        ]
+        ids = pad_right(opening, device)
+        visible = max(starts) + ids.shape[1]
+        positions = torch.tensor(starts, device=device)
+        counts = torch.tensor([len(ids) for ids in opening], device=device)
+        logits = self.model.extend(ids, positions, visible)
+        token = logits[torch.arange(len(rows), device=device), counts - 1].argmax(-1)
+        tokens = [token]
+        positions = positions + counts
+        for step in range(1, k):
+            logits = self.model.extend(token[:, None], positions, visible + step)
+            token = logits[:, 0].argmax(-1)
+            positions = positions + 1
+            tokens.append(token)
+        return Proposal(torch.stack(tokens, 1), torch.tensor(lengths, device=device), k)
+
+    def commit(self, rows: Sequence[CommittedRow]) -> None:
+        """Nothing to do: what was refused lies behind the rows' lengths and is overwritten."""
+
+    def move(self, source: int, destination: int, length: int) -> None:
+        """Carry the row's keys and values along."""
+        self.model.move(source, destination, length)

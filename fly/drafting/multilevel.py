@@ -1,0 +1,136 @@
+"""Multi-level drafting: n-gram guesses, verified by the draft model, so that its own greedy continuation is found in fewer
+forwards.  Source: the released FLy code (AMD-AGI/FLy, 6667ae8).  Differs: without a guess the draft takes a plain step (there:
+filler tokens); short texts are looked up with shorter n-grams."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+
+from fly.drafting.model import pad_right, prefill_new, within_context
+from fly.drafting.ngram import IndexedRows
+from fly.drafting.protocol import CommittedRow, DraftModel, Proposal, drafters
+
+if TYPE_CHECKING:
+    from fly.config import FLyConfig
+
+
+@dataclass
+class Draft:
+    """One row's proposal while it grows."""
+
+    committed: list[int]
+    limit: int
+    tokens: list[int] = field(default_factory=list)
+    guess: list[int] = field(default_factory=list)  # the last one found in this round
+
+    @property
+    def is_finished(self) -> bool:
+        """As many tokens as the row may propose."""
+        return len(self.tokens) >= self.limit
+
+    @property
+    def opening(self) -> list[int]:
+        """Known tokens that the draft's cache may lack: two committed ones at first, then the newest drafted one."""
+        if self.limit == 0:
+            return self.committed[:1]
+        return self.tokens[-1:] or self.committed[-2:]
+
+    @property
+    def start(self) -> int:
+        """Position of the opening's first token."""
+        if self.limit == 0:
+            return 0
+        return len(self.committed) + len(self.tokens) - len(self.opening)
+
+
+@drafters.register("multilevel")
+class MultilevelDrafter:
+    """The draft model's greedy continuation, several tokens a forward where the text repeats itself."""
+
+    def __init__(self, model: DraftModel, k: int, max_ngram: int, guess_length: int) -> None:
+        """Propose `k` tokens, from guesses of up to `guess_length` tokens looked up by up to `max_ngram` tokens."""
+        self.model = model
+        self.k = k
+        self.guess_length = guess_length
+        self.steps: list[list[tuple[bool, list[int], int]]] = []
+        self._rows = IndexedRows(max_ngram)
+
+    @classmethod
+    def from_config(
+        cls, config: FLyConfig, model: DraftModel | None, device: torch.device
+    ) -> MultilevelDrafter:
+        """Read spd_k, max_ngram_size and num_ngram_pred_tokens."""
+        assert model is not None
+        return cls(model, config.spd_k, config.max_ngram_size, config.num_ngram_pred_tokens)
+
+    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
+        """Prefill and index the new prompts."""
+        prefill_new(self.model, rows, first)
+        self._rows.admit(rows, first)
+
+    def propose(self, rows: Sequence[CommittedRow], limits: Sequence[int]) -> Proposal:
+        """Guess, verify and go on until every row has its tokens.  `steps` then holds, per row and forward, whether the
+        lookup hit, the guess, and the tokens gained."""
+        lengths = within_context(self.model, rows, limits, self.k)
+        drafts = [Draft(row.ids, n) for row, n in zip(rows, lengths, strict=True)]
+        self.steps = [[] for _ in rows]
+        forwards = 0
+        while not all(draft.is_finished for draft in drafts):
+            self._step(drafts)
+            forwards += 1
+        for index, draft in enumerate(drafts):
+            self._rows[index].rewind(len(draft.committed))
+        proposed = [draft.tokens[: draft.limit] for draft in drafts]
+        padded = Proposal.from_lists(proposed, self.model.device)
+        return Proposal(padded.ids, padded.lengths, forwards)
+
+    def _step(self, drafts: list[Draft]) -> None:
+        """One forward of the draft model over every row's opening and guess; finished rows write their last token again."""
+        device = self.model.device
+        openings = [draft.opening for draft in drafts]
+        starts = [draft.start for draft in drafts]
+        hits = [self._guess(index, draft) for index, draft in enumerate(drafts)]
+        room = self.model.num_positions
+        inputs = []
+        for draft, opening, start in zip(drafts, openings, starts, strict=True):
+            guess = [] if draft.is_finished else draft.guess
+            if room is not None:
+                guess = guess[: room - start - len(opening)]
+            inputs.append([*opening, *guess])
+        ids = pad_right(inputs, device)
+        logits = self.model.extend(
+            ids, torch.tensor(starts, device=device), max(starts) + ids.shape[1]
+        )
+        choices = logits.argmax(-1).tolist()
+        for index, draft in enumerate(drafts):
+            if draft.is_finished:
+                continue
+            guess = inputs[index][len(openings[index]) :]
+            own = choices[index][len(openings[index]) - 1 : len(inputs[index])]
+            gained = 1
+            while gained <= len(guess) and own[gained - 1] == guess[gained - 1]:
+                gained += 1
+            draft.tokens += own[:gained]
+            self._rows[index].extend(own[:gained])
+            self.steps[index].append((hits[index], guess, gained))
+
+    def _guess(self, index: int, draft: Draft) -> bool:
+        """Renew the row's guess; one that finds nothing keeps the guess before.  True if the lookup hit."""
+        if draft.is_finished:
+            return False
+        found = self._rows[index].continuation(self.guess_length)
+        draft.guess = found or draft.guess
+        return bool(found)
+
+    def commit(self, rows: Sequence[CommittedRow]) -> None:
+        """Index what the rows gained."""
+        self._rows.commit(rows)
+
+    def move(self, source: int, destination: int, length: int) -> None:
+        """Carry the row's index, keys and values along."""
+        self.model.move(source, destination, length)
+        self._rows.move(source, destination)

@@ -1,0 +1,42 @@
+"""No drafting: every round is a plain step of the target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from fly.drafting.protocol import CommittedRow, DraftModel, Proposal, drafters
+
+if TYPE_CHECKING:
+    from fly.config import FLyConfig
+
+
+@drafters.register("none")
+class NoDrafter:
+    """Empty proposals."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Proposals are made on `device`."""
+        self._device = device
+
+    @classmethod
+    def from_config(
+        cls, config: FLyConfig, model: DraftModel | None, device: torch.device
+    ) -> NoDrafter:
+        """Nothing to set."""
+        return cls(device)
+
+    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
+        """Nothing is kept per row."""
+
+    def propose(self, rows: Sequence[CommittedRow], limits: Sequence[int]) -> Proposal:
+        """Offer nothing."""
+        return Proposal.from_lists([[] for _ in rows], self._device)
+
+    def commit(self, rows: Sequence[CommittedRow]) -> None:
+        """Nothing is kept per row."""
+
+    def move(self, source: int, destination: int, length: int) -> None:
+        """Nothing is kept per row."""

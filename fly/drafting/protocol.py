@@ -1,0 +1,109 @@
+"""What a drafter is.  It sees the committed tokens of every row and nothing of how they are verified."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from fly.registry import Registry
+
+if TYPE_CHECKING:
+    from fly.config import FLyConfig
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """What is offered to the target in one round.  It may be shorter than K, and empty."""
+
+    ids: Tensor  # [B, K] int64, padded on the right with any valid id
+    lengths: Tensor  # [B] int64
+    draft_forwards: int = 0  # forwards of the draft model that it took
+
+    @classmethod
+    def from_lists(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Proposal:
+        """Pad ragged lists of ids; K is the longest row's length."""
+        longest = max(map(len, rows), default=0)
+        padded = [[*row, *[0] * (longest - len(row))] for row in rows]
+        ids = torch.tensor(padded, dtype=torch.int64, device=device).reshape(len(rows), longest)
+        return cls(ids, torch.tensor([len(row) for row in rows], device=device))
+
+
+class CommittedRow(Protocol):
+    """What a drafter may know of a row."""
+
+    @property
+    def ids(self) -> list[int]:
+        """Prompt and emitted tokens; the drafter does not change the list."""
+        ...
+
+
+class DraftModel(Protocol):
+    """A language model with one cache row per row of the batch, where a token at position p lies in slot p."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where ids go and logits come from."""
+        ...
+
+    @property
+    def num_positions(self) -> int | None:
+        """Positions that the model knows; None where it knows no limit."""
+        ...
+
+    def prefill(self, prompts: Sequence[list[int]], first_row: int) -> None:
+        """Fill rows `first_row` and following with the prompts."""
+        ...
+
+    def extend(self, ids: Tensor, starts: Tensor, visible: int) -> Tensor:
+        """Run ids [B, n] at positions starts[b] .. starts[b]+n-1, all below `visible`; logits [B, n, V].
+
+        Positions behind what the model knows are allowed and give meaningless logits: a row that drafts less than its
+        neighbours is padded.
+        """
+        ...
+
+    def move(self, source: int, destination: int, length: int) -> None:
+        """Copy the first `length` slots of one row over another."""
+        ...
+
+
+class Drafter(Protocol):
+    """Proposes tokens for all rows of the batch at once.  Rows are known by their index."""
+
+    @classmethod
+    def from_config(
+        cls, config: FLyConfig, model: DraftModel | None, device: torch.device
+    ) -> Drafter:
+        """Build the drafter from its settings; `model` is there if the configuration asks for a draft model."""
+        ...
+
+    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
+        """Rows `first` and following are new: read their prompts."""
+        ...
+
+    def propose(self, rows: Sequence[CommittedRow], limits: Sequence[int]) -> Proposal:
+        """Offer at most `limits[b]` tokens, and at most K, to follow row b."""
+        ...
+
+    def commit(self, rows: Sequence[CommittedRow]) -> None:
+        """The rows' ids now hold what became of the proposal."""
+        ...
+
+    def move(self, source: int, destination: int, length: int) -> None:
+        """Row `source` (of `length` tokens) takes the place of row `destination`; `source` is given up."""
+        ...
+
+
+drafters: Registry[Drafter] = Registry(
+    "drafter",
+    {
+        "model": "fly.drafting.model:ModelDrafter",
+        "multilevel": "fly.drafting.multilevel:MultilevelDrafter",
+        "ngram": "fly.drafting.ngram:NgramDrafter",
+        "none": "fly.drafting.none:NoDrafter",
+    },
+)
