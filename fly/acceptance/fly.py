@@ -1,6 +1,8 @@
-"""FLy: keep a mismatch where the target was unsure (gate) and the tokens after it match again (window).
-Source: arXiv 2511.22972; its released code (AMD-AGI/FLy, 6667ae8), which inspects one follower less than the paper prints and
-gates on another entropy; and the rule as proposed for vLLM (pull requests 50808, 53987)."""
+"""FLy: keep a mismatch where the target was unsure (gate) and the tokens after it match again
+(window). Source: arXiv 2511.22972; its released code (AMD-AGI/FLy, 6667ae8), which inspects one
+follower less than the paper prints and gates on another entropy; and the rule as proposed for vLLM
+(pull requests 50808, 53987).
+"""
 
 from __future__ import annotations
 
@@ -20,10 +22,12 @@ if TYPE_CHECKING:
 @rules.register("fly")
 @dataclass(frozen=True)
 class FlyRule:
-    """Loosened acceptance; lossy.  The window reads native decisions only, so one loosened token never helps another.
+    """Loosened acceptance; lossy.  The window reads native decisions only, so one loosened token
+    never helps another.
 
-    `official` inspects window - 1 followers, `paper` and `vllm` all of them; all three want `window` tokens to follow in the
-    proposal.  `vllm` moreover refuses a token that the target gives no probability.
+    `official` inspects window - 1 followers, `paper` and `vllm` all of them; all three want
+    `window` tokens to follow in the proposal.  `vllm` moreover refuses a token that the target
+    gives no probability.
     """
 
     window: int = 6  # W, positions that must follow a mismatch in its proposal
@@ -45,7 +49,7 @@ class FlyRule:
 
     @property
     def lookahead(self) -> int:
-        """The mismatch itself and, unless the window is off, the `window` tokens that must follow."""
+        """The mismatch itself and, unless the window is off, the `window` tokens behind it."""
         return 1 if self.no_window else 1 + self.window
 
     def accept(self, scores: Scores) -> Verdict:

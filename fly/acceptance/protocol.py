@@ -1,5 +1,6 @@
-"""What a rule is: a pure function from scores to a verdict per position.  It touches no cache, row or random number, so the
-same rule serves any engine that can hand it logits."""
+"""What a rule is: a pure function from scores to a verdict per position.  It touches no cache, row
+or random number, so the same rule serves any engine that can hand it logits.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 
 class Reason(IntEnum):
-    """Why a position was kept or refused.  Refusals stand in the order in which they are looked for."""
+    """Why a position was kept or refused.  Refusals stand in the order in which they are looked
+    for.
+    """
 
     OUTSIDE = 0  # behind the row's proposal
     MATCH = 1  # native acceptance
@@ -40,7 +43,9 @@ class Rule(Protocol):
 
     @property
     def lookahead(self) -> int:
-        """Proposed tokens, its own included, that decide whether a position is loosened; 0 if none ever is."""
+        """Proposed tokens, its own included, that decide whether a position is loosened; 0 if none
+        ever is.
+        """
         ...
 
     def accept(self, scores: Scores) -> Verdict:

@@ -1,4 +1,6 @@
-"""What a rule sees of one round: the target's logits over the proposal, and what rules share, computed when first asked for."""
+"""What a rule sees of one round: the target's logits over the proposal, and what rules share,
+computed when first asked for.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The target's view of a proposal at temperature 0; row `lengths[b]` of `logits[b]` judges what follows the proposal."""
+    """The target's view of a proposal at temperature 0; row `lengths[b]` of `logits[b]` judges what
+    follows the proposal.
+    """
 
     logits: Tensor  # [B, K+1, V] the target's raw logits
     ids: Tensor  # [B, K] int64 proposed tokens, padded on the right with any id
@@ -27,7 +31,9 @@ class Scores:
 
     @cached_property
     def positions_after(self) -> Tensor:
-        """How many proposed tokens follow each position; negative behind the proposal.  [B, K] int64."""
+        """How many proposed tokens follow each position; negative behind the proposal.  [B, K]
+        int64.
+        """
         steps = torch.arange(self.ids.shape[1], device=self.ids.device)
         return self.lengths[:, None] - 1 - steps
 
@@ -38,29 +44,31 @@ class Scores:
 
     @cached_property
     def native(self) -> Tensor:
-        """Native acceptance: the draft token is the target's choice.  [B, K] bool, False behind the proposal."""
+        """Native acceptance: the draft token is the target's choice.  [B, K] bool."""
         return (self.ids == self.choice[:, :-1]) & self.in_proposal
 
     @cached_property
     def is_protected(self) -> Tensor:
-        """Where the draft token or the target's choice may not be traded for another.  [B, K] bool."""
+        """Where draft token or target's choice may not be traded for another.  [B, K] bool."""
         if self.protected is None:
             return torch.zeros_like(self.ids, dtype=torch.bool)
         return self.protected[self.ids] | self.protected[self.choice[:, :-1]]
 
     def entropy(self, kind: str) -> Tensor:
-        """The target's uncertainty at every proposed position, from raw logits in float32.  [B, K] float32.
+        """The target's uncertainty at every proposed position.  [B, K] float32, from raw logits.
 
         Args:
-            kind: `top3`, minus the sum of p ln p over the three most probable tokens, not renormalised, in nats (the
-                reference implementation's score, which is *not* monotone in uncertainty: a very flat row scores low);
-                `full`, over the whole vocabulary, in nats; `normalised`, `full` divided by ln V (arXiv 2511.22972).
+            kind: `top3`, minus the sum of p ln p over the three most probable tokens, not
+                renormalised, in nats (the reference implementation's score, which is *not* monotone
+                in uncertainty: a very flat row scores low); `full`, over the whole vocabulary, in
+                nats; `normalised`, `full` divided by ln V (arXiv 2511.22972).
         """
         logits = self.logits[:, :-1].float()
         log_probs = F.log_softmax(logits, dim=-1)
         if kind == "top3":
             log_probs = log_probs.topk(min(3, logits.shape[-1]), dim=-1).values
-        # A forbidden token has log p = -inf and contributes nothing; without the clamp it would be 0 * -inf = NaN.
+        # A forbidden token has log p = -inf and contributes nothing; without the clamp it would be
+        # 0 * -inf = NaN.
         entropy = -(log_probs.exp() * log_probs.clamp_min(torch.finfo(torch.float32).min)).sum(-1)
         return entropy / math.log(logits.shape[-1]) if kind == "normalised" else entropy
 
@@ -76,7 +84,9 @@ def leading_true(mask: Tensor) -> Tensor:
 
 
 def followed_by(mask: Tensor, count: int) -> Tensor:
-    """Where the next `count` positions are all True; False where the row ends before.  mask [B, K] bool -> [B, K] bool."""
+    """Where the next `count` positions are all True; False where the row ends before.  mask [B, K]
+    bool -> [B, K] bool.
+    """
     if count == 0 or mask.shape[1] == 0:
         return torch.ones_like(mask)
     return F.pad(mask, (0, count)).unfold(1, count + 1, 1)[..., 1:].all(-1)

@@ -18,7 +18,7 @@ class Verdict:
     accepted: Tensor  # [B, K] bool
     loose: Tensor  # [B, K] bool, accepted although a native mismatch
     reason: Tensor  # [B, K] int8, a Reason each
-    windowed: Tensor  # [B, K] bool, mismatches that boundary and window alone would keep, gate and protection aside
+    windowed: Tensor  # [B, K] bool, mismatches that boundary and window alone would keep
 
     @classmethod
     def strict(cls, scores: Scores) -> Verdict:
@@ -30,7 +30,8 @@ class Verdict:
 
     @classmethod
     def loosened(cls, scores: Scores, *, gate: Tensor, fits: Tensor, window: Tensor) -> Verdict:
-        """Keep a native mismatch where all three conditions hold and nothing protected is concerned.
+        """Keep a native mismatch where all three conditions hold and nothing protected is
+        concerned.
 
         Args:
             scores: the round's scores.
@@ -43,7 +44,8 @@ class Verdict:
         free = ~scores.is_protected
         loose = windowed & gate & free
         reason = torch.full_like(scores.ids, int(Reason.WINDOW), dtype=torch.int8)
-        # From the last condition looked at to the first, so that the first one that failed is what stays.
+        # From the last condition looked at to the first, so that the first one that failed is what
+        # stays.
         reason.masked_fill_(~fits, Reason.BOUNDARY).masked_fill_(~gate, Reason.GATE)
         reason.masked_fill_(~free, Reason.PROTECTED)
         reason.masked_fill_(loose, Reason.LOOSE).masked_fill_(scores.native, Reason.MATCH)

@@ -1,5 +1,7 @@
-"""The slot cache: the token at position p of a row has its keys and values in slot p of that row.  Refusing tokens therefore
-costs nothing: the row's length stays where it was, and what lies behind it is overwritten by the next write."""
+"""The slot cache: the token at position p of a row has its keys and values in slot p of that row.
+Refusing tokens therefore costs nothing: the row's length stays where it was, and what lies behind
+it is overwritten by the next write.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,9 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 @dataclass(frozen=True, eq=False)
 class Write:
-    """Where one forward writes and what it sees: rows `first` to `last`, and the slots below `visible`."""
+    """Where one forward writes and what it sees: rows `first` to `last`, and the slots below
+    `visible`.
+    """
 
     first: int
     last: int  # exclusive
@@ -27,14 +31,15 @@ class Write:
 
 
 class SlotLayer(DynamicLayer):
-    """One layer's keys and values: two buffers [rows, H, capacity, D], filled with zeros when allocated, since a stale finite
-    value behind a mask is harmless and a NaN is not."""
+    """One layer's keys and values: two buffers [rows, H, capacity, D], filled with zeros when
+    allocated, since a stale finite value behind a mask is harmless and a NaN is not.
+    """
 
     is_sliding = False
 
     def __init__(self, owner: SlotCache) -> None:
         """Share the owner's sizes and its current write."""
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._owner = owner
         self.buffers: list[Tensor] = []
         self.is_initialized = True
@@ -84,11 +89,14 @@ class SlotCache(Cache):
     """A transformers cache of slot layers.  `write` must be set before every forward."""
 
     def __init__(self, num_layers: int) -> None:
-        """An empty cache; buffers are allocated by the first forward, on the device and in the dtype of its states."""
+        """An empty cache; buffers are allocated by the first forward, on the device and in the
+        dtype of its states.
+        """
         self.num_rows = 0
         self.capacity = 0
         self.write = Write(0, 0, torch.empty(0, 0, dtype=torch.int64), 0)
-        super().__init__(layers=[SlotLayer(self) for _ in range(num_layers)])
+        self.slot_layers = [SlotLayer(self) for _ in range(num_layers)]
+        super().__init__(layers=list(self.slot_layers))
 
     def reserve(self, num_rows: int, visible: int) -> None:
         """Ask for room; capacity grows by doubling so that copies stay rare."""
@@ -98,6 +106,6 @@ class SlotCache(Cache):
 
     def move(self, source: int, destination: int, length: int) -> None:
         """Copy the first `length` slots of row `source` over row `destination`."""
-        for layer in self.layers:
+        for layer in self.slot_layers:
             for buffer in layer.buffers:
                 buffer[destination, :, :length] = buffer[source, :, :length]

@@ -24,15 +24,17 @@ from fly.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Pause between two calls of a progress callback, in seconds: pooling the rows' counters is not free.
+# Pause between two calls of a progress callback, in seconds: pooling the rows' counters is not
+# free.
 PROGRESS_PAUSE_S = 0.2
 
 
 class SpeculativeDecoder:
     """Decodes many prompts at once with a draft and a target model.
 
-    Rows of the batch accept different numbers of tokens and end at different times; a finished row makes room for the next
-    prompt.  Answers do not depend on the batch (DESIGN 8 says how equal they are).
+    Rows of the batch accept different numbers of tokens and end at different times; a finished row
+    makes room for the next prompt.  Answers do not depend on the batch (DESIGN 8 says how equal
+    they are).
     """
 
     def __init__(
@@ -130,7 +132,8 @@ class SpeculativeDecoder:
 
         Args:
             requests: what is asked; all are checked before the first is decoded.
-            on_round: called now and then with the pooled statistics so far, unfinished rows included.
+            on_round: called now and then with the pooled statistics so far, unfinished rows
+                included.
 
         Raises:
             RequestError: a request is impossible.
@@ -162,7 +165,9 @@ class SpeculativeDecoder:
                 yield row.index, self._result(row)
 
     def _admit(self, scheduler: Scheduler) -> None:
-        """Fill free rows and prefill them.  The prompt's last token is left to open the first round."""
+        """Fill free rows and prefill them.  The prompt's last token is left to open the first
+        round.
+        """
         begin = time.perf_counter()
         first = scheduler.admit()
         new = scheduler.rows[first:]

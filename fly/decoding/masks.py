@@ -1,6 +1,7 @@
-"""Attention masks from positions.  Key slot s holds position s, so the query at position p sees the slots s <= p and, in a
-sliding layer, only those with s > p - window.  Masks are additive: boolean ones are silently wrong on eager attention, and
-minus infinity turns a fully masked row into NaN."""
+"""Attention masks from positions.  Key slot s holds position s, so the query at position p sees the
+slots s <= p and, in a sliding layer, only those with s > p - window.  Masks are additive: boolean
+ones are silently wrong on eager attention, and minus infinity turns a fully masked row into NaN.
+"""
 
 from __future__ import annotations
 
@@ -42,8 +43,8 @@ class MaskPlan:
         unknown = kinds - {FULL, SLIDING}
         if unknown:
             raise ModelError(
-                f"model type {config.model_type!r} has layers of type {', '.join(sorted(unknown))}, "
-                "which a cache of one slot per position cannot roll back",
+                f"model type {config.model_type!r} has layers of type {', '.join(sorted(unknown))},"
+                " which a cache of one slot per position cannot roll back",
                 fix="use a model whose layers are full or sliding attention, or lm-eval's own hf",
             )
         windows = {kind: window if kind == SLIDING else None for kind in sorted(kinds)}

@@ -27,8 +27,8 @@ class SlotModel:
 
         Args:
             model: a causal language model.
-            common_vocab: for a draft, the target's vocabulary size; ids that only one of them knows (padding of the
-                embedding) are neither proposed nor looked up.
+            common_vocab: for a draft, the target's vocabulary size; ids that only one of them knows
+                (padding of the embedding) are neither proposed nor looked up.
 
         Raises:
             ModelError: its layers cannot be served by a slot cache.
@@ -49,7 +49,9 @@ class SlotModel:
         return self.model.device
 
     def prefill(self, prompts: Sequence[list[int]], first_row: int) -> None:
-        """Write prompts into rows `first_row` and following, from slot 0, a bounded number of tokens at a time."""
+        """Write prompts into rows `first_row` and following, from slot 0, a bounded number of
+        tokens at a time.
+        """
         num_rows = len(prompts)
         self.cache.reserve(first_row + num_rows, 0)
         longest = max(map(len, prompts), default=0)
@@ -67,9 +69,11 @@ class SlotModel:
                 self._forward(ids, starts, start + size, first_row + begin, logits_to_keep=1)
 
     def extend(self, ids: Tensor, starts: Tensor, visible: int) -> Tensor:
-        """Run ids [B, n] of rows 0 to B-1 at positions starts[b] .. starts[b]+n-1; logits [B, n, V].
+        """Run ids [B, n] of rows 0 to B-1 at positions starts[b] .. starts[b]+n-1; logits [B, n,
+        V].
 
-        `visible` bounds all these positions; it comes from the host so that nothing waits for the device.
+        `visible` bounds all these positions; it comes from the host so that nothing waits for the
+        device.
         """
         return self._forward(ids, starts, visible, 0, logits_to_keep=0)
 

@@ -23,15 +23,18 @@ class RequestCheck:
     num_positions: int | None
 
     def encode(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
-        """A prompt's ids; a text is encoded with the special tokens that the tokenizer adds by default."""
+        """A prompt's ids; a text is encoded with the special tokens that the tokenizer adds by
+        default.
+        """
         return tuple(self.tokenizer(prompt).input_ids if isinstance(prompt, str) else prompt)
 
     def budget(self, index: int, request: Request) -> int:
-        """New tokens that the request may get: what it asks, cut with a warning where the context ends before.
+        """New tokens that the request may get: what it asks, cut with a warning where the context
+        ends before.
 
         Raises:
-            RequestError: empty or too long a prompt, an id outside the vocabulary, no budget, an empty stop string, or a
-                temperature above 0.
+            RequestError: empty or too long a prompt, an id outside the vocabulary, no budget, an
+                empty stop string, or a temperature above 0.
         """
         self._check_prompt(index, request.prompt_ids)
         if request.max_new_tokens < 1:
@@ -46,7 +49,8 @@ class RequestCheck:
             )
         if request.temperature != 0:
             raise RequestError(
-                f"request {index}: temperature is {request.temperature!r}, but only greedy decoding is built",
+                f"request {index}: temperature is {request.temperature!r}, but only greedy decoding "
+                "is built",
                 fix="use temperature 0 (in lm-eval: do_sample false)",
             )
         if self.num_positions is None:
@@ -54,8 +58,8 @@ class RequestCheck:
         room = self.num_positions - len(request.prompt_ids)
         if request.max_new_tokens > room:
             warnings.warn(
-                f"request {index}: {request.max_new_tokens} new tokens do not fit behind a prompt of "
-                f"{len(request.prompt_ids)} in a context of {self.num_positions}; it gets {room}",
+                f"request {index}: {request.max_new_tokens} new tokens do not fit behind a prompt "
+                f"of {len(request.prompt_ids)} in a context of {self.num_positions}; it gets {room}",
                 FLyWarning,
                 stacklevel=4,
             )
@@ -75,7 +79,7 @@ class RequestCheck:
             )
         if min(ids) < 0 or max(ids) >= self.vocab_size:
             raise RequestError(
-                f"request {index}: the prompt holds token ids from {min(ids)} to {max(ids)}, but the "
-                f"target's vocabulary ends at {self.vocab_size - 1}",
+                f"request {index}: the prompt holds token ids from {min(ids)} to {max(ids)}, but "
+                f"the target's vocabulary ends at {self.vocab_size - 1}",
                 fix="encode the prompt with the target's tokenizer",
             )

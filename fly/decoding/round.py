@@ -1,5 +1,6 @@
-"""One round: propose, verify, accept, commit.  Every row gains 1 to K+1 tokens; the target's cache then holds all of a row's
-tokens but the last, and nothing is ever cropped."""
+"""One round: propose, verify, accept, commit.  Every row gains 1 to K+1 tokens; the target's cache
+then holds all of a row's tokens but the last, and nothing is ever cropped.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +82,9 @@ def charge(rows: Sequence[Row], phase: str, seconds: float) -> None:
 
 
 def _limit(row: Row, engine: Engine) -> int:
-    """Proposed tokens that can matter to a row: the budget's, what the rule must see behind them, and the context's."""
+    """Proposed tokens that can matter to a row: the budget's, what the rule must see behind them,
+    and the context's.
+    """
     limit = row.remaining - 1 + engine.rule.lookahead
     room = engine.target.num_positions
     return limit if room is None else min(limit, room - len(row.ids))
@@ -110,8 +113,9 @@ def _to_host(rows: Sequence[Row], scores: Scores, verdict: Verdict) -> list[Outc
     for row, (num_kept, token, is_finite, num_proposed, *rest) in zip(rows, table, strict=True):
         if not is_finite:
             raise DecodingError(
-                f"the target's logits are not finite behind token {len(row.ids)} of request {row.index}",
-                fix="load the target in a dtype of wider range (bfloat16 or float32), or check its weights",
+                f"the target's logits are not finite behind token {len(row.ids)} of request "
+                f"{row.index}",
+                fix="load the target in bfloat16 or float32, whose range is wider, or check its weights",
             )
         ids, reasons = rest[:k], rest[k : k + num_proposed]
         outcomes.append(Outcome(num_proposed, num_kept, reasons, [*ids[:num_kept], token]))
@@ -176,7 +180,9 @@ def _record(
 
 
 def _count_official(rows: Sequence[Row], scores: Scores, verdict: Verdict) -> None:
-    """The reference implementation's counters: over whole proposals, behind the first refusal too (ALGORITHM 2.8)."""
+    """The reference implementation's counters: over whole proposals, behind the first refusal too
+    (ALGORITHM 2.8).
+    """
     mismatches = (scores.in_proposal & ~scores.native).sum(-1)
     counts = torch.stack([mismatches, verdict.windowed.sum(-1), verdict.accepted.sum(-1)], 1)
     for row, (mismatched, windowed, accepted) in zip(rows, counts.tolist(), strict=True):

@@ -1,4 +1,4 @@
-"""Records that travel through the engine: what is asked, what is being decoded, what is answered."""
+"""Records that travel through the engine: what is asked, what is decoded, what is answered."""
 
 from __future__ import annotations
 

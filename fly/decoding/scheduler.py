@@ -1,5 +1,6 @@
-"""Which request sits in which row.  Rows in use are always the first ones: a finished row's place is taken by the last row, and
-new requests come in behind.  No tensors here."""
+"""Which request sits in which row.  Rows in use are always the first ones: a finished row's place
+is taken by the last row, and new requests come in behind.  No tensors here.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ class Scheduler:
     """A queue of waiting rows and the rows being decoded."""
 
     def __init__(self, rows: Sequence[Row], batch_size: int) -> None:
-        """Queue the rows, longest prompts first: those who enter together are then of similar length."""
+        """Queue the rows, longest prompts first: those who enter together are then of similar
+        length.
+        """
         self._waiting = deque(sorted(rows, key=lambda row: -len(row.ids)))
         self._batch_size = batch_size
         self.rows: list[Row] = []

@@ -1,7 +1,9 @@
 """Counters of one request, additive over requests, and the metrics derived from their sums.
 
-`emitted = matched + loose + corrections + bonuses + plain - trimmed` always holds.  Only what precedes the first refusal of a
-round counts.  The reference implementation's own counters, which look behind it, are kept apart as `official_*`."""
+`emitted = matched + loose + corrections + bonuses + plain - trimmed` always holds.  Only what
+precedes the first refusal of a round counts.  The reference implementation's own counters, which
+look behind it, are kept apart as `official_*`.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,8 @@ class Statistics:
     def metrics(self) -> dict[str, float | None]:
         """Pooled metrics; None where nothing was counted.
 
-        mean_acceptance_length: tokens gained per verifying target forward, correction or bonus included (tau).
+        mean_acceptance_length: tokens gained per verifying target forward, correction or bonus
+            included (tau).
         acceptance_rate: accepted over proposed tokens.  loose_share: loose over emitted tokens.
         tokens_per_s: emitted tokens over all seconds, prefill included.
         """

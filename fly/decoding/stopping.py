@@ -1,4 +1,6 @@
-"""Where an answer ends: end-of-sequence ids, stop strings, the budget.  Nothing behind the end is kept."""
+"""Where an answer ends: end-of-sequence ids, stop strings, the budget.  Nothing behind the end is
+kept.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,9 @@ if TYPE_CHECKING:
 
 
 def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """All ids that end an answer: the generation config's, of which there may be several, and the tokenizer's."""
+    """All ids that end an answer: the generation config's, of which there may be several, and the
+    tokenizer's.
+    """
     ids: set[int] = set()
     for holder in (getattr(model, "generation_config", None), model.config, tokenizer):
         found: Any = getattr(holder, "eos_token_id", None)
@@ -22,7 +26,9 @@ def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> froze
 
 @dataclass(frozen=True)
 class Ending:
-    """How many new tokens are kept, and why it ends there; `reason` is None while the answer goes on."""
+    """How many new tokens are kept, and why it ends there; `reason` is None while the answer goes
+    on.
+    """
 
     num_kept: int
     reason: FinishReason | None
@@ -64,8 +70,8 @@ class StopRules:
 
     def _first_stop(self, answer: list[int], num_new: int, stop: tuple[str, ...]) -> int | None:
         """How many of the new tokens it takes until a stop string is complete; None if none is."""
-        # A token carries at least one byte, so the tail reaches back far enough for the longest string to begin in it,
-        # and 4 tokens further so that no character is cut in half.
+        # A token carries at least one byte, so the tail reaches back far enough for the longest
+        # string to begin in it, and 4 tokens further so that no character is cut in half.
         reach = max(len(text.encode()) for text in stop) + 4
         tail = answer[max(0, len(answer) - num_new - reach) :]
         if not self._has_stop(tail, stop):
@@ -82,5 +88,5 @@ class StopRules:
 
     def text(self, answer: list[int], stop: tuple[str, ...]) -> str:
         """The answer without special tokens, up to the first stop string."""
-        text: str = self.tokenizer.decode(answer, skip_special_tokens=True)
+        text = str(self.tokenizer.decode(answer, skip_special_tokens=True))
         return text[: min((text.find(string) for string in stop if string in text), default=None)]

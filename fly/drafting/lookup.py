@@ -1,6 +1,7 @@
 """Prompt lookup: continue the earliest occurrence of the text's last n tokens.
-Source: the released FLy code (AMD-AGI/FLy, 6667ae8) and prompt lookup decoding.  Differs: a text shorter than 2n tokens is
-looked up with shorter n-grams instead of failing."""
+Source: the released FLy code (AMD-AGI/FLy, 6667ae8) and prompt lookup decoding.  Differs: a text
+    shorter than 2n tokens is looked up with shorter n-grams instead of failing.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +9,9 @@ from collections.abc import Iterable
 
 
 class NgramIndex:
-    """The first position of every n-gram of a growing text, so that a lookup costs the same however long the text is."""
+    """The first position of every n-gram of a growing text, so that a lookup costs the same however
+    long the text is.
+    """
 
     def __init__(self, max_ngram: int) -> None:
         """Index n-grams of 1 to `max_ngram` tokens."""
@@ -36,7 +39,9 @@ class NgramIndex:
             self.ids.pop()
 
     def continuation(self, count: int) -> list[int]:
-        """Up to `count` tokens that follow the earliest occurrence of the longest known suffix, which may not overlap it."""
+        """Up to `count` tokens that follow the earliest occurrence of the longest known suffix,
+        which may not overlap it.
+        """
         length = len(self.ids)
         for n in range(min(len(self._first), length // 2), 0, -1):
             start = self._first[n - 1][tuple(self.ids[length - n :])]

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 def within_context(
     model: DraftModel, rows: Sequence[CommittedRow], limits: Sequence[int], k: int
 ) -> list[int]:
-    """Tokens that each row may draft: at most k, at most its limit, and no position that the model does not know.  [B]"""
+    """Tokens that each row may draft: at most k, at most its limit, and no position that the model
+    does not know.  [B]
+    """
     room = model.num_positions
     if room is None:
         return [min(k, limit) for limit in limits]
@@ -27,7 +29,9 @@ def within_context(
 
 
 def prefill_new(model: DraftModel, rows: Sequence[CommittedRow], first: int) -> None:
-    """Read the new rows' prompts but for the last token; a prompt longer than the model's context is left out."""
+    """Read the new rows' prompts but for the last token; a prompt longer than the model's context
+    is left out.
+    """
     room = model.num_positions
     prompts = [row.ids[:-1] if room is None or len(row.ids) <= room else [] for row in rows[first:]]
     model.prefill(prompts, first)
@@ -67,8 +71,9 @@ class ModelDrafter:
         k = max(lengths)
         if k == 0:
             return Proposal.from_lists([[] for _ in rows], device)
-        # After a fully accepted proposal the cache lacks its last token, so the last two tokens open every round; where
-        # the cache has the older one already, the same keys are written again.  A row that may draft nothing idles at 0.
+        # After a fully accepted proposal the cache lacks its last token, so the last two tokens
+        # open every round; where the cache has the older one already, the same keys are written
+        # again.  A row that may draft nothing idles at 0.
         opening = [row.ids[-2:] if n else row.ids[:1] for row, n in zip(rows, lengths, strict=True)]
         starts = [
             len(row.ids) - len(ids) if n else 0

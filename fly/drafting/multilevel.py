@@ -1,6 +1,8 @@
-"""Multi-level drafting: n-gram guesses, verified by the draft model, so that its own greedy continuation is found in fewer
-forwards.  Source: the released FLy code (AMD-AGI/FLy, 6667ae8).  Differs: without a guess the draft takes a plain step (there:
-filler tokens); short texts are looked up with shorter n-grams."""
+"""Multi-level drafting: n-gram guesses, verified by the draft model, so that its own greedy
+continuation is found in fewer forwards.  Source: the released FLy code (AMD-AGI/FLy, 6667ae8).
+Differs: without a guess the draft takes a plain step (there: filler tokens); short texts are looked
+up with shorter n-grams.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,9 @@ class Draft:
 
     @property
     def opening(self) -> list[int]:
-        """Known tokens that the draft's cache may lack: two committed ones at first, then the newest drafted one."""
+        """Known tokens that the draft's cache may lack: two committed ones at first, then the
+        newest drafted one.
+        """
         if self.limit == 0:
             return self.committed[:1]
         return self.tokens[-1:] or self.committed[-2:]
@@ -49,10 +53,14 @@ class Draft:
 
 @drafters.register("multilevel")
 class MultilevelDrafter:
-    """The draft model's greedy continuation, several tokens a forward where the text repeats itself."""
+    """The draft model's greedy continuation, several tokens a forward where the text repeats
+    itself.
+    """
 
     def __init__(self, model: DraftModel, k: int, max_ngram: int, guess_length: int) -> None:
-        """Propose `k` tokens, from guesses of up to `guess_length` tokens looked up by up to `max_ngram` tokens."""
+        """Propose `k` tokens, from guesses of up to `guess_length` tokens looked up by up to
+        `max_ngram` tokens.
+        """
         self.model = model
         self.k = k
         self.guess_length = guess_length
@@ -73,8 +81,9 @@ class MultilevelDrafter:
         self._rows.admit(rows, first)
 
     def propose(self, rows: Sequence[CommittedRow], limits: Sequence[int]) -> Proposal:
-        """Guess, verify and go on until every row has its tokens.  `steps` then holds, per row and forward, whether the
-        lookup hit, the guess, and the tokens gained."""
+        """Guess, verify and go on until every row has its tokens.  `steps` then holds, per row and
+        forward, whether the lookup hit, the guess, and the tokens gained.
+        """
         lengths = within_context(self.model, rows, limits, self.k)
         drafts = [Draft(row.ids, n) for row, n in zip(rows, lengths, strict=True)]
         self.steps = [[] for _ in rows]
@@ -89,7 +98,9 @@ class MultilevelDrafter:
         return Proposal(padded.ids, padded.lengths, forwards)
 
     def _step(self, drafts: list[Draft]) -> None:
-        """One forward of the draft model over every row's opening and guess; finished rows write their last token again."""
+        """One forward of the draft model over every row's opening and guess; finished rows write
+        their last token again.
+        """
         device = self.model.device
         openings = [draft.opening for draft in drafts]
         starts = [draft.start for draft in drafts]
@@ -119,7 +130,9 @@ class MultilevelDrafter:
             self.steps[index].append((hits[index], guess, gained))
 
     def _guess(self, index: int, draft: Draft) -> bool:
-        """Renew the row's guess; one that finds nothing keeps the guess before.  True if the lookup hit."""
+        """Renew the row's guess; one that finds nothing keeps the guess before.  True if the lookup
+        hit.
+        """
         if draft.is_finished:
             return False
         found = self._rows[index].continuation(self.guess_length)

@@ -1,4 +1,6 @@
-"""What a drafter is.  It sees the committed tokens of every row and nothing of how they are verified."""
+"""What a drafter is.  It sees the committed tokens of every row and nothing of how they are
+verified.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ class CommittedRow(Protocol):
 
 
 class DraftModel(Protocol):
-    """A language model with one cache row per row of the batch, where a token at position p lies in slot p."""
+    """A language model with one cache row per row of the batch, where a token at position p lies in
+    slot p.
+    """
 
     @property
     def device(self) -> torch.device:
@@ -59,10 +63,11 @@ class DraftModel(Protocol):
         ...
 
     def extend(self, ids: Tensor, starts: Tensor, visible: int) -> Tensor:
-        """Run ids [B, n] at positions starts[b] .. starts[b]+n-1, all below `visible`; logits [B, n, V].
+        """Run ids [B, n] at positions starts[b] .. starts[b]+n-1, all below `visible`; logits [B,
+        n, V].
 
-        Positions behind what the model knows are allowed and give meaningless logits: a row that drafts less than its
-        neighbours is padded.
+        Positions behind what the model knows are allowed and give meaningless logits: a row that
+        drafts less than its neighbours is padded.
         """
         ...
 
@@ -78,7 +83,9 @@ class Drafter(Protocol):
     def from_config(
         cls, config: FLyConfig, model: DraftModel | None, device: torch.device
     ) -> Drafter:
-        """Build the drafter from its settings; `model` is there if the configuration asks for a draft model."""
+        """Build the drafter from its settings; `model` is there if the configuration asks for a
+        draft model.
+        """
         ...
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
@@ -94,7 +101,9 @@ class Drafter(Protocol):
         ...
 
     def move(self, source: int, destination: int, length: int) -> None:
-        """Row `source` (of `length` tokens) takes the place of row `destination`; `source` is given up."""
+        """Row `source` (of `length` tokens) takes the place of row `destination`; `source` is given
+        up.
+        """
         ...
 
 
