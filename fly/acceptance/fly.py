@@ -35,6 +35,7 @@ class FlyRule:
     entropy: str = "top3"  # top3 and full in nats, normalised from 0 to 1
     variant: str = "official"  # official, paper or vllm
     no_window: bool = False  # ablation: the gate alone decides, at every position
+    counts_window: bool = True  # False as in the reference where enable_fly is off: ablation only
 
     @classmethod
     def from_config(cls, config: FLyConfig) -> FlyRule:
@@ -45,6 +46,7 @@ class FlyRule:
             entropy=config.entropy_kind,
             variant=config.fly_variant,
             no_window=config.abla_no_window,
+            counts_window=config.enable_fly,
         )
 
     @property
@@ -67,4 +69,4 @@ class FlyRule:
         if not self.no_window:
             return verdict
         ablated = Verdict.loosened(scores, gate=gate, fits=everywhere, window=everywhere)
-        return replace(ablated, windowed=verdict.windowed)
+        return replace(ablated, windowed=verdict.windowed & self.counts_window)

@@ -49,8 +49,8 @@ class RequestCheck:
             )
         if request.temperature != 0:
             raise RequestError(
-                f"request {index}: temperature is {request.temperature!r}, but only greedy decoding "
-                "is built",
+                f"request {index}: temperature is {request.temperature!r}, but only greedy "
+                "decoding is built",
                 fix="use temperature 0 (in lm-eval: do_sample false)",
             )
         if self.num_positions is None:
@@ -59,7 +59,8 @@ class RequestCheck:
         if request.max_new_tokens > room:
             warnings.warn(
                 f"request {index}: {request.max_new_tokens} new tokens do not fit behind a prompt "
-                f"of {len(request.prompt_ids)} in a context of {self.num_positions}; it gets {room}",
+                f"of {len(request.prompt_ids)} in a context of {self.num_positions}; "
+                f"it gets {room}",
                 FLyWarning,
                 stacklevel=4,
             )

@@ -115,7 +115,7 @@ def _to_host(rows: Sequence[Row], scores: Scores, verdict: Verdict) -> list[Outc
             raise DecodingError(
                 f"the target's logits are not finite behind token {len(row.ids)} of request "
                 f"{row.index}",
-                fix="load the target in bfloat16 or float32, whose range is wider, or check its weights",
+                fix="load the target in bfloat16 or float32, or check its weights",
             )
         ids, reasons = rest[:k], rest[k : k + num_proposed]
         outcomes.append(Outcome(num_proposed, num_kept, reasons, [*ids[:num_kept], token]))

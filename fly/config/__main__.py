@@ -1,0 +1,9 @@
+"""`python -m fly.config` writes the JSON Schema beside the shipped configurations."""
+
+import json
+
+from fly.config.loading import SHIPPED
+from fly.config.schema import json_schema
+
+text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+(SHIPPED / "schema.json").write_text(text, encoding="utf-8")

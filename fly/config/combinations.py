@@ -1,0 +1,103 @@
+"""What single keys cannot tell: combinations that cannot work, features that are known but not
+built, and combinations that work but loosen nothing."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import TYPE_CHECKING
+
+from fly.config.origin import Origin
+from fly.errors import ConfigError, FLyWarning
+
+if TYPE_CHECKING:
+    from fly.config.model import FLyConfig
+
+# The largest value of each entropy; that of full nats depends on the vocabulary, unknown here.
+LARGEST_ENTROPY = {"top3": math.log(3), "normalised": 1.0}
+
+
+def refuse_impossible(config: FLyConfig, origin: Origin) -> None:
+    """Raise `ConfigError` for a feature that is not built yet or a combination that cannot work."""
+    _refuse_unbuilt(config, origin)
+    if config.drafter not in (None, "none") and not config.use_sd:
+        raise ConfigError(
+            f"{origin.of('drafter', 'use_sd')}: drafter is {config.drafter!r}, but use_sd is "
+            "false: nothing is drafted",
+            fix="set use_sd to true, or drop drafter",
+        )
+    if config.use_sd and config.use_ngram and config.drafter not in (None, "multilevel"):
+        raise ConfigError(
+            f"{origin.of('drafter', 'use_ngram')}: drafter is {config.drafter!r}, but use_ngram "
+            "is true, which means 'multilevel'",
+            fix=f"set use_ngram to false to draft with {config.drafter!r}, or drop drafter",
+        )
+    if not config.abla_no_window:
+        return
+    if config.acceptance == "native":
+        raise ConfigError(
+            f"{origin.of('abla_no_window', 'acceptance')}: abla_no_window is true, but acceptance "
+            "is 'native', which loosens nothing",
+            fix="drop acceptance, or set abla_no_window to false",
+        )
+    if config.entropy_threshold is None:
+        raise ConfigError(
+            f"{origin.of('abla_no_window', 'entropy_thre')}: abla_no_window accepts what passes "
+            f"the gate, but entropy_thre {config.entropy_thre!r} switches the official gate off: "
+            "no gate mask exists",
+            fix="set entropy_thre above 0.01 (official: 0.3), or abla_no_window to false",
+        )
+
+
+def _refuse_unbuilt(config: FLyConfig, origin: Origin) -> None:
+    if config.tree_verify:
+        raise ConfigError(
+            f"{origin.of('tree_verify')}: tree_verify is true, but drafting trees is not built yet",
+            fix="set tree_verify to false: a chain is drafted, by drafter 'model', 'multilevel' "
+            "or 'ngram'",
+        )
+    if config.dual_tok:
+        raise ConfigError(
+            f"{origin.of('dual_tok')}: dual_tok is true, but drafting with another tokenizer is "
+            "not built yet",
+            fix="set dual_tok to false and take a draft of the target's family, or drafter "
+            "'ngram' without a draft",
+        )
+    if config.temperature > 0:
+        raise ConfigError(
+            f"{origin.of('temperature')}: temperature is {config.temperature!r}, but decoding is "
+            "greedy only: exact sampling is not built yet",
+            fix="set temperature to 0",
+        )
+
+
+def warn_of_inert(config: FLyConfig, origin: Origin) -> None:
+    """Warn where FLy was asked for but cannot loosen, or a threshold was given but is no gate."""
+    if not config.is_loose:
+        return
+    k, window, given = config.spd_k, config.win_len, config.entropy_thre
+    if k <= window and not config.abla_no_window:
+        _warn(
+            f"{origin.of('spd_k', 'win_len')}: spd_k {k} is not above win_len {window}: no "
+            f"mismatch has {window} positions after it, so nothing is loosened. "
+            f"Set spd_k to at least {window + 1}"
+        )
+    threshold = config.entropy_threshold
+    where = origin.of("entropy_thre")
+    if threshold is None and given:
+        _warn(
+            f"{where}: entropy_thre {given} is at most 0.01, which switches the gate off in the "
+            "official variant. Set 0 to say so, or fly_variant to 'paper' or 'vllm' for so low "
+            "a gate"
+        )
+    largest = LARGEST_ENTROPY.get(config.entropy_kind, math.inf)
+    if threshold is not None and threshold > largest:
+        _warn(
+            f"{where}: entropy_thre {threshold} is above {largest:.4f}, the largest "
+            f"{config.entropy_kind} entropy: no mismatch passes the gate, so nothing is loosened"
+        )
+
+
+def _warn(message: str) -> None:
+    # Points at the caller of FLyConfig(...); under FLyConfig.load the message names the place.
+    warnings.warn(message, FLyWarning, stacklevel=4)

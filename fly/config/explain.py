@@ -1,0 +1,67 @@
+"""Turn pydantic's complaints into one `ConfigError`: file, key, value, what is allowed, the nearest
+known key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from fly.config.origin import Origin
+from fly.errors import ConfigError
+from fly.registry import did_you_mean
+
+NOUNS = {
+    "boolean": "true or false",
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "a text that is not empty",
+    "null": "null",
+}
+
+
+def config_error(error: ValidationError, origin: Origin, schema: Mapping[str, Any]) -> ConfigError:
+    """One error for all that pydantic found; a line for each key, in the order of the settings."""
+    properties: Mapping[str, Mapping[str, Any]] = schema["properties"]
+    lines: dict[str, str] = {}
+    hints: dict[str, str] = {}
+    for problem in error.errors():
+        key = str(problem["loc"][0])
+        if key in lines:
+            continue
+        if key not in properties:
+            nearest = did_you_mean(key, list(properties))
+            lines[key] = f"{origin.of(key)}: unknown key {key!r}{nearest}"
+            hints["keys"] = f"the keys are {', '.join(properties)}"
+            continue
+        value = problem["input"]
+        near = did_you_mean(value, _choices(properties[key])) if isinstance(value, str) else ""
+        text = f"{key} is {value!r}, but it must be {allowed(properties[key])}{near}"
+        lines[key] = f"{origin.of(key)}: {text}"
+        hints[key] = f"{key}: {properties[key]['description']}"
+    return ConfigError("\n".join(lines.values()), fix="\n".join(hints.values()))
+
+
+def allowed(field: Mapping[str, Any]) -> str:
+    """The values that a property of the JSON Schema allows, in words."""
+    return " or ".join(_allowed_once(branch) for branch in _branches(field))
+
+
+def _allowed_once(branch: Mapping[str, Any]) -> str:
+    if "enum" in branch:
+        return " or ".join(repr(choice) for choice in branch["enum"])
+    low, high = branch.get("minimum"), branch.get("maximum")
+    noun = NOUNS[branch["type"]]
+    if high is not None:
+        return f"{noun} from {low} to {high}"
+    return noun if low is None else f"{noun} of at least {low}"
+
+
+def _branches(field: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    branches: Sequence[Mapping[str, Any]] = field.get("anyOf", [field])
+    return branches
+
+
+def _choices(field: Mapping[str, Any]) -> list[str]:
+    return [choice for branch in _branches(field) for choice in branch.get("enum", [])]

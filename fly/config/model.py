@@ -1,0 +1,269 @@
+"""The settings and what follows from them.  Keys without "fly:" in their description are the
+official ones and keep their meaning (AMD-AGI/FLy, commit 6667ae8).  Ranges are declared here;
+combinations are judged in `combinations`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fly.config import combinations, explain, loading
+from fly.config.origin import Origin
+
+MAX_K = 128  # proposal length; a target pass over more tokens than this is a prefill
+
+DrafterName = Literal["model", "ngram", "multilevel", "none"]
+AcceptanceName = Literal["native", "fly"]
+Variant = Literal["official", "paper", "vllm"]
+EntropyKind = Literal["top3", "full", "normalised"]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+DEFAULT_ENTROPY: dict[Variant, EntropyKind] = {
+    "official": "top3",
+    "paper": "normalised",
+    "vllm": "top3",
+}
+# 0.05 normalised is 0.59 nats for a vocabulary of 128256: the printed 0.3 would be 3.5 nats,
+# which hardly a row reaches.
+DEFAULT_THRESHOLD: dict[EntropyKind, float] = {"top3": 0.3, "full": 0.6, "normalised": 0.05}
+OFFICIAL_GATE_OFF = 0.01  # the official code takes a threshold up to here for "no gate"
+
+
+class FLyConfig(BaseModel):
+    """Every setting of a decoder.  Frozen; unknown keys and wrong types are `ConfigError`s."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+    target_model_path: str | None = Field(
+        None,
+        min_length=1,
+        description="Folder or hub id of the target, the model under test. A folder is relative "
+        "to this file.",
+    )
+    draft_model_path: str | None = Field(
+        None,
+        min_length=1,
+        description="fly: folder or hub id of the draft model, used when the command names none "
+        "(pretrained=). A folder is relative to this file.",
+    )
+    use_sd: bool = Field(
+        True,
+        description="Decode speculatively; false is plain target decoding, same engine.",
+    )
+    temperature: float = Field(
+        0.0,
+        ge=0,
+        description="Sampling temperature; 0 is greedy. A task's gen_kwargs win over it.",
+    )
+    dual_tok: bool = Field(False, description="Draft and target have different tokenizers.")
+    spd_k: int = Field(
+        15,
+        ge=1,
+        le=MAX_K,
+        description="K, tokens the drafter offers in one round (official: 15; 405B: 25).",
+    )
+    enable_fly: bool = Field(
+        True, description="Accept loosely with the FLy rule; false keeps native (exact) acceptance."
+    )
+    win_len: int = Field(
+        6,
+        ge=1,
+        description="W, positions that must follow a mismatch in its proposal. The official "
+        "variant inspects the first W-1 of them, paper and vllm all W. Has an effect only where "
+        "spd_k > win_len.",
+    )
+    entropy_thre: float | None = Field(
+        None,
+        ge=0,
+        description="Gate: a mismatch is kept only where the target's entropy is at least this. "
+        "Unit by `entropy`: top3 and full in nats, normalised in 0..1. null: 0.3 (top3), 0.6 "
+        "(full), 0.05 (normalised). In the official variant 0.01 or less switches the gate off.",
+    )
+    use_ngram: bool = Field(
+        False,
+        description="Multi-level drafting: n-gram guesses from the text, verified by the draft "
+        "model.",
+    )
+    max_ngram_size: int = Field(
+        4, ge=1, description="Longest suffix of the text that is looked up in it, tokens."
+    )
+    num_ngram_pred_tokens: int = Field(
+        6, ge=1, description="Tokens that one n-gram lookup guesses."
+    )
+    verbose: bool = Field(False, description="Log every round.")
+    abla_no_window: bool = Field(
+        False,
+        description="Ablation: accept every mismatch that passes the gate, without a window; "
+        "applies even with enable_fly false, as in the official code.",
+    )
+    tree_verify: bool = Field(False, description="Draft a tree instead of a chain.")
+    branch_n: int = Field(10, ge=1, description="Tree: children tried per node.")
+    max_nodes_per_level: int = Field(10, ge=1, description="Tree: nodes kept per level.")
+    max_nodes_global: int = Field(100, ge=1, description="Tree: nodes kept in all.")
+    enable_statistics: bool = Field(
+        False, description="Keep the record of every round beside the counters."
+    )
+    total_gen_tok: int | None = Field(
+        None,
+        ge=1,
+        description="Upper bound on generated tokens per request; null: only the task's "
+        "max_gen_toks bounds them.",
+    )
+    drafter: DrafterName | None = Field(
+        None,
+        description="fly: who drafts. null: none if use_sd is false, multilevel if use_ngram, "
+        "else model. ngram needs no draft model.",
+    )
+    acceptance: AcceptanceName | None = Field(
+        None,
+        description="fly: the acceptance rule; wins over enable_fly. null: fly if enable_fly or "
+        "abla_no_window, else native.",
+    )
+    fly_variant: Variant = Field(
+        "official",
+        description="fly: which FLy. official: the released code; paper: arXiv 2511.22972; vllm: "
+        "vLLM #53987.",
+    )
+    entropy: EntropyKind | None = Field(
+        None,
+        description="fly: what the gate measures. top3: nats over the 3 likeliest tokens, not "
+        "renormalised; full: nats over the vocabulary; normalised: full / ln V. null: top3 "
+        "(official, vllm), normalised (paper).",
+    )
+    protect_special_tokens: bool = Field(
+        True, description="fly: never loosen on a special or end-of-sequence token."
+    )
+    draft_dtype: Dtype | None = Field(
+        None, description="fly: dtype of the draft model's weights; null: as the target."
+    )
+    draft_device: str | None = Field(
+        None,
+        min_length=1,
+        description="fly: device of the draft model, such as cuda:1; null: as the target.",
+    )
+    draft_revision: str | None = Field(
+        None,
+        min_length=1,
+        description="fly: hub revision of the draft model; null: its main branch.",
+    )
+
+    def __init__(self, where: str | Origin = "FLyConfig", /, **settings: object) -> None:
+        """Check every setting and their combination.  `where` says in messages who gave them.
+
+        Raises:
+            ConfigError: an unknown key, a wrong type or value, or a combination that cannot work.
+
+        Warns:
+            FLyWarning: a combination that works but loosens nothing, or that leaves the gate off.
+        """
+        settings.pop("$schema", None)
+        origin = Origin(where) if isinstance(where, str) else where
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            raise explain.config_error(error, origin, FLyConfig.model_json_schema()) from None
+        combinations.refuse_impossible(self, origin)
+        combinations.warn_of_inert(self, origin)
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, object], where: str = "FLyConfig") -> FLyConfig:
+        """Build from parsed settings; model folders are relative to the current directory."""
+        return loading.build(cls, mapping, {}, Origin(where))
+
+    @classmethod
+    def load(
+        cls,
+        path: loading.PathLike | None,
+        overrides: Mapping[str, object] | None = None,
+        *,
+        overrides_from: str = "model_args",
+    ) -> FLyConfig:
+        """Read a JSON file (None: the defaults) and let `overrides` win over it.
+
+        Args:
+            path: a file, or the name of a shipped configuration.
+            overrides: settings; texts ("15", "true", "0.3", "none") are read as the key's type.
+            overrides_from: what messages call the source of the overrides.
+
+        Raises:
+            ConfigError: the file cannot be read, or see `__init__`.
+        """
+        if path is None:
+            return loading.build(cls, {}, overrides or {}, Origin("defaults"), overrides_from)
+        file = loading.resolve_config_path(path)
+        settings = loading.read_json(file)
+        origin = Origin(str(file))
+        return loading.build(cls, settings, overrides or {}, origin, overrides_from, file.parent)
+
+    @property
+    def drafter_name(self) -> DrafterName:
+        """Who drafts."""
+        if not self.use_sd:
+            return "none"
+        if self.drafter is not None:
+            return self.drafter
+        return "multilevel" if self.use_ngram else "model"
+
+    @property
+    def needs_draft(self) -> bool:
+        """Whether a draft model must be loaded."""
+        return self.drafter_name in ("model", "multilevel")
+
+    @property
+    def acceptance_name(self) -> AcceptanceName:
+        """Which rule accepts.  As in the official code, the ablation needs no enable_fly."""
+        if self.acceptance is not None:
+            return self.acceptance
+        return "fly" if self.enable_fly or self.abla_no_window else "native"
+
+    @property
+    def is_loose(self) -> bool:
+        """Whether the text can differ from the target's own."""
+        return self.drafter_name != "none" and self.acceptance_name == "fly"
+
+    @property
+    def entropy_kind(self) -> EntropyKind:
+        """What the gate measures."""
+        return self.entropy or DEFAULT_ENTROPY[self.fly_variant]
+
+    @property
+    def entropy_threshold(self) -> float | None:
+        """The gate's threshold in the unit of `entropy_kind`; None where the gate is off."""
+        if self.entropy_thre is None:
+            return DEFAULT_THRESHOLD[self.entropy_kind]
+        if self.fly_variant == "official" and self.entropy_thre <= OFFICIAL_GATE_OFF:
+            return None
+        return self.entropy_thre
+
+    def to_dict(self) -> dict[str, object]:
+        """Every setting as given, fit for JSON."""
+        return self.model_dump()
+
+    def fingerprint(self) -> str:
+        """SHA-256 over what can change the text, resolved: two spellings of one setup agree."""
+        relevant: dict[str, object] = {
+            "target_model_path": self.target_model_path,
+            "temperature": self.temperature,
+            "total_gen_tok": self.total_gen_tok,
+            "drafter": self.drafter_name,
+        }
+        keys: list[str] = []
+        if self.drafter_name != "none":
+            relevant["acceptance"] = self.acceptance_name
+            keys += ["spd_k"]
+        if self.needs_draft:
+            keys += ["draft_model_path", "draft_dtype", "draft_revision"]
+        if self.drafter_name in ("ngram", "multilevel"):
+            keys += ["max_ngram_size", "num_ngram_pred_tokens"]
+        if self.is_loose:
+            relevant["entropy"] = [self.entropy_kind, self.entropy_threshold]
+            keys += ["fly_variant", "abla_no_window", "protect_special_tokens"]
+            keys += [] if self.abla_no_window else ["win_len"]
+        relevant.update({key: getattr(self, key) for key in keys})
+        return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()

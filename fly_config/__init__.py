@@ -1,0 +1,1 @@
+"""The shipped configurations of `fly` and their JSON Schema; data only."""
