@@ -1,0 +1,133 @@
+"""lm-eval's model arguments, split in two: the settings of FLy, and what lm-eval's HFLM takes for
+the target.
+
+Everything that can be known to be wrong without opening a model is reported here.  Imports neither
+torch nor lm-eval.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fly.config import FLyConfig
+from fly.errors import ConfigError, ModelError
+
+AUTO_BATCH_SIZE = 16
+"""Rows decoded at once under `--batch_size auto`.  lm-eval's own search runs one model at its full
+context and says nothing about two models with caches, so it is not used."""
+
+# Similarity from which an unknown model argument is taken for a misspelt setting of ours.
+_NEAR = 0.8
+
+
+@dataclass(frozen=True)
+class ModelArguments:
+    """One set of model arguments, checked: the configuration, and HFLM's keyword arguments without
+    `pretrained`."""
+
+    config: FLyConfig
+    target_path: str
+    target: dict[str, Any]
+
+    @classmethod
+    def split(cls, arguments: Mapping[str, Any]) -> ModelArguments:
+        """Take the settings of FLy out of lm-eval's model arguments and read the configuration file
+        they name.
+
+        `pretrained` is the draft model, as in the official command, and goes before
+        `draft_model_path`.
+
+        Raises:
+            ConfigError: the configuration or the batch size is wrong, or a model is not named or
+                not there.
+            ModelError: an encoder-decoder backend is asked for.
+        """
+        rest = dict(arguments)
+        path = rest.pop("config_path", None)
+        settings = {key: rest.pop(key) for key in list(rest) if key in FLyConfig.model_fields}
+        draft = rest.pop("pretrained", None)
+        if draft is not None:
+            settings["draft_model_path"] = _one_draft(draft, settings.get("draft_model_path"))
+        _refuse_misspelt(rest)
+        if rest.get("backend") == "seq2seq":
+            raise ModelError(
+                "model argument backend is 'seq2seq', but speculative decoding needs a decoder",
+                fix="leave backend out; evaluate encoder-decoder models with lm-eval's own hf "
+                "model, without config_path",
+            )
+        if "batch_size" in rest:
+            check_batch_size(rest["batch_size"])
+        config = FLyConfig.load(path, settings)
+        return cls(config, _require_models(config), rest)
+
+
+def check_batch_size(value: object) -> int | None:
+    """The number of rows, or None for "auto" and "auto:N".
+
+    Raises:
+        ConfigError: the value is neither, or below 1.
+    """
+    text = str(value)
+    if text.split(":")[0] == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise ConfigError(
+            f"batch_size is {value!r}, but at least one row has to be decoded at a time",
+            fix=f"use a whole number from 1 on, or auto, which decodes {AUTO_BATCH_SIZE} at a time",
+        )
+    return int(text)
+
+
+def _require_models(config: FLyConfig) -> str:
+    """The target's path, after both models have been named and can be looked for.
+
+    `FLyConfig` has refused a missing `./folder`; here goes what it may take for a name on the hub
+    and is none.
+
+    Raises:
+        ConfigError: a model is not named, or names no folder and cannot be on the hub.
+    """
+    target, draft = config.target_model_path, config.draft_model_path
+    if target is None:
+        raise ConfigError(
+            "target_model_path is missing: no model to evaluate",
+            fix="name it in the configuration file (config_path=FILE) or among the model arguments",
+        )
+    if config.needs_draft and draft is None:
+        raise ConfigError(
+            f"draft_model_path is missing, but drafter {config.drafter_name!r} drafts with a model",
+            fix="add pretrained=DRAFT to the model arguments, or choose drafter=ngram",
+        )
+    for key, path in (("target_model_path", target), ("draft_model_path", draft)):
+        if path is not None and (path.count("/") > 1 or "\\" in path) and not Path(path).is_dir():
+            raise ConfigError(
+                f"{key} is {path!r}, but there is no such folder",
+                fix="give the folder that holds config.json, or a name on the hub: org/model",
+            )
+    return target
+
+
+def _one_draft(pretrained: object, draft_model_path: object) -> object:
+    if draft_model_path is not None and draft_model_path != pretrained:
+        raise ConfigError(
+            f"model arguments name two drafts: pretrained is {pretrained!r}, "
+            f"draft_model_path is {draft_model_path!r}",
+            fix="keep one of them; both mean the draft, the target is target_model_path",
+        )
+    return pretrained
+
+
+def _refuse_misspelt(rest: Mapping[str, Any]) -> None:
+    """What is left goes to HFLM, and from there to the model's constructor, which would fail late
+    and obscurely."""
+    for key in rest:
+        near = difflib.get_close_matches(key, FLyConfig.model_fields, n=1, cutoff=_NEAR)
+        if near:
+            raise ConfigError(
+                f"unknown model argument {key!r} (value {rest[key]!r})",
+                fix=f"did you mean {near[0]!r}?",
+            )

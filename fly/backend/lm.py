@@ -1,0 +1,227 @@
+"""`FLyLM`: lm-eval's HFLM on the target, with `generate_until` done by the speculative decoder.
+
+Everything but generation is HFLM's own and the target's: log-likelihoods, chat template, labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+
+import fly
+from fly.backend import pair
+from fly.backend.arguments import AUTO_BATCH_SIZE, ModelArguments, check_batch_size
+from fly.backend.progress import DecodingProgress
+from fly.backend.records import RequestRecord, summarise, to_json
+from fly.backend.requests import RequestReader
+from fly.decoding import SpeculativeDecoder
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from transformers import PreTrainedModel
+
+# Arguments of HFLM that cannot change a text.
+_TEXT_NEUTRAL = frozenset({"device", "batch_size", "max_batch_size", "offload_folder"})
+_VERSIONS = ("lm_eval", "torch", "transformers")
+
+
+class FLyLM(HFLM):
+    """A target evaluated with loosened speculative decoding.
+
+    `FLyLM(pretrained=DRAFT, config_path=FILE)`: every key of the configuration may also be given as
+    an argument and wins over the file; all arguments of HFLM mean the target.
+    """
+
+    def __init__(
+        self, pretrained: str | None = None, config_path: str | None = None, **arguments: Any
+    ) -> None:
+        """Read the configuration, then load tokenizers, target and draft, in this order.
+
+        Args:
+            pretrained: the draft, as in the official command; goes before the file's
+                `draft_model_path`.
+            config_path: a JSON file; None takes all settings from `arguments`.
+
+        Raises:
+            ConfigError: a setting is wrong; nothing has been loaded.
+            ModelError: a model cannot be opened or is no decoder, or the tokenizers differ; no
+                weights have been loaded.
+        """
+        named = {"pretrained": pretrained, "config_path": config_path}
+        given = {key: value for key, value in named.items() if value is not None}
+        split = ModelArguments.split(given | arguments)
+        self.fly_config = split.config
+        self._target_options = split.target
+        self._records: list[RequestRecord] = []
+        super().__init__(pretrained=split.target_path, **split.target)
+        self.draft = self._load_draft()
+
+    @cached_property
+    def decoder(self) -> SpeculativeDecoder:
+        """The engine, made when the first request comes: a task without generation does not need
+        it."""
+        return SpeculativeDecoder(
+            self.model, self.draft, self.tokenizer, self.fly_config, batch_size=self.num_rows
+        )
+
+    @property
+    def num_rows(self) -> int:
+        """Rows decoded at once."""
+        rows = check_batch_size(self.batch_size)
+        return (
+            rows
+            if rows is not None
+            else min(AUTO_BATCH_SIZE, self.max_batch_size or AUTO_BATCH_SIZE)
+        )
+
+    def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Decode all requests; answers come in the order asked, each is cached as soon as it is
+        there.
+
+        Raises:
+            RequestError: a request cannot be decoded as asked; none has been started.
+        """
+        prepared = self._reader().read(requests)
+        answers = [""] * len(requests)
+        with (
+            DecodingProgress(len(requests), disable=disable_tqdm or self.rank != 0) as progress,
+            torch.autocast(
+                self.device.type, self.mixed_precision_dtype, self.mixed_precision_dtype is not None
+            ),
+        ):
+            results = self.decoder.decode([one.request for one in prepared], progress.on_round)
+            for index, result in results:
+                request = requests[index]
+                answers[index] = self._reader().answer(prepared[index], result)
+                self.cache_hook.add_partial("generate_until", request.args, answers[index])
+                self._records.append(
+                    RequestRecord(
+                        task=request.task_name or "",
+                        doc_id=request.doc_id,
+                        finish_reason=result.finish_reason,
+                        num_tokens=len(result.token_ids),
+                        statistics=result.statistics,
+                    )
+                )
+                progress.advance()
+        return answers
+
+    def gather_records(self) -> list[RequestRecord] | None:
+        """What became of each request, of all processes; None except on rank 0.  Every process has
+        to call it."""
+        if self.world_size == 1:
+            return self._records
+        gathered: list[Any] | None = [None] * self.world_size if self.rank == 0 else None
+        # lm-eval 0.4.10 has no method for this.
+        torch.distributed.gather_object(self._records, gathered, dst=0)
+        return None if gathered is None else [record for part in gathered for record in part]
+
+    def speculative_decoding(
+        self, records: Sequence[RequestRecord] | None = None
+    ) -> dict[str, Any]:
+        """The block for the results file: statistics overall and per task, and what they were
+        measured on.
+
+        Args:
+            records: those of all processes; None takes this process's own.
+        """
+        block = summarise(self._records if records is None else records)
+        versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
+        block |= {
+            "batch_size": self.num_rows,
+            "target": self._describe(self.fly_config.target_model_path, self.model),
+            "draft": self._describe(self.fly_config.draft_model_path, self.draft)
+            if self.draft
+            else None,
+            "config": to_json(self.fly_config.to_dict()),
+            "versions": {"fly": fly.__version__, **versions},
+        }
+        return block
+
+    def fingerprint(self) -> str:
+        """Twelve hexadecimal digits over all that can change a text: models, their loading, the
+        configuration."""
+        loading = {
+            key: str(value)
+            for key, value in self._target_options.items()
+            if key not in _TEXT_NEUTRAL
+        }
+        text = json.dumps([self.fly_config.fingerprint(), loading], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def get_model_info(self) -> dict[str, Any]:
+        """HFLM's description of the target, what it was decoded with, and the statistics.
+
+        lm-eval asks after the evaluation and puts it into `results["config"]`.
+        """
+        info: dict[str, Any] = super().get_model_info()
+        info["target_model_path"] = self.fly_config.target_model_path
+        info["draft_model_path"] = self.fly_config.draft_model_path if self.draft else None
+        info["fly_config"] = to_json(self.fly_config.to_dict())
+        info["speculative_decoding"] = self.speculative_decoding()
+        return info
+
+    def _reader(self) -> RequestReader:
+        return RequestReader(
+            tokenizer=self.tokenizer,
+            config=self.fly_config,
+            max_context=min(self.max_length, self.decoder.max_context or self.max_length),
+            default_max_gen_toks=self.max_gen_toks,
+            prefix_token_id=self.prefix_token_id,
+            add_bos_token=self.add_bos_token,
+            truncation=bool(self.truncation),
+            think_end_token=self.think_end_token,
+        )
+
+    @property
+    def _trust_remote_code(self) -> bool:
+        return bool(self._target_options.get("trust_remote_code", False))
+
+    def _get_config(self, pretrained: str, **options: Any) -> None:
+        """Hook of HFLM, the first to open the target: here an encoder-decoder model is refused."""
+        with pair.opening("target_model_path", pretrained):
+            super()._get_config(pretrained, **options)
+        pair.check_decoder_only(self.config, "target_model_path", pretrained)
+
+    def _create_model(self, pretrained: str, **options: Any) -> None:
+        """Hook of HFLM, after the tokenizer and before the weights: here the tokenizers are
+        compared."""
+        path = self.fly_config.draft_model_path
+        if self.fly_config.needs_draft and path is not None:
+            draft = pair.load_draft_tokenizer(
+                path, self.fly_config, trust_remote_code=self._trust_remote_code
+            )
+            pair.compare_tokenizers(self.tokenizer, draft, names=(pretrained, path))
+        with pair.opening("target_model_path", pretrained):
+            super()._create_model(pretrained, **options)
+
+    def _load_draft(self) -> PreTrainedModel | None:
+        path = self.fly_config.draft_model_path
+        if not self.fly_config.needs_draft or path is None:
+            return None
+        if pair.is_same_model(self.fly_config, self._target_options):
+            shared: PreTrainedModel = self.model
+            return shared
+        return pair.load_draft(
+            path,
+            self.fly_config,
+            dtype=self.model.dtype,
+            device=self.device,
+            trust_remote_code=self._trust_remote_code,
+        )
+
+    @staticmethod
+    def _describe(path: str | None, model: PreTrainedModel) -> dict[str, Any]:
+        return {
+            "path": path,
+            "dtype": str(model.dtype).removeprefix("torch."),
+            "parameters": model.num_parameters(),
+            "architecture": type(model).__name__,
+        }

@@ -1,0 +1,79 @@
+"""What became of each request, and the summary of a run in the results: overall, per task, and what
+was run.
+
+Always valid JSON: what is undefined is null, what is infinite is a string.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fly.decoding import Statistics
+
+
+@dataclass(frozen=True)
+class RequestRecord:
+    """One decoded request: where it came from, how it ended, what decoding did."""
+
+    task: str
+    doc_id: int | None
+    finish_reason: str
+    num_tokens: int
+    statistics: Statistics
+
+    def to_line(self) -> dict[str, Any]:
+        """The record as one line of the per-request file."""
+        line = {
+            "task": self.task,
+            "doc_id": self.doc_id,
+            "finish_reason": self.finish_reason,
+            "num_tokens": self.num_tokens,
+            "counters": self.statistics.to_dict(),
+            "metrics": self.statistics.metrics(),
+        }
+        result: dict[str, Any] = to_json(line)
+        return result
+
+
+def summarise(records: Sequence[RequestRecord]) -> dict[str, Any]:
+    """Counters, pooled metrics and ways of ending: `overall`, and under `tasks` for each task in
+    the order decoded."""
+    by_task: dict[str, list[RequestRecord]] = {}
+    for record in records:
+        by_task.setdefault(record.task, []).append(record)
+    return {
+        "overall": _pool(records),
+        "tasks": {task: _pool(some) for task, some in by_task.items()},
+    }
+
+
+def to_json(value: Any) -> Any:
+    """The value with numbers that JSON does not have spelled out: NaN as null, infinities as
+    strings."""
+    if isinstance(value, dict):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
+
+
+def _pool(records: Iterable[RequestRecord]) -> dict[str, Any]:
+    records = list(records)
+    total = sum((record.statistics for record in records), Statistics())
+    pooled: dict[str, Any] = to_json(
+        {
+            "requests": len(records),
+            "finish_reasons": dict(Counter(record.finish_reason for record in records)),
+            "counters": total.to_dict(),
+            "metrics": total.metrics(),
+        }
+    )
+    return pooled

@@ -1,0 +1,204 @@
+"""lm-eval's Instances become the engine's Requests, and Results become the answers that HFLM would
+have given.
+
+The rules are HFLM's (0.4.10 to 0.4.13): aliases of `max_gen_toks`, stop strings, the BOS decision,
+cutting prompts from the left.  Differs: prompts are cut one by one and not as a padded batch; what
+HFLM hands on to `generate` and the engine does not have is refused instead of ignored.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.models.utils import (
+    handle_stop_sequences,
+    normalize_gen_kwargs,
+    postprocess_generated_text,
+)
+
+from fly.decoding import Request, Result
+from fly.errors import RequestError
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from transformers import PreTrainedTokenizerBase
+
+    from fly.config import FLyConfig
+
+logger = logging.getLogger(__name__)
+
+# What `generate` takes and greedy decoding does not heed, or heeds only at another value than the
+# one here.
+_IGNORED = frozenset(
+    {
+        "top_p",
+        "top_k",
+        "min_p",
+        "typical_p",
+        "top_n_sigma",
+        "use_cache",
+        "pad_token_id",
+        "max_length",
+    }
+)
+_NEUTRAL = {
+    "num_beams": 1,
+    "num_return_sequences": 1,
+    "repetition_penalty": 1.0,
+    "length_penalty": 1.0,
+    "no_repeat_ngram_size": 0,
+    "early_stopping": False,
+    "min_new_tokens": 0,
+    "min_length": 0,
+}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """One Instance: the engine's request, and the stop strings (the EOS text among them) that clean
+    its answer."""
+
+    request: Request
+    until: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RequestReader:
+    """Turns Instances into requests and results into answers, as HFLM would.
+
+    `max_context` counts prompt and new tokens; `default_max_gen_toks` holds for tasks that name no
+    budget.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    config: FLyConfig
+    max_context: int
+    default_max_gen_toks: int
+    prefix_token_id: int | None
+    add_bos_token: bool | None = None
+    truncation: bool = False
+    think_end_token: str | int | None = None
+
+    def read(self, instances: Sequence[Instance]) -> list[Prepared]:
+        """All requests, in the order given.  Says once how many prompts had to be cut.
+
+        Raises:
+            RequestError: a request samples, leaves no room for its prompt, or asks for what the
+                engine does not have.
+        """
+        prepared, num_cut = [], 0
+        for instance in instances:
+            context, gen_kwargs = instance.args
+            one, cut = self._read_one(context, gen_kwargs, instance.task_name or "")
+            prepared.append(one)
+            num_cut += cut
+        if num_cut:
+            logger.warning(
+                "%d of %d prompts leave no room for their max_gen_toks in the context of %d tokens "
+                "and were cut from the left",
+                num_cut,
+                len(prepared),
+                self.max_context,
+            )
+        return prepared
+
+    def answer(self, prepared: Prepared, result: Result) -> str:
+        """The text of a result without stop string and thinking, as HFLM returns it."""
+        text, end = result.text, self.think_end_token
+        if isinstance(end, int) and end in result.token_ids:
+            last = len(result.token_ids) - 1 - result.token_ids[::-1].index(end)
+            decoded = self.tokenizer.decode(result.token_ids[last + 1 :], skip_special_tokens=True)
+            text = str(decoded).lstrip()
+        marker = end if isinstance(end, str) else None
+        answer: str = postprocess_generated_text(text, list(prepared.until), marker)
+        return answer
+
+    def _read_one(
+        self, context: str, gen_kwargs: dict[str, Any], task: str
+    ) -> tuple[Prepared, bool]:
+        kwargs: dict[str, Any] = dict(normalize_gen_kwargs(gen_kwargs, self.default_max_gen_toks))
+        eos = self._eos_text()
+        until = handle_stop_sequences(kwargs.pop("until"), eos=eos)
+        budget = int(kwargs.pop("max_gen_toks"))
+        if self.config.total_gen_tok is not None:
+            budget = min(budget, self.config.total_gen_tok)
+        self._refuse_sampling(kwargs, task)
+        self._refuse_unknown(kwargs, task)
+        room = self.max_context - budget
+        if budget < 1 or room < 1:
+            raise RequestError(
+                f"task {task!r}: max_gen_toks is {budget}, but prompt and answer together have "
+                f"room for {self.max_context} tokens",
+                fix="lower it: --gen_kwargs max_gen_toks=N, or total_gen_tok in the configuration",
+            )
+        ids = self._encode(context)
+        prompt = ids[-room:]
+        if kwargs.get("max_length") is not None:
+            budget = self._budget_from_max_length(int(kwargs["max_length"]), len(prompt), task)
+        request = Request(
+            prompt_ids=tuple(prompt),
+            max_new_tokens=budget,
+            stop=tuple(string for string in until if string and string != eos),
+            key=task,
+        )
+        return Prepared(request, tuple(until)), len(ids) > room
+
+    def _eos_text(self) -> str | None:
+        """HFLM's last stop string.  The engine stops at the id itself."""
+        eos_id = self.tokenizer.eos_token_id
+        if eos_id is None:
+            return None
+        return str(self.tokenizer.decode([eos_id], skip_special_tokens=False))
+
+    def _encode(self, context: str) -> list[int]:
+        """Ids of a prompt; BOS as HFLM decides it, but for each prompt.  An empty one becomes the
+        prefix token."""
+        options: dict[str, Any] = {}
+        bos = getattr(self.tokenizer, "bos_token", None)
+        if bos and context.startswith(bos):
+            options["add_special_tokens"] = False
+        elif self.add_bos_token is not None:
+            options["add_special_tokens"] = self.add_bos_token
+        ids: list[int] = self.tokenizer(context, truncation=self.truncation, **options)["input_ids"]
+        if ids:
+            return ids
+        if self.prefix_token_id is None:
+            raise RequestError(
+                "a prompt is empty and the tokenizer has neither BOS nor EOS to begin with",
+                fix="give prefix_token_id=ID among the model arguments",
+            )
+        return [self.prefix_token_id]
+
+    def _refuse_sampling(self, kwargs: dict[str, Any], task: str) -> None:
+        if kwargs.get("do_sample") or kwargs.get("temperature"):
+            raise RequestError(
+                f"task {task!r}: do_sample is {kwargs.get('do_sample')} and temperature is "
+                f"{kwargs.get('temperature')}, but sampling is not built yet",
+                fix="decode greedily: --gen_kwargs do_sample=False,temperature=0",
+            )
+
+    def _refuse_unknown(self, kwargs: dict[str, Any], task: str) -> None:
+        for key, value in kwargs.items():
+            if key in {"do_sample", "temperature"} or key in _IGNORED or value is None:
+                continue
+            if key in _NEUTRAL and value == _NEUTRAL[key]:
+                continue
+            raise RequestError(
+                f"task {task!r}: generation argument {key} is {value!r}, which speculative "
+                "decoding does not have",
+                fix="leave it out, or evaluate with lm-eval's own hf model, without config_path",
+            )
+
+    def _budget_from_max_length(self, max_length: int, prompt_len: int, task: str) -> int:
+        """`max_length` counts the prompt too and, as in HFLM, goes before `max_gen_toks`."""
+        logger.warning("`max_length` in generation arguments counts the prompt; use `max_gen_toks`")
+        budget = min(max_length, self.max_context) - prompt_len
+        if budget < 1:
+            raise RequestError(
+                f"task {task!r}: max_length is {max_length}, but a prompt has {prompt_len} tokens",
+                fix="use max_gen_toks, which counts new tokens only",
+            )
+        return budget

@@ -1,0 +1,99 @@
+"""The entrance of the command: verbs of ours by name, all else to lm-eval's parser under the name
+`fly`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+
+import fly
+from fly.errors import FLyError
+
+EXIT_USER_ERROR = 2
+
+# Verbs of ours: name to "module:function"; the function takes the arguments after the verb and
+# returns the exit code.
+VERBS: Mapping[str, str] = {}
+
+_OWN_NAME, _ITS_NAME = "fly", "lm-eval"
+_TOP_LEVEL = frozenset({"-h", "--help", "--version"})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code.
+
+    Args:
+        argv: the arguments without the program's name; None takes the process's own.
+
+    Raises:
+        SystemExit: from the argument parser, for --help and for arguments it does not know.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments and arguments[0] in VERBS:
+            module, _, function = VERBS[arguments[0]].partition(":")
+            return int(getattr(importlib.import_module(module), function)(arguments[1:]))
+        return _run_harness(arguments)
+    except FLyError as error:
+        sys.stderr.write(f"fly: error: {error}\n")
+        return EXIT_USER_ERROR
+
+
+def _run_harness(arguments: list[str]) -> int:
+    """lm-eval's command line: `run` with the backend in place, `ls` and `validate` with our
+    tasks."""
+    from lm_eval._cli.harness import HarnessCLI
+    from lm_eval.utils import setup_logging
+
+    from fly.cli.harness import Harness, with_own_tasks
+
+    setup_logging()
+    cli = HarnessCLI()
+    commands = _rename(cli)
+    cli._parser.add_argument("--version", action="version", version=f"fly {fly.__version__}")
+    if arguments == ["run"]:
+        commands["run"].print_help()
+        return 0
+    parsed = cli._parser.parse_args(with_verb(arguments, commands))
+    if parsed.command != "run":
+        if hasattr(parsed, "include_path"):
+            parsed.include_path = with_own_tasks(parsed.include_path)
+        parsed.func(parsed)
+        return 0
+    with Harness() as harness:
+        parsed.func(parsed)
+        harness.finish()
+    return 0
+
+
+def with_verb(arguments: Sequence[str], verbs: Iterable[str]) -> list[str]:
+    """Put `run` in front of bare flags.  lm-eval's own rule misses a lone `--config=FILE`."""
+    if not arguments or arguments[0] in _TOP_LEVEL or arguments[0] in verbs:
+        return list(arguments)
+    return ["run", *arguments]
+
+
+def _rename(cli: object) -> dict[str, argparse.ArgumentParser]:
+    """Put our name where lm-eval's parsers have theirs; returns the subcommands' parsers by name.
+
+    The parsers are private to lm-eval and the same from 0.4.10 to 0.4.13.
+    """
+    top: argparse.ArgumentParser = cli._parser  # type: ignore[attr-defined]
+    commands: dict[str, argparse.ArgumentParser] = cli._subparsers.choices  # type: ignore[attr-defined]
+    top.prog = _OWN_NAME
+    top.description = (
+        "Loosened speculative decoding (FLy) inside the Language Model Evaluation Harness"
+    )
+    for name, parser in commands.items():
+        parser.prog = f"{_OWN_NAME} {name}"
+    for parser in (top, *commands.values()):
+        for text in ("usage", "epilog", "description"):
+            value = getattr(parser, text)
+            if value:
+                setattr(parser, text, value.replace(_ITS_NAME, _OWN_NAME))
+        for action in parser._actions:
+            if action.help:
+                action.help = action.help.replace(_ITS_NAME, _OWN_NAME)
+    return commands

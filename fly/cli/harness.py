@@ -1,0 +1,165 @@
+"""lm-eval's `run` with the backend in place, for the length of a `with` block.
+
+Three names of lm-eval are wrapped and put back: `EvaluatorConfig.from_cli`, where flags and
+`--config` files have just been merged, and `simple_evaluate` in its two places.  lm-eval's registry
+of models is not changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import fly
+from fly.backend.arguments import ModelArguments
+
+if TYPE_CHECKING:
+    from lm_eval.loggers import EvaluationTracker
+
+    from fly.backend import FLyLM
+    from fly.backend.records import RequestRecord
+
+_HF_NAMES = frozenset({"hf", "hf-auto", "huggingface"})
+
+
+def model_to_run(model: object, model_args: object) -> object:
+    """`fly` where lm-eval's Hugging Face backend is given a `config_path`; any other model as it
+    is."""
+    if model in _HF_NAMES and "config_path" in as_mapping(model_args):
+        return "fly"
+    return model
+
+
+def as_mapping(model_args: object) -> dict[str, Any]:
+    """Model arguments as lm-eval holds them, a mapping or "key=value,key=value"."""
+    if isinstance(model_args, str):
+        from lm_eval.utils import simple_parse_args_string
+
+        parsed: dict[str, Any] = simple_parse_args_string(model_args)
+        return parsed
+    return dict(model_args) if isinstance(model_args, dict) else {}
+
+
+def with_own_tasks(include_path: str | Sequence[str] | None) -> list[str]:
+    """Task folders for lm-eval: ours first, so that a user's task of the same name goes before
+    it."""
+    given = [include_path] if isinstance(include_path, str) else list(include_path or [])
+    return [str(Path(fly.__file__).parent / "tasks"), *given]
+
+
+class Harness:
+    """`with Harness() as harness:` run lm-eval's command inside; then `harness.finish()`."""
+
+    def __init__(self) -> None:
+        """Nothing is wrapped yet."""
+        self._stack = ExitStack()
+        self._block: dict[str, Any] | None = None
+        self._records: list[RequestRecord] = []
+        self._tracker: EvaluationTracker | None = None
+
+    def __enter__(self) -> Harness:
+        """Wrap the reading of the command line; `simple_evaluate` follows when that has
+        succeeded."""
+        from lm_eval.config.evaluate_config import EvaluatorConfig
+
+        original = EvaluatorConfig.from_cli
+
+        def from_cli(namespace: Any) -> Any:
+            return self._prepare(original(namespace))
+
+        self._stack.enter_context(_replaced(EvaluatorConfig, "from_cli", staticmethod(from_cli)))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Put back every wrapped name, whatever happened."""
+        self._stack.close()
+
+    def finish(self) -> None:
+        """Print the summary and write the file of requests, if the run was ours and this process
+        reports."""
+        if self._block is None:
+            return
+        from fly.cli.summary import print_summary
+
+        print_summary(self._block)
+        if self._tracker is not None:
+            from fly.cli.request_log import write_request_log
+
+            write_request_log(self._tracker, self._records)
+
+    def _prepare(self, config: Any) -> Any:
+        """Check our arguments before tasks or models are touched, add our tasks, and wrap
+        `simple_evaluate`.
+
+        `config` is lm-eval's merged configuration and is changed in place.
+        """
+        config.include_path = with_own_tasks(config.include_path)
+        config.model = model_to_run(config.model, config.model_args)
+        if config.model == "fly":
+            ModelArguments.split({"batch_size": config.batch_size} | as_mapping(config.model_args))
+
+        import lm_eval
+        import lm_eval.evaluator
+
+        original = lm_eval.evaluator.simple_evaluate
+
+        def simple_evaluate(*args: Any, **options: Any) -> Any:
+            if options.get("model") != "fly":
+                return original(*args, **options)
+            return self._evaluate(original, options)
+
+        for owner in (lm_eval, lm_eval.evaluator):
+            self._stack.enter_context(_replaced(owner, "simple_evaluate", simple_evaluate))
+        return config
+
+    def _evaluate(self, original: Callable[..., Any], options: dict[str, Any]) -> Any:
+        """`simple_evaluate` on a model of ours, labelled in the results as what it evaluates: the
+        target."""
+        from fly.backend import FLyLM
+
+        arguments = as_mapping(options["model_args"])
+        passed_on = {key: options.get(key) for key in ("batch_size", "max_batch_size", "device")}
+        lm: FLyLM = FLyLM.create_from_arg_obj(arguments, passed_on)
+        if options.get("use_cache") is not None:
+            # lm-eval's key is prompt and generation arguments alone: another model would get this
+            # one's answers.
+            options["use_cache"] = f"{options['use_cache']}_{lm.fingerprint()}"
+        label = {"pretrained": lm.fly_config.target_model_path}
+        results = original(**(options | {"model": lm, "model_args": arguments | label}))
+        records = lm.gather_records()
+        if results is None or records is None:
+            return results
+        results["config"] |= {"model": "fly", "model_args": arguments}
+        del results["config"]["speculative_decoding"]  # one process's; the block has all
+        results["speculative_decoding"] = self._block = lm.speculative_decoding(records)
+        self._records = records
+        tracker = options.get("evaluation_tracker")
+        if tracker is not None:
+            tracker.general_config_tracker.model_source = "fly"
+            if options.get("log_samples") or options.get("predict_only"):
+                self._tracker = tracker
+        return results
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
+    """Set an attribute and put back what was there; one that `owner` only makes up on request is
+    removed again."""
+    missing = object()
+    before = vars(owner).get(name, missing)
+    setattr(owner, name, value)
+    try:
+        yield
+    finally:
+        if before is missing:
+            delattr(owner, name)
+        else:
+            setattr(owner, name, before)

@@ -1,0 +1,60 @@
+"""The table under lm-eval's own: how fast, how many tokens a round, how much was loosened; per task
+and overall."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+_NUMBERS = ("requests", "tokens", "rounds", "tokens/s", "τ", "accepted", "loose")
+_FILE_WIDTH = 120  # columns, where the output is no terminal
+
+
+def print_summary(block: dict[str, Any]) -> None:
+    """Print the results block of a run on standard output."""
+    table = Table(
+        title="Speculative decoding",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+    )
+    table.add_column("task", overflow="fold")
+    for column in _NUMBERS:
+        table.add_column(column, justify="right", no_wrap=True)
+    for task, pooled in block["tasks"].items():
+        table.add_row(task, *_cells(pooled))
+    table.add_section()
+    table.add_row("overall", *_cells(block["overall"]))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_FILE_WIDTH)
+    console.print(table)
+    console.print(_legend(block), highlight=False, soft_wrap=True)
+
+
+def _cells(pooled: dict[str, Any]) -> list[str]:
+    counters, metrics = pooled["counters"], pooled["metrics"]
+    return [
+        f"{pooled['requests']:,}",
+        f"{counters['emitted']:,}",
+        f"{counters['rounds']:,}",
+        _number(metrics.get("tokens_per_s"), "{:,.0f}"),
+        _number(metrics.get("mean_acceptance_length"), "{:.2f}"),
+        _number(metrics.get("acceptance_rate"), "{:.1%}"),
+        _number(metrics.get("loose_share"), "{:.2%}"),
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value)
+
+
+def _legend(block: dict[str, Any]) -> str:
+    draft = block["draft"]["path"] if block["draft"] else "no draft model"
+    return (
+        "τ: tokens per round, bonus included.  accepted: of the proposed.  loose: of the emitted.\n"
+        f"target {block['target']['path']}, draft {draft}, batch {block['batch_size']}"
+    )

@@ -1,0 +1,78 @@
+"""Which two models may work together, and what the draft takes from the target."""
+
+import pytest
+import torch
+
+from fly.backend import FLyLM
+from fly.backend.pair import compare_tokenizers
+from fly.errors import ModelError
+from tests.backend import pairs
+
+
+def compare(target, draft):
+    compare_tokenizers(target, draft, names=("T", "D"))
+
+
+def test_same_tokenizer():
+    compare(pairs.byte_tokenizer(), pairs.byte_tokenizer())
+
+
+def test_ids_beyond_the_common_ones_are_allowed():
+    longer = pairs.byte_tokenizer()
+    longer.add_tokens(["<extra>"])
+    compare(longer, pairs.byte_tokenizer())
+    compare(pairs.byte_tokenizer(), longer)
+
+
+def test_swapped_ids_are_refused():
+    with pytest.raises(ModelError, match="2 of 259 common ids") as caught:
+        compare(pairs.byte_tokenizer(), pairs.byte_tokenizer(swap=("A", "B")))
+    assert "dual_tok" in caught.value.fix
+
+
+def test_differing_tokenizers_are_refused_before_weights_are_read(pair, tmp_path):
+    draft = pairs.save_model(tmp_path / "draft", seed=1)
+    pairs.byte_tokenizer(swap=("A", "B")).save_pretrained(draft)
+    for folder in (pair.target, draft):
+        assert (folder / "model.safetensors").is_file()
+    (draft / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match="tokenizers"):
+        FLyLM(pretrained=str(draft), config_path=str(pair.config), device="cpu")
+
+
+def test_encoder_decoder_is_refused_before_weights_are_read(tmp_path, pair):
+    from transformers import T5Config
+
+    folder = tmp_path / "t5"
+    T5Config(d_model=16, num_layers=1, num_heads=2, vocab_size=259).save_pretrained(folder)
+    with pytest.raises(ModelError, match="encoder-decoder") as caught:
+        FLyLM(config_path=str(pair.config), target_model_path=str(folder), device="cpu")
+    assert "target_model_path" in str(caught.value)
+    with pytest.raises(ModelError, match="encoder-decoder") as caught:
+        FLyLM(pretrained=str(folder), config_path=str(pair.config), device="cpu")
+    assert "draft_model_path" in str(caught.value)
+
+
+def test_folder_without_a_model(tmp_path, pair):
+    for arguments in ({"target_model_path": str(tmp_path)}, {"pretrained": str(tmp_path)}):
+        with pytest.raises(ModelError, match="could not open"):
+            FLyLM(config_path=str(pair.config), device="cpu", **arguments)
+
+
+def test_draft_follows_the_target_unless_told_otherwise(pair):
+    given = {"config_path": str(pair.config), "device": "cpu", "dtype": "bfloat16"}
+    assert FLyLM(**given).draft.dtype == torch.bfloat16
+    assert FLyLM(**given, draft_dtype="float32").draft.dtype == torch.float32
+
+
+def test_draft_equal_to_target_is_loaded_once(pair):
+    given = {"config_path": str(pair.config), "device": "cpu", "pretrained": str(pair.target)}
+    shared = FLyLM(**given)
+    assert shared.draft is shared.model
+    own = FLyLM(**given, draft_dtype="bfloat16")
+    assert own.draft is not own.model
+
+
+def test_no_draft_is_loaded_without_need(pair):
+    for settings in ({"use_sd": False}, {"drafter": "ngram"}):
+        assert FLyLM(config_path=str(pair.config), device="cpu", **settings).draft is None

@@ -1,0 +1,44 @@
+"""The toy pair and tasks, and a way to run the command here without a network."""
+
+import inspect
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.backend.conftest import pair, tasks
+
+__all__ = ["pair", "tasks"]
+
+
+@pytest.fixture
+def fly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
+    """`fly("run", "--tasks", "x")` runs the command in this process and returns its exit code.
+
+    lm-eval's own tasks, whose thousands of files take seconds to list, are left out.
+    """
+    from lm_eval.tasks import TaskManager
+
+    from fly.cli import main
+
+    order = list(inspect.signature(TaskManager.__init__).parameters)
+    defaults = list(TaskManager.__init__.__defaults__)
+    defaults[order.index("include_defaults") - 1] = False
+    monkeypatch.setattr(TaskManager.__init__, "__defaults__", tuple(defaults))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str | Path) -> int:
+        return main([str(argument) for argument in arguments])
+
+    return run
+
+
+@pytest.fixture
+def run_toy(fly: Callable[..., int], tasks: Path) -> Callable[..., int]:
+    """The command on `toy_text`, with what every run here needs."""
+
+    def run(*arguments: str | Path, names: Sequence[str] = ("toy_text",)) -> int:
+        shared = ["--include_path", tasks, "--device", "cpu", "--tasks", ",".join(names)]
+        return fly(*arguments, *shared)
+
+    return run

@@ -1,0 +1,168 @@
+"""`hf` with a `config_path` becomes `fly` however it is said; results, files and labels of a
+run."""
+
+import json
+import sqlite3
+from pathlib import Path
+
+import lm_eval
+import lm_eval.evaluator
+import pytest
+from lm_eval.config.evaluate_config import EvaluatorConfig
+
+from fly.cli.harness import Harness, as_mapping, model_to_run, with_own_tasks
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_wrapped():
+    before = (vars(EvaluatorConfig)["from_cli"], lm_eval.evaluator.simple_evaluate)
+    yield
+    assert (vars(EvaluatorConfig)["from_cli"], lm_eval.evaluator.simple_evaluate) == before
+    assert lm_eval.simple_evaluate is lm_eval.evaluator.simple_evaluate
+    assert "simple_evaluate" not in vars(lm_eval)
+
+
+def results_in(folder: Path) -> dict:
+    """The one results file below a folder; anything JSON does not have fails."""
+    [file] = folder.rglob("results_*.json")
+
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    return json.loads(file.read_text(), parse_constant=refuse)
+
+
+@pytest.mark.parametrize(
+    ("model", "model_args", "expected"),
+    [
+        ("hf", {"config_path": "x"}, "fly"),
+        ("hf-auto", "config_path=x,dtype=float32", "fly"),
+        ("huggingface", {"config_path": "x"}, "fly"),
+        ("hf", {"pretrained": "x"}, "hf"),
+        ("hf", "", "hf"),
+        ("hf", None, "hf"),
+        ("vllm", {"config_path": "x"}, "vllm"),
+        ("fly", {}, "fly"),
+    ],
+)
+def test_model_to_run(model, model_args, expected):
+    assert model_to_run(model, model_args) == expected
+
+
+def test_task_folders():
+    own = with_own_tasks(None)
+    assert with_own_tasks("mine") == [*own, "mine"]
+    assert with_own_tasks(["a", "b"]) == [*own, "a", "b"]
+    assert as_mapping(["no"]) == {}
+
+
+def test_everything_is_put_back_after_an_error(run_toy):
+    with pytest.raises(ValueError, match="no_such_task"):
+        run_toy("--model", "hf", "--model_args", "pretrained=x", names=["no_such_task"])
+
+
+def test_wrapping_ends_with_the_block():
+    with Harness() as harness:
+        assert vars(EvaluatorConfig)["from_cli"].__func__.__qualname__.startswith("Harness")
+        harness.finish()
+
+
+def test_flags(run_toy, pair, tmp_path, capsys):
+    """Also all that comes out of a run: table, results block, labels, files of samples and
+    requests."""
+    given = ["--model_args", f"pretrained={pair.draft},config_path={pair.config}"]
+    out = tmp_path / "out"
+    more = ["--batch_size", "4", "--output_path", out, "--log_samples"]
+    assert run_toy("--model", "hf", *given, *more) == 0
+
+    text = capsys.readouterr().out
+    table = text[text.index("Speculative decoding") :]
+    assert text.index("exact_match") < text.index("Speculative decoding")
+    for word in ("toy_text", "overall", "tokens/s", "τ", str(pair.target)):
+        assert word in table
+
+    results = results_in(out)
+    block = results["speculative_decoding"]
+    assert block["overall"]["requests"] == block["tasks"]["toy_text"]["requests"] == 5
+    assert block["batch_size"] == 4
+    assert results["config"]["model"] == results["model_source"] == "fly"
+    assert "speculative_decoding" not in results["config"]
+    assert results["config"]["model_args"]["pretrained"] == str(pair.draft)
+    assert results["model_name"] == str(pair.target)
+    assert results["config"]["model_num_parameters"] == block["target"]["parameters"]
+
+    [samples] = out.rglob("samples_toy_text_*.jsonl")
+    [requests] = out.rglob("speculative_toy_text_*.jsonl")
+    assert requests.parent == samples.parent
+    assert requests.stem.partition("_toy_text_")[2] == samples.stem.partition("_toy_text_")[2]
+    lines = [json.loads(line) for line in requests.read_text().splitlines()]
+    assert sorted(line["doc_id"] for line in lines) == list(range(5))
+    emitted = sum(line["counters"]["emitted"] for line in lines)
+    assert emitted == block["overall"]["counters"]["emitted"] > 0
+
+
+def test_json_model_args(run_toy, pair, tmp_path):
+    given = json.dumps({"config_path": str(pair.config), "enable_fly": False})
+    out = tmp_path / "out"
+    assert run_toy("run", "--model", "hf", "--model_args", given, "--output_path", out) == 0
+    results = results_in(out)
+    assert results["speculative_decoding"]["config"]["enable_fly"] is False
+    assert not list(out.rglob("speculative_*.jsonl"))
+
+
+def test_yaml_config_as_a_single_token(fly, pair, tasks, tmp_path):
+    settings = {
+        "model": "hf",
+        "model_args": {"config_path": str(pair.config)},
+        "tasks": ["toy_text"],
+        "include_path": str(tasks),
+        "device": "cpu",
+        "output_path": str(tmp_path / "out"),
+    }
+    (tmp_path / "run.yaml").write_text(json.dumps(settings))
+    assert fly(f"--config={tmp_path / 'run.yaml'}") == 0
+    assert results_in(tmp_path / "out")["config"]["model"] == "fly"
+
+
+def test_without_config_path_hf_stays_hf(run_toy, pair, tmp_path, capsys):
+    out = tmp_path / "out"
+    given = ["--model_args", f"pretrained={pair.target}", "--output_path", out]
+    assert run_toy("--model", "hf", *given) == 0
+    results = results_in(out)
+    assert results["config"]["model"] == "hf"
+    assert "speculative_decoding" not in results
+    assert "Speculative decoding" not in capsys.readouterr().out
+
+
+def test_fly_by_name_needs_no_file(run_toy, pair, tmp_path):
+    given = f"target_model_path={pair.target},drafter=ngram"
+    assert run_toy("--model", "fly", "--model_args", given, "--output_path", tmp_path / "out") == 0
+    block = results_in(tmp_path / "out")["speculative_decoding"]
+    assert block["draft"] is None
+
+
+def test_task_without_generation(run_toy, pair, tmp_path, capsys):
+    given = ["--model_args", f"config_path={pair.config}", "--output_path", tmp_path / "out"]
+    assert run_toy("--model", "hf", *given, names=["toy_choice"]) == 0
+    results = results_in(tmp_path / "out")
+    assert "acc,none" in results["results"]["toy_choice"]
+    assert results["speculative_decoding"]["overall"]["requests"] == 0
+    assert results["speculative_decoding"]["tasks"] == {}
+    assert "Speculative decoding" in capsys.readouterr().out
+
+
+def test_cache_is_kept_apart_by_what_changes_text(run_toy, pair, tmp_path):
+    def run(settings: str, out: str) -> int:
+        given = ["--model_args", f"config_path={pair.config}{settings}"]
+        more = ["--use_cache", tmp_path / "cache", "--output_path", tmp_path / out]
+        assert run_toy("--model", "hf", *given, *more) == 0
+        return results_in(tmp_path / out)["speculative_decoding"]["overall"]["requests"]
+
+    assert run("", "first") == 5
+    assert run("", "again") == 0
+    assert run(",enable_fly=false", "other") == 5
+    files = sorted(tmp_path.glob("cache_*_rank0.db"))
+    assert len(files) == 2
+    for file in files:
+        with sqlite3.connect(file) as database:
+            assert database.execute("select count(*) from unnamed").fetchone() == (5,)

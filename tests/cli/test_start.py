@@ -1,0 +1,63 @@
+"""start.sh: it parses, explains itself, and refuses what it does not know before it installs."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def start(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {key: value for key, value in os.environ.items() if key != "VIRTUAL_ENV"}
+    return subprocess.run(
+        ["bash", str(ROOT / "start.sh"), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=environment | variables,
+    )
+
+
+@pytest.mark.parametrize("script", ["start.sh", ".ci/run"])
+def test_scripts_parse(script):
+    subprocess.run(["bash", "-n", str(ROOT / script)], check=True)
+
+
+def test_help_names_commands_and_variables():
+    done = start("--help")
+    assert done.returncode == 0
+    words = ["demo", "test", "llama", "DRAFT", "CONFIG", "TASKS", "BATCH_SIZE", "OUTPUT"]
+    assert all(word in done.stdout for word in words)
+
+
+def test_unknown_command():
+    done = start("dmeo")
+    assert done.returncode == 1
+    assert "unknown command 'dmeo'" in done.stderr
+
+
+def test_missing_constraints():
+    done = start("test", CONSTRAINTS="nowhere.txt")
+    assert done.returncode == 1
+    assert "nowhere.txt" in done.stderr
+
+
+def test_too_old_python(tmp_path):
+    old = tmp_path / "bin" / "python"
+    old.parent.mkdir()
+    old.write_text("#!/bin/sh\nexit 1\n")
+    old.chmod(0o755)
+    done = start("test", VIRTUAL_ENV=str(tmp_path))
+    assert done.returncode == 1
+    assert "Python 3.10" in done.stderr
+
+
+def test_ci_runs_the_tests_and_nothing_else():
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    commands = [line for line in script.read_text().splitlines() if not line.startswith("#")]
+    assert len(commands) == 1
+    assert commands[0].endswith('start.sh" test')

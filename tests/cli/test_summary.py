@@ -1,0 +1,37 @@
+"""The summary is whole on a narrow terminal, and holds where nothing was decoded."""
+
+import pytest
+
+from fly.backend.records import RequestRecord, summarise
+from fly.cli.summary import print_summary
+from fly.decoding import Statistics
+
+RUN = {"batch_size": 32, "target": {"path": "T"}, "draft": {"path": "D"}}
+
+
+@pytest.mark.parametrize("columns", ["80", "200"])
+def test_numbers_are_not_cut(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    statistics = Statistics(
+        requests=1,
+        rounds=111_222,
+        proposed=1_000_000,
+        matched=900_000,
+        loose=12_345,
+        emitted=1_023_567,
+        seconds_target=321.0,
+    )
+    print_summary(RUN | summarise([RequestRecord("fly_demo_math", 0, "eos", 9, statistics)]))
+    out = capsys.readouterr().out
+    for number in ("1,023,567", "111,222", "3,189", "8.20", "91.2%", "1.21%"):
+        assert out.count(number) == 2, number
+    assert "…" not in out
+
+
+def test_nothing_decoded(capsys):
+    print_summary(RUN | {"draft": None} | summarise([]))
+    out = capsys.readouterr().out
+    assert "no draft model" in out
+    assert "overall" in out
