@@ -19,15 +19,10 @@ class Write:
     `visible`.
     """
 
-    first: int
-    last: int  # exclusive
+    rows: Tensor  # [B, 1] int64, consecutive
     slots: Tensor  # [B, n] int64
+    first: int  # row
     visible: int
-
-    @property
-    def num_rows(self) -> int:
-        """B."""
-        return self.last - self.first
 
 
 class SlotLayer(DynamicLayer):
@@ -50,12 +45,12 @@ class SlotLayer(DynamicLayer):
         """Write [B, H, n, D] at the current slots; return views [B, H, visible, D]."""
         write = self._owner.write
         self._reserve((key_states, value_states))
-        rows = torch.arange(write.first, write.last, device=key_states.device)[:, None]
-        slots = write.slots.to(key_states.device)
+        rows, slots = (index.to(key_states.device) for index in (write.rows, write.slots))
+        last = write.first + key_states.shape[0]
         views = []
         for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
             buffer[rows, :, slots] = new.transpose(1, 2)
-            views.append(buffer[write.first : write.last, :, : write.visible])
+            views.append(buffer[write.first : last, :, : write.visible])
         self.keys, self.values = views
         return self.keys, self.values
 
@@ -94,7 +89,8 @@ class SlotCache(Cache):
         """
         self.num_rows = 0
         self.capacity = 0
-        self.write = Write(0, 0, torch.empty(0, 0, dtype=torch.int64), 0)
+        nothing = torch.empty(0, 0, dtype=torch.int64)
+        self.write = Write(nothing, nothing, 0, 0)
         self.slot_layers = [SlotLayer(self) for _ in range(num_layers)]
         super().__init__(layers=list(self.slot_layers))
 

@@ -19,7 +19,7 @@ from fly.decoding.scheduler import Scheduler
 from fly.decoding.statistics import Statistics
 from fly.decoding.stopping import StopRules, eos_ids
 from fly.drafting import drafters
-from fly.errors import ConfigError
+from fly.errors import ConfigError, RequestError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -116,6 +116,11 @@ class SpeculativeDecoder:
         Raises:
             RequestError: a prompt or an argument is impossible; nothing was decoded.
         """
+        for name, value in (("prompts", prompts), ("stop", stop)):
+            if isinstance(value, str):
+                raise RequestError(
+                    f"{name} is {value!r}, a single string", fix="give a list, even of one"
+                )
         requests = [
             Request(self._check.encode(prompt), max_new_tokens, tuple(stop), temperature, seed)
             for prompt in prompts

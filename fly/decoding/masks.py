@@ -60,6 +60,5 @@ class MaskPlan:
         masks = {}
         for kind, window in self.windows.items():
             keep = seen if window is None else seen & (slots > query - window)
-            blocked = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=positions.device)
-            masks[kind] = torch.where(keep, torch.zeros_like(blocked), blocked)
+            masks[kind] = torch.where(keep, 0.0, torch.finfo(dtype).min).to(dtype)
         return masks if self.by_layer_type else next(iter(masks.values()))

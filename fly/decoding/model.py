@@ -40,6 +40,7 @@ class SlotModel:
         self.vocab_size: int = config.vocab_size
         self._common_vocab = min(self.vocab_size, common_vocab or self.vocab_size)
         self.num_positions: int | None = getattr(config, "max_position_embeddings", None)
+        self._dtype = model.dtype  # asking the model walks through its parameters
         takes = inspect.signature(model.forward).parameters
         self._keeps_logits = "logits_to_keep" in takes
 
@@ -82,7 +83,8 @@ class SlotModel:
     ) -> Tensor:
         self.cache.reserve(first_row + ids.shape[0], visible)
         positions = starts[:, None] + torch.arange(ids.shape[1], device=ids.device)  # [B, n]
-        self.cache.write = Write(first_row, first_row + ids.shape[0], positions, visible)
+        rows = torch.arange(first_row, first_row + ids.shape[0], device=ids.device)[:, None]
+        self.cache.write = Write(rows, positions, first_row, visible)
         # Learned position tables end somewhere; what lies behind is padding and never counts.
         known = (
             positions if self.num_positions is None else positions.clamp_max(self.num_positions - 1)
@@ -90,7 +92,7 @@ class SlotModel:
         options: dict[str, Any] = {"logits_to_keep": logits_to_keep} if self._keeps_logits else {}
         output = self.model(
             input_ids=ids.clamp_max(self._common_vocab - 1),
-            attention_mask=self._masks.build(positions, visible, self.model.dtype),
+            attention_mask=self._masks.build(positions, visible, self._dtype),
             position_ids=known,
             past_key_values=self.cache,
             use_cache=True,

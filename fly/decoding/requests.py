@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +26,19 @@ class RequestCheck:
     def encode(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
         """A prompt's ids; a text is encoded with the special tokens that the tokenizer adds by
         default.
+
+        Raises:
+            RequestError: it is neither a text nor a list of ids.
         """
-        return tuple(self.tokenizer(prompt).input_ids if isinstance(prompt, str) else prompt)
+        ids = self.tokenizer(prompt).input_ids if isinstance(prompt, str) else prompt
+        try:
+            # Tensors and arrays give up their elements as integers of their own.
+            return tuple(map(operator.index, ids))
+        except TypeError:
+            raise RequestError(
+                f"{prompt!r} is neither a text nor a list of token ids",
+                fix="give a list of prompts, each a text or a list of ids",
+            ) from None
 
     def budget(self, index: int, request: Request) -> int:
         """New tokens that the request may get: what it asks, cut with a warning where the context
