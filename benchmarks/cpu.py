@@ -10,15 +10,14 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import environment
 import torch
-from equality import compare
+from equality import equality
 from intervals import Ratio, ratio_over_blocks
 from methods import (
     Method,
@@ -35,6 +34,7 @@ from fly.demo.score import solved
 SEARCH_SEED, MEASURE_SEED = 202, 101
 CODE_SHARE = 1 / 3  # as in the tasks
 BATCHES = (1, 8, 16, 32, 64, 128)
+OTHER_K = (8, 10, 12)  # besides 15, at the best batch
 ASSISTED = {"assisted-default": None, "assisted-k4": 4, "assisted-k15": 15}
 Blocks = list[dict[str, Timed]]  # by method, a block each
 
@@ -45,12 +45,21 @@ class Setting:
 
     batch_size: int
     spd_k: int = 15
-    win_len: int = 6
+    drafter: str = "model"
 
     @property
     def config(self) -> dict[str, object]:
-        """For the configuration."""
-        return {"spd_k": self.spd_k, "win_len": self.win_len}
+        """For the configuration; window and gate are the defaults, W = 6 and 0.3 nats."""
+        return {"spd_k": self.spd_k, "drafter": self.drafter}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The fastest ones."""
+
+    plain: Setting  # of `generate`; only its batch counts
+    fly: Setting
+    alone: Setting  # of FLy at batch 1
 
 
 def draw_problems(count: int, seed: int) -> list[Problem]:
@@ -61,51 +70,53 @@ def draw_problems(count: int, seed: int) -> list[Problem]:
     return problems
 
 
-def search(pair: Pair, prompts: Sequence[list[int]]) -> dict[str, object]:
-    """The fastest batch of `generate` and the fastest setting of FLy, on problems of their own."""
-    tried: dict[str, dict[str, float]] = {"generate": {}, "fly": {}}
-    for batch_size in BATCHES:
-        # One at a time is an order of magnitude slower: fewer problems tell.
-        chosen = prompts[:16] if batch_size == 1 else prompts
-        tried["generate"][str(batch_size)] = plain_generate(pair, batch_size)(chosen).tokens_per_s
-    settings = [Setting(batch_size) for batch_size in BATCHES]
-    speeds = [try_setting(pair, setting, prompts) for setting in settings]
-    best = settings[speeds.index(max(speeds))]
-    for spd_k in (8, 10, 12):
-        setting = Setting(best.batch_size, spd_k)
-        settings.append(setting)
-        speeds.append(try_setting(pair, setting, prompts))
-    tried["fly"] = {str(s): speed for s, speed in zip(settings, speeds, strict=True)}
-    plain = max(tried["generate"], key=lambda name: tried["generate"][name])
-    return {
-        "tokens_per_s": tried,
-        "generate": Setting(int(plain)),
-        "fly": settings[speeds.index(max(speeds))],
-    }
+def search(pair: Pair, prompts: Sequence[list[int]]) -> tuple[Settings, dict[str, object]]:
+    """The fastest settings, found on problems of their own, and all speeds in tokens/s."""
+    plain = {Setting(size): speed(plain_generate(pair, size), size, prompts) for size in BATCHES}
+    fly: dict[Setting, float] = {}
+    try_settings(pair, fly, [Setting(size) for size in BATCHES], prompts)
+    batch_size = fastest(fly).batch_size
+    try_settings(pair, fly, [Setting(batch_size, k) for k in OTHER_K], prompts)
+    alone = {setting: found for setting, found in fly.items() if setting.batch_size == 1}
+    try_settings(pair, alone, [Setting(1, drafter="multilevel")], prompts)
+    tables = {"generate": plain, "fly": fly, "fly_at_batch_1": alone}
+    spelled = {name: {str(s): v for s, v in table.items()} for name, table in tables.items()}
+    return Settings(fastest(plain), fastest(fly), fastest(alone)), spelled
 
 
-def try_setting(pair: Pair, setting: Setting, prompts: Sequence[list[int]]) -> float:
-    """Tokens per second of FLy."""
-    chosen = prompts[:16] if setting.batch_size == 1 else prompts
-    return engine(pair, setting.batch_size, **setting.config)(chosen).tokens_per_s
+def try_settings(
+    pair: Pair,
+    speeds: dict[Setting, float],
+    settings: Sequence[Setting],
+    prompts: Sequence[list[int]],
+) -> None:
+    """Add FLy's tokens per second with each setting."""
+    for setting in settings:
+        method = engine(pair, setting.batch_size, **setting.config)
+        speeds[setting] = speed(method, setting.batch_size, prompts)
 
 
-def all_methods(pair: Pair, plain: Setting, fly: Setting) -> dict[str, tuple[Method, int]]:
+def speed(method: Method, batch_size: int, prompts: Sequence[list[int]]) -> float:
+    """Tokens per second; one at a time is an order of magnitude slower, so fewer problems tell."""
+    return method(prompts[:24] if batch_size == 1 else prompts).tokens_per_s
+
+
+def fastest(speeds: dict[Setting, float]) -> Setting:
+    """The setting of the highest speed."""
+    return max(speeds, key=lambda setting: speeds[setting])
+
+
+def all_methods(pair: Pair, best: Settings) -> dict[str, tuple[Method, int]]:
     """Methods by name, with the share of problems that each runs: every n-th."""
+    fly = best.fly
     native = {**fly.config, "acceptance": "native"}
-    methods = {
-        "generate-1": (plain_generate(pair, 1), 1),
-        "native-1": (engine(pair, 1, acceptance="native"), 1),
-        "generate-best": (plain_generate(pair, plain.batch_size), 1),
-        "native-32": (engine(pair, 32, **native), 1),
+    return {
+        "generate-best": (plain_generate(pair, best.plain.batch_size), 1),
         "native-same": (engine(pair, fly.batch_size, **native), 1),
         "fly-best": (engine(pair, fly.batch_size, **fly.config), 1),
-        "fly-1": (engine(pair, 1), 5),
+        "fly-1": (engine(pair, 1, **best.alone.config), 5),
         **{name: (assisted_generate(pair, k), 5) for name, k in ASSISTED.items()},
     }
-    if fly.batch_size == 32:
-        del methods["native-32"]
-    return methods
 
 
 def measure(
@@ -134,26 +145,6 @@ def speed_ratio(blocks: Blocks, method: str, baseline: str) -> Ratio:
     return ratio_over_blocks(*speeds)
 
 
-def equal_texts(
-    pair: Pair, prompts: Sequence[list[int]], blocks: Blocks, names: Sequence[str]
-) -> dict[str, dict[str, int]]:
-    """How many answers equal `generate`'s, one request at a time."""
-    counts = {}
-    for name in names:
-        found = [
-            compare(pair.target, prompt, reference, answer)
-            for index, block in enumerate(blocks)
-            for prompt, reference, answer in zip(
-                prompts[index :: len(blocks)],
-                block["generate-1"].answers,
-                block[name].answers,
-                strict=True,
-            )
-        ]
-        counts[name] = {word: found.count(word) for word in ("equal", "tie", "different")}
-    return counts
-
-
 def recovery(pair: Pair, problems: Sequence[Problem], blocks: Blocks) -> dict[str, object]:
     """Solved problems of FLy by the target's own, with paired counts."""
     outcomes = []
@@ -162,7 +153,7 @@ def recovery(pair: Pair, problems: Sequence[Problem], blocks: Blocks) -> dict[st
             own = problems[index :: len(blocks)]
             texts = [
                 [pair.decode(answer) for answer in block[name].answers]
-                for name in ("generate-1", "fly-best")
+                for name in ("generate-best", "fly-best")
             ]
             outcomes.append([list(pool.map(solved, own, column)) for column in texts])
     plain, fly = ([item for block in outcomes for item in block[side]] for side in (0, 1))
@@ -196,36 +187,32 @@ def main() -> None:
     """Measure, print and save."""
     arguments = parser().parse_args()
     torch.set_num_threads(arguments.threads)
-    warnings.simplefilter("ignore", UserWarning)  # K <= W in the search: nothing is loosened
     pair = Pair()
     looked_at = [pair.encode(p.prompt) for p in draw_problems(arguments.search, SEARCH_SEED)]
-    found = search(pair, looked_at)
-    plain, fly = found["generate"], found["fly"]
-    assert isinstance(plain, Setting)
-    assert isinstance(fly, Setting)
-    print(json.dumps(found, default=str, indent=1), flush=True)
+    best, speeds = search(pair, looked_at)
+    print(json.dumps(speeds, indent=1), best, flush=True)
     problems = draw_problems(arguments.problems, MEASURE_SEED)
     prompts = [pair.encode(problem.prompt) for problem in problems]
-    blocks = measure(all_methods(pair, plain, fly), prompts, arguments.blocks)
-    report = summarise(pair, problems, prompts, blocks)
-    report = {"environment": environment.describe(), "search": found, **report}
+    blocks = measure(all_methods(pair, best), prompts, arguments.blocks)
+    report = {
+        "environment": environment.describe(),
+        "search": {"best": asdict(best), "tokens_per_s": speeds},
+        **summarise(pair, problems, blocks),
+        "equality": equality(prompts, arguments.threads),
+    }
     text = json.dumps(report, indent=1, default=str)
     Path(arguments.output).write_text(text + "\n", encoding="utf-8")
     print(json.dumps({key: report[key] for key in ("equality", "recovery", "bars")}, indent=1))
 
 
-def summarise(
-    pair: Pair, problems: Sequence[Problem], prompts: Sequence[list[int]], blocks: Blocks
-) -> dict[str, object]:
-    """Everything that is published."""
-    batched = "native-32" if "native-32" in blocks[0] else "native-same"
+def summarise(pair: Pair, problems: Sequence[Problem], blocks: Blocks) -> dict[str, object]:
+    """Recovery, bars, and what they were computed from."""
     assisted = max(ASSISTED, key=lambda name: sum(block[name].tokens_per_s for block in blocks))
     scores = recovery(pair, problems, blocks)
     over = scores["over_blocks"]
     assert isinstance(over, dict)
     native = speed_ratio(blocks, "fly-best", "native-same")
     return {
-        "equality": equal_texts(pair, prompts, blocks, ("native-1", batched)),
         "recovery": scores,
         "bars": [
             bar(f"fly at batch 1 / {assisted}", 1.5, speed_ratio(blocks, "fly-1", assisted)),

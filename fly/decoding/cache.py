@@ -100,6 +100,11 @@ class SlotCache(Cache):
         if visible > self.capacity:
             self.capacity = max(visible, 2 * self.capacity)
 
+    def clear(self) -> None:
+        """Forget everything; the next forward starts from zeros."""
+        for layer in self.slot_layers:
+            layer.buffers = []
+
     def move(self, source: int, destination: int, length: int) -> None:
         """Copy the first `length` slots of row `source` over row `destination`."""
         for layer in self.slot_layers:

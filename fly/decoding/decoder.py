@@ -19,7 +19,7 @@ from fly.decoding.scheduler import Scheduler
 from fly.decoding.statistics import Statistics
 from fly.decoding.stopping import StopRules, eos_ids
 from fly.drafting import drafters
-from fly.errors import ConfigError, RequestError
+from fly.errors import ConfigError, DecodingError, RequestError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -88,6 +88,7 @@ class SpeculativeDecoder:
             record_rounds=record_rounds,
             count_official=config.enable_statistics,
         )
+        self._owner: Scheduler | None = None  # of the rows, both caches' and the drafter's
         self._check = RequestCheck(tokenizer, self._target.vocab_size, self._target.num_positions)
 
     @property
@@ -142,7 +143,8 @@ class SpeculativeDecoder:
 
         Raises:
             RequestError: a request is impossible.
-            DecodingError: a model returned logits that are not finite.
+            DecodingError: the target returned logits that are not finite, or the decoder was given
+                other requests before all results were fetched.
         """
         rows = [
             Row(index, request, self._check.budget(index, request))
@@ -153,13 +155,23 @@ class SpeculativeDecoder:
     def _run(
         self, rows: list[Row], on_round: Callable[[Statistics], None] | None
     ) -> Iterator[tuple[int, Result]]:
-        scheduler = Scheduler(rows, self.batch_size)
+        scheduler = self._owner = Scheduler(rows, self.batch_size)
         done = Statistics()
         told = time.perf_counter()
         while scheduler.has_work:
+            if self._owner is not scheduler:
+                raise DecodingError(
+                    "another call took over this decoder's rows before all results were fetched",
+                    fix="fetch all results of one call first, or make a second SpeculativeDecoder",
+                )
             with torch.inference_mode():
                 self._admit(scheduler)
-                run_round(scheduler.rows, self._engine)
+                try:
+                    run_round(scheduler.rows, self._engine)
+                except DecodingError:
+                    # NaN keys would shine through the masks of later requests.
+                    self._target.cache.clear()
+                    raise
                 finished = self._retire(scheduler)
             if on_round is not None:
                 done = sum((row.statistics for row in finished), done)

@@ -16,6 +16,7 @@ from fly.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
+ALIBI_TYPES = ("bloom", "mpt")
 FULL, SLIDING = "full_attention", "sliding_attention"
 
 
@@ -35,11 +36,19 @@ class MaskPlan:
         Raises:
             ModelError: a layer keeps a recurrent state or attends in a way that slots cannot serve.
         """
+        if config.model_type in ALIBI_TYPES or getattr(config, "alibi", False):
+            raise ModelError(
+                f"model type {config.model_type!r} takes its positions from ALiBi, which reads the "
+                "mask and not the position ids that ragged batches need",
+                fix="use a model with rotary or learned positions, or lm-eval's own hf",
+            )
         layer_types = getattr(config, "layer_types", None)
         window = getattr(config, "sliding_window", None)
         if not getattr(config, "use_sliding_window", True):
             window = None
         kinds = set(layer_types or [SLIDING if window else FULL])
+        # GPT-Neo cuts local attention by the cache's length, which ragged rows do not share.
+        kinds |= set(getattr(config, "attention_layers", None) or ()) - {"global"}
         unknown = kinds - {FULL, SLIDING}
         if unknown:
             raise ModelError(
@@ -57,8 +66,9 @@ class MaskPlan:
         slots = torch.arange(visible, device=positions.device)
         query = positions[:, None, :, None]  # [B, 1, n, 1]
         seen = slots <= query
+        seen_as = torch.zeros((), dtype=dtype, device=positions.device)
         masks = {}
         for kind, window in self.windows.items():
             keep = seen if window is None else seen & (slots > query - window)
-            masks[kind] = torch.where(keep, 0.0, torch.finfo(dtype).min).to(dtype)
+            masks[kind] = torch.where(keep, seen_as, torch.finfo(dtype).min)
         return masks if self.by_layer_type else next(iter(masks.values()))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fly.decoding.cache import SlotCache, Write
 from fly.decoding.masks import MaskPlan
+from fly.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -33,6 +34,12 @@ class SlotModel:
         Raises:
             ModelError: its layers cannot be served by a slot cache.
         """
+        if getattr(model, "_is_stateful", False):
+            raise ModelError(
+                f"{type(model).__name__} keeps a recurrent state, which a cache of one slot per "
+                "position cannot roll back",
+                fix="use a model whose layers are full or sliding attention, or lm-eval's own hf",
+            )
         self.model = model
         config = model.config.get_text_config()
         self._masks = MaskPlan.from_config(config)

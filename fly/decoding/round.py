@@ -53,6 +53,7 @@ def run_round(rows: Sequence[Row], engine: Engine) -> None:
     """
     marks = [time.perf_counter()]
     proposal = engine.drafter.propose(rows, [_limit(row, engine) for row in rows])
+    proposal = proposal.to(engine.target.device)
     marks.append(time.perf_counter())
     logits = _verify(rows, proposal, engine.target)
     marks.append(time.perf_counter())

@@ -33,6 +33,10 @@ class Proposal:
         ids = torch.tensor(padded, dtype=torch.int64, device=device).reshape(len(rows), longest)
         return cls(ids, torch.tensor([len(row) for row in rows], device=device))
 
+    def to(self, device: torch.device) -> Proposal:
+        """The same on `device`: draft and target need not share one."""
+        return Proposal(self.ids.to(device), self.lengths.to(device), self.draft_forwards)
+
 
 class CommittedRow(Protocol):
     """What a drafter may know of a row."""

@@ -1,0 +1,100 @@
+"""The fly_demo tasks load from the package and tell right from wrong."""
+
+from typing import Any
+
+import lm_eval
+import pytest
+from lm_eval.api.model import LM
+from lm_eval.tasks import TaskManager
+
+from fly.demo.problems import training_stream
+from fly.errors import DecodingError
+from fly.tasks import TASKS_PATH, demo_items, executor
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+TASKS = ("fly_demo_math", "fly_demo_code")
+
+
+class Oracle(LM):
+    """Answers every item with its own solution, or with that of another item."""
+
+    def __init__(self, right: bool) -> None:
+        super().__init__()
+        self.right = right
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        answers = [request.doc["solution"] for request in requests]
+        return answers if self.right else answers[1:] + answers[:1]
+
+    def loglikelihood(self, *_: Any, **__: Any) -> list[tuple[float, bool]]:
+        raise NotImplementedError
+
+    loglikelihood_rolling = loglikelihood
+
+
+@pytest.fixture(scope="module")
+def manager() -> TaskManager:
+    return TaskManager(include_path=str(TASKS_PATH), include_defaults=False)
+
+
+def evaluate(manager: TaskManager, right: bool, **options: Any) -> dict[str, Any]:
+    results = lm_eval.simple_evaluate(
+        Oracle(right), tasks=["fly_demo"], task_manager=manager, bootstrap_iters=0, **options
+    )
+    assert results is not None
+    return dict(results)
+
+
+def test_a_perfect_model_scores_one(manager: TaskManager) -> None:
+    results = evaluate(manager, right=True, limit=20, confirm_run_unsafe_code=True)
+    assert results["results"]["fly_demo_math"]["exact_match,answer"] == 1.0
+    assert results["results"]["fly_demo_code"]["pass@1,answer"] == 1.0
+    assert results["groups"]["fly_demo"]["acc,answer"] == 1.0
+
+
+def test_a_wrong_model_scores_zero(manager: TaskManager) -> None:
+    results = evaluate(manager, right=False, limit=20, confirm_run_unsafe_code=True)
+    assert results["results"]["fly_demo_math"]["exact_match,answer"] == 0.0
+    assert results["results"]["fly_demo_code"]["pass@1,answer"] == 0.0
+    assert results["groups"]["fly_demo"]["acc,answer"] == 0.0
+
+
+def test_code_is_not_run_unless_confirmed(manager: TaskManager) -> None:
+    with pytest.raises(ValueError, match="unsafe"):
+        evaluate(manager, right=True, limit=1)
+
+
+def test_tasks_have_the_published_sizes_and_settings(manager: TaskManager) -> None:
+    tasks = {name: manager.load_task_or_group(name)[name] for name in TASKS}
+    assert [len(tasks[name].test_docs()) for name in TASKS] == [500, 250]
+    for task in tasks.values():
+        assert task.VERSION == 1.0
+        assert task.config.generation_kwargs["do_sample"] is False
+        assert task.config.generation_kwargs["max_gen_toks"] == 192
+
+
+def test_no_item_is_in_the_training_stream() -> None:
+    keys = set(demo_items.math_items()["test"]["key"]) | set(demo_items.code_items()["test"]["key"])
+    assert len(keys) == 750
+    stream = training_stream(0)
+    assert not any(next(stream).key in keys for _ in range(20_000))
+
+
+def test_verdicts_come_in_order_and_survive_endless_loops() -> None:
+    item = {
+        "task_id": "0",
+        "prompt": "def f():",
+        "test": "def check(f): assert f()",
+        "entry_point": "f",
+    }
+    completions = ["\n    return 1", "\n    while True: pass", "\n    return 0", "\n    exit()"]
+    verdicts = executor.execute([{**item, "completion": text} for text in completions], 1.0)
+    assert verdicts[0] == "passed"
+    assert verdicts[1] == "timed out"
+    assert all(verdict.startswith("failed") for verdict in verdicts[2:])
+
+
+def test_an_executor_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor.sys, "executable", "/bin/false")
+    with pytest.raises(DecodingError, match="ended with 1"):
+        executor.execute([], 1.0)
