@@ -1,0 +1,48 @@
+"""N-gram drafting: every row looks up its own text, whatever becomes of its neighbours."""
+
+import pytest
+import torch
+
+from fly.config import FLyConfig
+from fly.drafting.ngram import NgramDrafter
+from tests.drafting.test_lookup import search
+from tests.drafting.test_model import K, play, ragged, rows_of
+from tests.models import ids_of, tiny
+
+CPU = torch.device("cpu")
+
+
+def proposed(texts, limits, k=4):
+    rows = rows_of(*map(ids_of, texts))
+    drafter = NgramDrafter(k, 3, CPU)
+    drafter.admit(rows, 0)
+    proposal = drafter.propose(rows, limits)
+    assert proposal.draft_forwards == 0
+    return ["".join(map(chr, ids)) for ids in ragged(proposal)]
+
+
+def test_rows_look_up_their_own_text():
+    assert proposed(["abcdabc", "xyxy", "abc"], [9, 9, 9]) == ["dabc", "xy", ""]
+
+
+@pytest.mark.parametrize("text", ["a", "ab", "abc"])
+def test_short_prompts_propose_nothing(text):
+    assert proposed([text], [9]) == [""]
+
+
+def test_limits():
+    assert proposed(["abcdabc"] * 4, [0, 1, 3, 9]) == ["", "d", "dab", "dabc"]
+
+
+def test_equals_a_search_over_many_rounds():
+    repetitive = 0
+    for ids, limit, tokens in play(lambda _: NgramDrafter(K, 3, CPU), tiny("llama"), 4, 30):
+        assert tokens == search(ids, 3, min(K, limit))
+        repetitive += bool(tokens)
+    assert repetitive > 10
+
+
+def test_from_config():
+    config = FLyConfig(drafter="ngram", spd_k=9, max_ngram_size=3)
+    drafter = NgramDrafter.from_config(config, None, CPU)
+    assert (drafter.k, drafter._rows.max_ngram) == (9, 3)

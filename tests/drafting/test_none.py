@@ -1,0 +1,19 @@
+"""No drafting: empty proposals of the right shape."""
+
+import torch
+
+from fly.config import FLyConfig
+from fly.drafting.none import NoDrafter
+from tests.drafting.test_model import rows_of
+
+
+def test_proposes_nothing():
+    rows = rows_of([1, 2], [3])
+    drafter = NoDrafter.from_config(FLyConfig(use_sd=False), None, torch.device("cpu"))
+    drafter.admit(rows, 0)
+    proposal = drafter.propose(rows, [5, 5])
+    drafter.commit(rows)
+    drafter.move(1, 0, 1)
+    assert proposal.ids.shape == (2, 0)
+    assert proposal.lengths.tolist() == [0, 0]
+    assert proposal.draft_forwards == 0
