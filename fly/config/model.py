@@ -107,7 +107,7 @@ class FLyConfig(BaseModel):
     max_nodes_per_level: int = Field(10, ge=1, description="Tree: nodes kept per level.")
     max_nodes_global: int = Field(100, ge=1, description="Tree: nodes kept in all.")
     enable_statistics: bool = Field(
-        False, description="Keep the record of every round beside the counters."
+        False, description="Add the reference implementation's counters (official_*) to ours."
     )
     total_gen_tok: int | None = Field(
         None,

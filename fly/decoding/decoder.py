@@ -89,7 +89,12 @@ class SpeculativeDecoder:
             count_official=config.enable_statistics,
         )
         self._owner: Scheduler | None = None  # of the rows, both caches' and the drafter's
-        self._check = RequestCheck(tokenizer, self._target.vocab_size, self._target.num_positions)
+        self._check = RequestCheck(
+            tokenizer,
+            self._target.vocab_size,
+            self._target.num_positions,
+            max_new_tokens=config.total_gen_tok,
+        )
 
     @property
     def max_context(self) -> int | None:
@@ -109,7 +114,7 @@ class SpeculativeDecoder:
 
         Args:
             prompts: texts, encoded as the tokenizer does by default, or lists of ids.
-            max_new_tokens: budget of each answer, in tokens.
+            max_new_tokens: budget of each answer, in tokens; `total_gen_tok` bounds it.
             stop: strings that end an answer; they are cut off.
             temperature: 0; sampling is refused.
             seed: for sampling.

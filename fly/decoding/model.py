@@ -14,10 +14,38 @@ from fly.decoding.masks import MaskPlan
 from fly.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PretrainedConfig, PreTrainedModel
 
 # Prompt tokens in one prefill forward, padding included: bounds activations without starving a GPU.
 PREFILL_TOKENS = 4096
+
+
+MASKED_ATTENTION = ("sdpa", "eager")  # take an additive mask [B, 1, n, visible]
+LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
+
+
+def check_attention(config: PretrainedConfig) -> None:
+    """Refuse attention that would be silently wrong in a ragged batch.
+
+    Raises:
+        ModelError: the kernel takes no mask of ours, or rotary frequencies depend on the longest
+            row.
+    """
+    kernel = getattr(config, "_attn_implementation", None)
+    if kernel is not None and kernel not in MASKED_ATTENTION:
+        raise ModelError(
+            f"attn_implementation is {kernel!r}, which does not take the masks of ragged batches",
+            fix=f"load the model with attn_implementation {' or '.join(MASKED_ATTENTION)}",
+        )
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    by_layer_type = [part for part in rope.values() if isinstance(part, dict)]
+    kinds = {part.get("rope_type", part.get("type")) for part in (rope, *by_layer_type)}
+    if kinds & LENGTH_DEPENDENT_ROPE:
+        raise ModelError(
+            f"model type {config.model_type!r} scales its rotary frequencies with the length of "
+            "the longest row, so an answer would depend on its neighbours",
+            fix="use a model with fixed frequencies, or lm-eval's own hf",
+        )
 
 
 class SlotModel:
@@ -40,8 +68,9 @@ class SlotModel:
                 "position cannot roll back",
                 fix="use a model whose layers are full or sliding attention, or lm-eval's own hf",
             )
-        self.model = model
         config = model.config.get_text_config()
+        check_attention(config)
+        self.model = model
         self._masks = MaskPlan.from_config(config)
         self.cache = SlotCache(config.num_hidden_layers)
         self.vocab_size: int = config.vocab_size

@@ -22,6 +22,7 @@ class RequestCheck:
     tokenizer: PreTrainedTokenizerBase
     vocab_size: int
     num_positions: int | None
+    max_new_tokens: int | None = None  # upper bound for every request
 
     def encode(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
         """A prompt's ids; a text is encoded with the special tokens that the tokenizer adds by
@@ -65,18 +66,19 @@ class RequestCheck:
                 "decoding is built",
                 fix="use temperature 0 (in lm-eval: do_sample false)",
             )
+        wanted = min(request.max_new_tokens, self.max_new_tokens or request.max_new_tokens)
         if self.num_positions is None:
-            return request.max_new_tokens
+            return wanted
         room = self.num_positions - len(request.prompt_ids)
-        if request.max_new_tokens > room:
+        if wanted > room:
             warnings.warn(
-                f"request {index}: {request.max_new_tokens} new tokens do not fit behind a prompt "
+                f"request {index}: {wanted} new tokens do not fit behind a prompt "
                 f"of {len(request.prompt_ids)} in a context of {self.num_positions}; "
                 f"it gets {room}",
                 FLyWarning,
                 stacklevel=4,
             )
-        return min(request.max_new_tokens, room)
+        return min(wanted, room)
 
     def _check_prompt(self, index: int, ids: tuple[int, ...]) -> None:
         if not ids:

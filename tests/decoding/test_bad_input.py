@@ -242,3 +242,25 @@ def test_stop_strings_may_be_any_sequence():
     decoder = SpeculativeDecoder(target, None, Bytes(), FLyConfig(use_sd=False))
     for stop in (["d"], ("d",), {"d": 1}.keys()):
         assert decoder.generate([[9]], max_new_tokens=9, stop=stop)[0].text == "abc"
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "named"),
+    [
+        ("rope_parameters", {"rope_type": "dynamic", "factor": 2.0}, "rotary frequencies"),
+        ("rope_parameters", {"full_attention": {"rope_type": "longrope"}}, "rotary frequencies"),
+        ("rope_scaling", {"type": "longrope"}, "rotary frequencies"),
+        ("_attn_implementation", "flash_attention_2", "flash_attention_2"),
+    ],
+)
+def test_attention_that_ragged_batches_cannot_use_is_refused(setting, value, named):
+    target = Tape("a")
+    setattr(target.config, setting, value)
+    with pytest.raises(ModelError, match=named):
+        engine(target)
+
+
+def test_total_gen_tok_bounds_every_budget():
+    config = FLyConfig(use_sd=False, total_gen_tok=2)
+    [result] = SpeculativeDecoder(Tape("abcdef"), None, Bytes(), config).generate([[9]])
+    assert (result.text, result.finish_reason) == ("ab", "length")
