@@ -35,6 +35,7 @@ SEARCH_SEED, MEASURE_SEED = 202, 101
 CODE_SHARE = 1 / 3  # as in the tasks
 BATCHES = (1, 8, 16, 32, 64, 128)
 OTHER_K = (8, 10, 12)  # besides 15, at the best batch
+ALONE = 10  # methods at batch 1 run over every tenth problem of a block
 ASSISTED = {"assisted-default": None, "assisted-k4": 4, "assisted-k15": 15}
 Blocks = list[dict[str, Timed]]  # by method, a block each
 
@@ -114,8 +115,8 @@ def all_methods(pair: Pair, best: Settings) -> dict[str, tuple[Method, int]]:
         "generate-best": (plain_generate(pair, best.plain.batch_size), 1),
         "native-same": (engine(pair, fly.batch_size, **native), 1),
         "fly-best": (engine(pair, fly.batch_size, **fly.config), 1),
-        "fly-1": (engine(pair, 1, **best.alone.config), 5),
-        **{name: (assisted_generate(pair, k), 5) for name, k in ASSISTED.items()},
+        "fly-1": (engine(pair, 1, **best.alone.config), ALONE),
+        **{name: (assisted_generate(pair, k), ALONE) for name, k in ASSISTED.items()},
     }
 
 
@@ -198,7 +199,7 @@ def main() -> None:
         "environment": environment.describe(),
         "search": {"best": asdict(best), "tokens_per_s": speeds},
         **summarise(pair, problems, blocks),
-        "equality": equality(prompts, arguments.threads),
+        "equality": equality(prompts[: arguments.equality], arguments.threads),
     }
     text = json.dumps(report, indent=1, default=str)
     Path(arguments.output).write_text(text + "\n", encoding="utf-8")
@@ -241,6 +242,7 @@ def parser() -> argparse.ArgumentParser:
     options = argparse.ArgumentParser(prog="python benchmarks/cpu.py", description=__doc__)
     options.add_argument("--problems", type=int, default=1000)
     options.add_argument("--search", type=int, default=256, help="problems of the search")
+    options.add_argument("--equality", type=int, default=1000, help="problems compared")
     options.add_argument("--blocks", type=int, default=5)
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--output", default="benchmarks/results/cpu.json")

@@ -28,6 +28,8 @@ __all__ = [
 
 KINDS: tuple[Kind, ...] = ("arithmetic", "code")
 ARITHMETIC_SHARE = 0.7  # of a mixed training stream; digits take longer to learn than code does
+# Later items hold more code: following a variable's name through a function is learned last.
+LATER_SHARE, LATER_FROM = 0.35, 39_000
 
 
 def training_stream(seed: int, kind: Kind | None = None, start: int = 0) -> Iterator[Problem]:
@@ -43,7 +45,8 @@ def training_stream(seed: int, kind: Kind | None = None, start: int = 0) -> Iter
     index = start
     while True:
         rng = random.Random(f"train/{seed}/{kind}/{index}")
-        chosen = kind or ("arithmetic" if rng.random() < ARITHMETIC_SHARE else "code")
+        share = ARITHMETIC_SHARE if index < LATER_FROM else LATER_SHARE
+        chosen = kind or ("arithmetic" if rng.random() < share else "code")
         problem = _draw(chosen, rng)
         while is_heldout(problem.key):
             problem = _draw(chosen, rng)
