@@ -32,6 +32,11 @@ _TEXT_NEUTRAL = frozenset({"device", "batch_size", "max_batch_size", "offload_fo
 _VERSIONS = ("lm_eval", "torch", "transformers")
 
 
+def default_device() -> str:
+    """Where the target goes when nobody says."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class FLyLM(HFLM):
     """A target evaluated with loosened speculative decoding.
 
@@ -60,7 +65,9 @@ class FLyLM(HFLM):
         self.fly_config = split.config
         self._target_options = split.target
         self._records: list[RequestRecord] = []
-        super().__init__(pretrained=split.target_path, **split.target)
+        # HFLM's own default is "cuda", whether there is one or not.
+        place = {} if split.target.get("device") else {"device": default_device()}
+        super().__init__(pretrained=split.target_path, **(split.target | place))
         self.draft = self._load_draft()
 
     @cached_property

@@ -249,7 +249,6 @@ def test_stop_strings_may_be_any_sequence():
     [
         ("rope_parameters", {"rope_type": "dynamic", "factor": 2.0}, "rotary frequencies"),
         ("rope_parameters", {"full_attention": {"rope_type": "longrope"}}, "rotary frequencies"),
-        ("rope_scaling", {"type": "longrope"}, "rotary frequencies"),
         ("_attn_implementation", "flash_attention_2", "flash_attention_2"),
     ],
 )
