@@ -33,8 +33,8 @@ class SpeculativeDecoder:
     """Decodes many prompts at once with a draft and a target model.
 
     Rows of the batch accept different numbers of tokens and end at different times; a finished row
-    makes room for the next prompt.  Answers do not depend on the batch (DESIGN 8 says how equal
-    they are).
+    makes room for the next prompt.  Answers do not depend on the batch (equal
+    as benchmarks/README.md defines it).
     """
 
     def __init__(

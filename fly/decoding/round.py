@@ -182,7 +182,7 @@ def _record(
 
 def _count_official(rows: Sequence[Row], scores: Scores, verdict: Verdict) -> None:
     """The reference implementation's counters: over whole proposals, behind the first refusal too
-    (ALGORITHM 2.8).
+    (docs/acceptance.md).
     """
     mismatches = (scores.in_proposal & ~scores.native).sum(-1)
     counts = torch.stack([mismatches, verdict.windowed.sum(-1), verdict.accepted.sum(-1)], 1)
