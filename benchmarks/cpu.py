@@ -1,8 +1,8 @@
 """Speed, equality and recovery of the embedded pair on a CPU: `python benchmarks/cpu.py`.
 
 Every method runs over the same problems, none of which was ever trained on, in blocks; the order
-of the methods rotates from block to block, so that drift of the machine hits all alike.  Whole
-wall time, prefill included.  Batch sizes and K are searched beforehand on other problems.
+of the methods rotates.  Whole wall time, prefill included.  Batch sizes, K and the drafter at
+batch 1 are searched beforehand on other problems.
 """
 
 from __future__ import annotations
@@ -12,55 +12,25 @@ import json
 import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
+from itertools import chain
 from pathlib import Path
 
 import environment
 import torch
 from equality import equality
 from intervals import Ratio, ratio_over_blocks
-from methods import (
-    Method,
-    Pair,
-    Timed,
-    assisted_generate,
-    engine,
-    plain_generate,
-)
+from methods import Pair, Timed, assisted_generate, interleave, plain_generate
+from search import Best, search
 
 from fly.demo.problems import Problem, heldout
 from fly.demo.score import solved
 
 SEARCH_SEED, MEASURE_SEED = 202, 101
 CODE_SHARE = 1 / 3  # as in the tasks
-BATCHES = (1, 8, 16, 32, 64, 128)
-OTHER_K = (8, 10, 12)  # besides 15, at the best batch
-ALONE = 10  # methods at batch 1 run over every tenth problem of a block
+ALONE = 8  # methods at batch 1 run over every eighth problem of a block
 ASSISTED = {"assisted-default": None, "assisted-k4": 4, "assisted-k15": 15}
-Blocks = list[dict[str, Timed]]  # by method, a block each
-
-
-@dataclass(frozen=True)
-class Setting:
-    """A batch size and, for the engine, how FLy drafts and loosens."""
-
-    batch_size: int
-    spd_k: int = 15
-    drafter: str = "model"
-
-    @property
-    def config(self) -> dict[str, object]:
-        """For the configuration; window and gate are the defaults, W = 6 and 0.3 nats."""
-        return {"spd_k": self.spd_k, "drafter": self.drafter}
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The fastest ones."""
-
-    plain: Setting  # of `generate`; only its batch counts
-    fly: Setting
-    alone: Setting  # of FLy at batch 1
+Block = dict[str, Timed]  # by method
 
 
 def draw_problems(count: int, seed: int) -> list[Problem]:
@@ -71,111 +41,87 @@ def draw_problems(count: int, seed: int) -> list[Problem]:
     return problems
 
 
-def search(pair: Pair, prompts: Sequence[list[int]]) -> tuple[Settings, dict[str, object]]:
-    """The fastest settings, found on problems of their own, and all speeds in tokens/s."""
-    plain = {Setting(size): speed(plain_generate(pair, size), size, prompts) for size in BATCHES}
-    fly: dict[Setting, float] = {}
-    try_settings(pair, fly, [Setting(size) for size in BATCHES], prompts)
-    batch_size = fastest(fly).batch_size
-    try_settings(pair, fly, [Setting(batch_size, k) for k in OTHER_K], prompts)
-    alone = {setting: found for setting, found in fly.items() if setting.batch_size == 1}
-    try_settings(pair, alone, [Setting(1, drafter="multilevel")], prompts)
-    tables = {"generate": plain, "fly": fly, "fly_at_batch_1": alone}
-    spelled = {name: {str(s): v for s, v in table.items()} for name, table in tables.items()}
-    return Settings(fastest(plain), fastest(fly), fastest(alone)), spelled
-
-
-def try_settings(
-    pair: Pair,
-    speeds: dict[Setting, float],
-    settings: Sequence[Setting],
-    prompts: Sequence[list[int]],
-) -> None:
-    """Add FLy's tokens per second with each setting."""
-    for setting in settings:
-        method = engine(pair, setting.batch_size, **setting.config)
-        speeds[setting] = speed(method, setting.batch_size, prompts)
-
-
-def speed(method: Method, batch_size: int, prompts: Sequence[list[int]]) -> float:
-    """Tokens per second; one at a time is an order of magnitude slower, so fewer problems tell."""
-    return method(prompts[:24] if batch_size == 1 else prompts).tokens_per_s
-
-
-def fastest(speeds: dict[Setting, float]) -> Setting:
-    """The setting of the highest speed."""
-    return max(speeds, key=lambda setting: speeds[setting])
-
-
-def all_methods(pair: Pair, best: Settings) -> dict[str, tuple[Method, int]]:
-    """Methods by name, with the share of problems that each runs: every n-th."""
-    fly = best.fly
-    native = {**fly.config, "acceptance": "native"}
-    return {
-        "generate-best": (plain_generate(pair, best.plain.batch_size), 1),
-        "native-same": (engine(pair, fly.batch_size, **native), 1),
-        "fly-best": (engine(pair, fly.batch_size, **fly.config), 1),
-        "fly-1": (engine(pair, 1, **best.alone.config), ALONE),
-        **{name: (assisted_generate(pair, k), ALONE) for name, k in ASSISTED.items()},
-    }
-
-
-def measure(
-    methods: dict[str, tuple[Method, int]], prompts: Sequence[list[int]], num_blocks: int
-) -> Blocks:
-    """Run all methods over all blocks, in rotating order, after a warm-up."""
-    names = list(methods)
-    for method, _ in methods.values():
-        method(prompts[:2])
-    blocks: Blocks = []
-    for block in range(num_blocks):
-        own = prompts[block::num_blocks]
-        turn = block * len(names) // num_blocks
-        timed = {}
-        for name in names[turn:] + names[:turn]:
-            method, share = methods[name]
-            timed[name] = method(own[::share])
-            print(f"block {block} {name}: {timed[name].tokens_per_s:.1f} tokens/s", flush=True)
-        blocks.append(timed)
+def deal(problems: Sequence[Problem], num_blocks: int, num_passes: int) -> list[list[Problem]]:
+    """Blocks of problems: every pass deals out all of them, each in an order of its own."""
+    blocks = []
+    for turn in range(num_passes):
+        order = list(problems)
+        random.Random(turn).shuffle(order)
+        blocks += [order[index::num_blocks] for index in range(num_blocks)]
     return blocks
 
 
-def speed_ratio(blocks: Blocks, method: str, baseline: str) -> Ratio:
+def measure(pair: Pair, best: Best, blocks: Sequence[Sequence[Problem]]) -> list[Block]:
+    """Run all methods over all blocks, after a warm-up.  At batch 1, where a block would take
+    minutes, the methods take turns from problem to problem.
+    """
+    together = {
+        "generate-best": plain_generate(pair, best.generate),
+        "native-own-k": best.native.method(pair),
+        "native-same-k": replace(best.fly, acceptance="native").method(pair),
+        "fly-best": best.fly.method(pair),
+    }
+    alone = {
+        "fly-1": best.alone.method(pair),
+        **{name: assisted_generate(pair, k) for name, k in ASSISTED.items()},
+    }
+    first = [pair.encode(problem.prompt) for problem in blocks[0][:2]]
+    interleave(together | alone, [first])
+    measured: list[Block] = []
+    for turn, problems in enumerate(blocks):
+        prompts = [pair.encode(problem.prompt) for problem in problems]
+        singles = [[prompt] for prompt in prompts[::ALONE]]
+        block = interleave(together, [prompts], turn) | interleave(alone, singles, turn)
+        found = (f"{name} {timed.tokens_per_s:.0f}" for name, timed in block.items())
+        print(f"block {turn}, tokens/s:", ", ".join(found), flush=True)
+        measured.append(block)
+    return measured
+
+
+def speed_ratio(blocks: Sequence[Block], method: str, baseline: str) -> Ratio:
     """Tokens per second of one method by another's."""
     speeds = [[block[name].tokens_per_s for block in blocks] for name in (method, baseline)]
     return ratio_over_blocks(*speeds)
 
 
-def recovery(pair: Pair, problems: Sequence[Problem], blocks: Blocks) -> dict[str, object]:
+def recovery(
+    pair: Pair, problems: Sequence[Sequence[Problem]], blocks: Sequence[Block]
+) -> dict[str, object]:
     """Solved problems of FLy by the target's own, with paired counts."""
-    outcomes = []
-    with ThreadPoolExecutor(2) as pool:
-        for index, block in enumerate(blocks):
-            own = problems[index :: len(blocks)]
-            texts = [
-                [pair.decode(answer) for answer in block[name].answers]
-                for name in ("generate-best", "fly-best")
-            ]
-            outcomes.append([list(pool.map(solved, own, column)) for column in texts])
-    plain, fly = ([item for block in outcomes for item in block[side]] for side in (0, 1))
-    kinds = [p.kind for index in range(len(blocks)) for p in problems[index :: len(blocks)]]
-    over = ratio_over_blocks([sum(block[1]) for block in outcomes], [sum(b[0]) for b in outcomes])
+    plain, fly = (
+        [solved_in(pair, own, block[name]) for own, block in zip(problems, blocks, strict=True)]
+        for name in ("generate-best", "fly-best")
+    )
+    kinds = [problem.kind for own in problems for problem in own]
+    outcomes = list(zip(kinds, chain(*plain), chain(*fly), strict=True))
+    over = ratio_over_blocks([sum(block) for block in fly], [sum(block) for block in plain])
     return {
-        "items": len(plain),
-        "target_solved": sum(plain),
-        "fly_solved": sum(fly),
-        "became_wrong": sum(a and not b for a, b in zip(plain, fly, strict=True)),
-        "became_right": sum(b and not a for a, b in zip(plain, fly, strict=True)),
+        **paired_counts([(a, b) for _, a, b in outcomes]),
         "by_kind": {
-            kind: {
-                "items": kinds.count(kind),
-                "target_solved": sum(a for a, k in zip(plain, kinds, strict=True) if k == kind),
-                "fly_solved": sum(b for b, k in zip(fly, kinds, strict=True) if k == kind),
-            }
+            kind: paired_counts([(a, b) for own, a, b in outcomes if own == kind])
             for kind in sorted(set(kinds))
         },
-        "recovery": sum(fly) / sum(plain),
         "over_blocks": over.to_dict(),
+    }
+
+
+def solved_in(pair: Pair, problems: Sequence[Problem], timed: Timed) -> list[bool]:
+    """Which problems of a block a method solved."""
+    texts = [pair.decode(answer) for answer in timed.answers]
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(solved, problems, texts))
+
+
+def paired_counts(outcomes: Sequence[tuple[bool, bool]]) -> dict[str, float]:
+    """Of pairs: solved by the target alone, solved with FLy."""
+    target, fly = (sum(column) for column in zip(*outcomes, strict=True))
+    return {
+        "items": len(outcomes),
+        "target_solved": target,
+        "fly_solved": fly,
+        "became_wrong": sum(a and not b for a, b in outcomes),
+        "became_right": sum(b and not a for a, b in outcomes),
+        "recovery": fly / target,
     }
 
 
@@ -185,7 +131,7 @@ def bar(name: str, wanted: float, ratio: Ratio) -> dict[str, object]:
 
 
 def main() -> None:
-    """Measure, print and save."""
+    """Measure, print and save; what was timed is saved before texts are compared."""
     arguments = parser().parse_args()
     torch.set_num_threads(arguments.threads)
     pair = Pair()
@@ -193,34 +139,44 @@ def main() -> None:
     best, speeds = search(pair, looked_at)
     print(json.dumps(speeds, indent=1), best, flush=True)
     problems = draw_problems(arguments.problems, MEASURE_SEED)
-    prompts = [pair.encode(problem.prompt) for problem in problems]
-    blocks = measure(all_methods(pair, best), prompts, arguments.blocks)
+    dealt = deal(problems, arguments.blocks, arguments.passes)
+    blocks = measure(pair, best, dealt)
+    once = slice(arguments.blocks)  # each problem is scored once
     report = {
         "environment": environment.describe(),
         "search": {"best": asdict(best), "tokens_per_s": speeds},
-        **summarise(pair, problems, blocks),
-        "equality": equality(prompts[: arguments.equality], arguments.threads),
+        **summarise(recovery(pair, dealt[once], blocks[once]), blocks),
     }
-    text = json.dumps(report, indent=1, default=str)
-    Path(arguments.output).write_text(text + "\n", encoding="utf-8")
+    save(report, arguments.output)
+    prompts = [pair.encode(problem.prompt) for problem in problems[: arguments.equality]]
+    report["equality"] = equality(prompts, arguments.threads)
+    save(report, arguments.output)
     print(json.dumps({key: report[key] for key in ("equality", "recovery", "bars")}, indent=1))
 
 
-def summarise(pair: Pair, problems: Sequence[Problem], blocks: Blocks) -> dict[str, object]:
-    """Recovery, bars, and what they were computed from."""
+def save(report: dict[str, object], path: str) -> None:
+    """Write the raw results."""
+    Path(path).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+def summarise(scores: dict[str, object], blocks: Sequence[Block]) -> dict[str, object]:
+    """Bars and further ratios, and what they were computed from."""
     assisted = max(ASSISTED, key=lambda name: sum(block[name].tokens_per_s for block in blocks))
-    scores = recovery(pair, problems, blocks)
     over = scores["over_blocks"]
     assert isinstance(over, dict)
-    native = speed_ratio(blocks, "fly-best", "native-same")
     return {
         "recovery": scores,
         "bars": [
             bar(f"fly at batch 1 / {assisted}", 1.5, speed_ratio(blocks, "fly-1", assisted)),
             bar("fly best / generate best", 1.6, speed_ratio(blocks, "fly-best", "generate-best")),
-            bar("fly / native, same batch and K", 1.25, native),
+            bar(
+                "fly / native at its own K, same batch",
+                1.25,
+                speed_ratio(blocks, "fly-best", "native-own-k"),
+            ),
             bar("recovery", 0.96, Ratio(**over)),
         ],
+        "fly / native at the same K": speed_ratio(blocks, "fly-best", "native-same-k").to_dict(),
         "blocks": [
             {
                 name: {
@@ -241,9 +197,10 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     options = argparse.ArgumentParser(prog="python benchmarks/cpu.py", description=__doc__)
     options.add_argument("--problems", type=int, default=1000)
-    options.add_argument("--search", type=int, default=256, help="problems of the search")
+    options.add_argument("--search", type=int, default=384, help="problems of the search")
     options.add_argument("--equality", type=int, default=1000, help="problems compared")
-    options.add_argument("--blocks", type=int, default=5)
+    options.add_argument("--blocks", type=int, default=5, help="blocks of a pass")
+    options.add_argument("--passes", type=int, default=3, help="times that all problems are run")
     options.add_argument("--threads", type=int, default=2)
     options.add_argument("--output", default="benchmarks/results/cpu.json")
     return options

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
@@ -26,10 +27,21 @@ class Timed:
     seconds: float
     statistics: Statistics | None = None
 
+    def __add__(self, other: Timed) -> Timed:
+        """Both, one after the other."""
+        counts = [timed.statistics for timed in (self, other) if timed.statistics]
+        statistics = sum(counts, Statistics()) if counts else None
+        return Timed(self.answers + other.answers, self.seconds + other.seconds, statistics)
+
+    @property
+    def num_tokens(self) -> int:
+        """Answer tokens."""
+        return sum(map(len, self.answers))
+
     @property
     def tokens_per_s(self) -> float:
         """Answer tokens by wall time, prefill included."""
-        return sum(map(len, self.answers)) / self.seconds
+        return self.num_tokens / self.seconds
 
 
 class Pair:
@@ -56,7 +68,25 @@ def load(path: object) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
 
 
-Method = Callable[[Sequence[list[int]]], Timed]
+Prompts = Sequence[list[int]]
+Method = Callable[[Prompts], Timed]
+Name = TypeVar("Name")
+
+
+def interleave(
+    methods: Mapping[Name, Method], slices: Sequence[Prompts], turn: int = 0
+) -> dict[Name, Timed]:
+    """Run all methods over slice after slice, in an order that rotates from `turn`, so that drift
+    of the machine hits all alike; sums over the slices.
+    """
+    names = list(methods)
+    sums: dict[Name, Timed] = {}
+    for index, prompts in enumerate(slices, start=turn):
+        start = index % len(names)
+        for name in names[start:] + names[:start]:
+            timed = methods[name](prompts)
+            sums[name] = sums[name] + timed if name in sums else timed
+    return {name: sums[name] for name in names}
 
 
 def engine(pair: Pair, batch_size: int, **settings: object) -> Method:
@@ -66,7 +96,7 @@ def engine(pair: Pair, batch_size: int, **settings: object) -> Method:
         pair.target, pair.draft, pair.tokenizer, config, batch_size=batch_size
     )
 
-    def run(prompts: Sequence[list[int]]) -> Timed:
+    def run(prompts: Prompts) -> Timed:
         begin = time.perf_counter()
         results = decoder.generate(prompts, max_new_tokens=MAX_NEW_TOKENS)
         seconds = time.perf_counter() - begin
@@ -79,7 +109,7 @@ def engine(pair: Pair, batch_size: int, **settings: object) -> Method:
 def plain_generate(pair: Pair, batch_size: int) -> Method:
     """The target's own `generate`, prompts sorted by length and padded on the left."""
 
-    def run(prompts: Sequence[list[int]]) -> Timed:
+    def run(prompts: Prompts) -> Timed:
         begin = time.perf_counter()
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         answers: Answers = [[] for _ in prompts]
@@ -100,7 +130,7 @@ def assisted_generate(pair: Pair, num_assistant_tokens: int | None) -> Method:
     the confidence threshold that would cut it short.
     """
 
-    def run(prompts: Sequence[list[int]]) -> Timed:
+    def run(prompts: Prompts) -> Timed:
         chosen = pair.draft.generation_config
         if num_assistant_tokens is not None:
             chosen.num_assistant_tokens = num_assistant_tokens
@@ -118,7 +148,7 @@ def assisted_generate(pair: Pair, num_assistant_tokens: int | None) -> Method:
     return run
 
 
-def generate_batch(pair: Pair, prompts: Sequence[list[int]], **options: object) -> Answers:
+def generate_batch(pair: Pair, prompts: Prompts, **options: object) -> Answers:
     """One call of `generate`; answers end with their end token."""
     width = max(map(len, prompts))
     ids = [[pair.tokenizer.pad_token_id] * (width - len(prompt)) + prompt for prompt in prompts]

@@ -23,6 +23,7 @@ class Write:
     slots: Tensor  # [B, n] int64
     first: int  # row
     visible: int
+    is_even: bool = False  # every row writes the last n visible slots, so a plain copy will do
 
 
 class SlotLayer(DynamicLayer):
@@ -49,8 +50,12 @@ class SlotLayer(DynamicLayer):
         last = write.first + key_states.shape[0]
         views = []
         for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
-            buffer[rows, :, slots] = new.transpose(1, 2)
-            views.append(buffer[write.first : last, :, : write.visible])
+            view = buffer[write.first : last, :, : write.visible]
+            if write.is_even:
+                view[:, :, -new.shape[2] :] = new
+            else:
+                buffer[rows, :, slots] = new.transpose(1, 2)
+            views.append(view)
         self.keys, self.values = views
         return self.keys, self.values
 

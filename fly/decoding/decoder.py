@@ -18,7 +18,7 @@ from fly.decoding.rows import Request, Result, Row
 from fly.decoding.scheduler import Scheduler
 from fly.decoding.statistics import Statistics
 from fly.decoding.stopping import StopRules, eos_ids
-from fly.drafting import drafters
+from fly.drafting import End, drafters
 from fly.errors import ConfigError, DecodingError, RequestError
 
 if TYPE_CHECKING:
@@ -77,12 +77,13 @@ class SpeculativeDecoder:
             else None
         )
         stops = StopRules(tokenizer, eos_ids(target, tokenizer))
+        rule = rules.get(config.acceptance_name).from_config(config)
         self._engine = Engine(
             target=self._target,
             drafter=drafters.get(config.drafter_name).from_config(
-                config, slots, self._target.device
+                config, slots, self._target.device, End(stops.eos_ids, rule.lookahead)
             ),
-            rule=rules.get(config.acceptance_name).from_config(config),
+            rule=rule,
             stops=stops,
             protected=self._protected(tokenizer, stops) if config.protect_special_tokens else None,
             record_rounds=record_rounds,

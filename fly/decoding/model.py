@@ -103,24 +103,32 @@ class SlotModel:
                     [[*piece, *[0] * (size - len(piece))] for piece in pieces], device=self.device
                 )
                 starts = torch.full((len(group),), start, device=self.device)
-                self._forward(ids, starts, start + size, first_row + begin, logits_to_keep=1)
+                row = first_row + begin
+                self._forward(ids, starts, start + size, row, is_even=True, logits_to_keep=1)
 
     def extend(self, ids: Tensor, starts: Tensor, visible: int) -> Tensor:
         """Run ids [B, n] of rows 0 to B-1 at positions starts[b] .. starts[b]+n-1; logits [B, n,
         V].
 
-        `visible` bounds all these positions; it comes from the host so that nothing waits for the
-        device.
+        `visible` bounds all these positions, tightly where there is a single row; it comes from the
+        host so that nothing waits for the device.
         """
-        return self._forward(ids, starts, visible, 0, logits_to_keep=0)
+        return self._forward(ids, starts, visible, 0, is_even=len(ids) == 1, logits_to_keep=0)
 
     def _forward(
-        self, ids: Tensor, starts: Tensor, visible: int, first_row: int, *, logits_to_keep: int
+        self,
+        ids: Tensor,
+        starts: Tensor,
+        visible: int,
+        first_row: int,
+        *,
+        is_even: bool,
+        logits_to_keep: int,
     ) -> Tensor:
         self.cache.reserve(first_row + ids.shape[0], visible)
         positions = starts[:, None] + torch.arange(ids.shape[1], device=ids.device)  # [B, n]
         rows = torch.arange(first_row, first_row + ids.shape[0], device=ids.device)[:, None]
-        self.cache.write = Write(rows, positions, first_row, visible)
+        self.cache.write = Write(rows, positions, first_row, visible, is_even)
         # Learned position tables end somewhere; what lies behind is padding and never counts.
         known = (
             positions if self.num_positions is None else positions.clamp_max(self.num_positions - 1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fly.drafting.protocol import CommittedRow, DraftModel, Proposal, drafters
+from fly.drafting.protocol import CommittedRow, DraftModel, End, Proposal, drafters
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
@@ -54,7 +54,7 @@ class ModelDrafter:
 
     @classmethod
     def from_config(
-        cls, config: FLyConfig, model: DraftModel | None, device: torch.device
+        cls, config: FLyConfig, model: DraftModel | None, device: torch.device, end: End
     ) -> ModelDrafter:
         """Read spd_k."""
         assert model is not None

@@ -14,7 +14,7 @@ import torch
 
 from fly.drafting.model import pad_right, prefill_new, within_context
 from fly.drafting.ngram import IndexedRows
-from fly.drafting.protocol import CommittedRow, DraftModel, Proposal, drafters
+from fly.drafting.protocol import CommittedRow, DraftModel, End, Proposal, drafters
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
@@ -57,23 +57,26 @@ class MultilevelDrafter:
     itself.
     """
 
-    def __init__(self, model: DraftModel, k: int, max_ngram: int, guess_length: int) -> None:
-        """Propose `k` tokens, from guesses of up to `guess_length` tokens looked up by up to
-        `max_ngram` tokens.
+    def __init__(
+        self, model: DraftModel, k: int, max_ngram: int, guess_length: int, end: End
+    ) -> None:
+        """Propose `k` tokens, fewer behind an `end`, from guesses of up to `guess_length` tokens
+        looked up by up to `max_ngram` tokens.
         """
         self.model = model
         self.k = k
         self.guess_length = guess_length
+        self.end = end
         self.steps: list[list[tuple[bool, list[int], int]]] = []
         self._rows = IndexedRows(max_ngram)
 
     @classmethod
     def from_config(
-        cls, config: FLyConfig, model: DraftModel | None, device: torch.device
+        cls, config: FLyConfig, model: DraftModel | None, device: torch.device, end: End
     ) -> MultilevelDrafter:
         """Read spd_k, max_ngram_size and num_ngram_pred_tokens."""
         assert model is not None
-        return cls(model, config.spd_k, config.max_ngram_size, config.num_ngram_pred_tokens)
+        return cls(model, config.spd_k, config.max_ngram_size, config.num_ngram_pred_tokens, end)
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """Prefill and index the new prompts."""
@@ -126,6 +129,7 @@ class MultilevelDrafter:
             while gained <= len(guess) and own[gained - 1] == guess[gained - 1]:
                 gained += 1
             draft.tokens += own[:gained]
+            draft.limit = self.end.shorten(draft.limit, draft.tokens)
             self._rows[index].extend(own[:gained])
             self.steps[index].append((hits[index], guess, gained))
 

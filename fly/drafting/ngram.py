@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fly.drafting.lookup import NgramIndex
-from fly.drafting.protocol import CommittedRow, DraftModel, Proposal, drafters
+from fly.drafting.protocol import CommittedRow, DraftModel, End, Proposal, drafters
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
@@ -56,7 +56,7 @@ class NgramDrafter:
 
     @classmethod
     def from_config(
-        cls, config: FLyConfig, model: DraftModel | None, device: torch.device
+        cls, config: FLyConfig, model: DraftModel | None, device: torch.device, end: End
     ) -> NgramDrafter:
         """Read spd_k and max_ngram_size."""
         return cls(config.spd_k, config.max_ngram_size, device)

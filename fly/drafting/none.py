@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fly.drafting.protocol import CommittedRow, DraftModel, Proposal, drafters
+from fly.drafting.protocol import CommittedRow, DraftModel, End, Proposal, drafters
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
@@ -23,7 +23,7 @@ class NoDrafter:
 
     @classmethod
     def from_config(
-        cls, config: FLyConfig, model: DraftModel | None, device: torch.device
+        cls, config: FLyConfig, model: DraftModel | None, device: torch.device, end: End
     ) -> NoDrafter:
         """Nothing to set."""
         return cls(device)

@@ -38,6 +38,21 @@ class Proposal:
         return Proposal(self.ids.to(device), self.lengths.to(device), self.draft_forwards)
 
 
+@dataclass(frozen=True)
+class End:
+    """What ends an answer, for drafters that see their tokens on the host and can stop there."""
+
+    ids: frozenset[int] = frozenset()
+    lookahead: int = 0  # proposed tokens that decide on one, its own included (acceptance.Rule)
+
+    def shorten(self, limit: int, tokens: Sequence[int]) -> int:
+        """How many of `limit` proposed tokens can matter: none behind an end token, but for those
+        that decide whether a token up to there is loosened.
+        """
+        place = next((place for place, token in enumerate(tokens) if token in self.ids), limit)
+        return min(limit, place + max(1, self.lookahead))
+
+
 class CommittedRow(Protocol):
     """What a drafter may know of a row."""
 
@@ -67,8 +82,8 @@ class DraftModel(Protocol):
         ...
 
     def extend(self, ids: Tensor, starts: Tensor, visible: int) -> Tensor:
-        """Run ids [B, n] at positions starts[b] .. starts[b]+n-1, all below `visible`; logits [B,
-        n, V].
+        """Run ids [B, n] at positions starts[b] .. starts[b]+n-1, all below `visible`, which is
+        their end where there is a single row; logits [B, n, V].
 
         Positions behind what the model knows are allowed and give meaningless logits: a row that
         drafts less than its neighbours is padded.
@@ -85,7 +100,7 @@ class Drafter(Protocol):
 
     @classmethod
     def from_config(
-        cls, config: FLyConfig, model: DraftModel | None, device: torch.device
+        cls, config: FLyConfig, model: DraftModel | None, device: torch.device, end: End
     ) -> Drafter:
         """Build the drafter from its settings; `model` is there if the configuration asks for a
         draft model.

@@ -13,11 +13,12 @@ def states(rows: int, tokens: int, seed: int) -> torch.Tensor:
     return torch.randn(rows, HEADS, tokens, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
-def write(cache, first, slots, visible, seed=0, value_size=SIZE):
+def write(cache, first, slots, visible, seed=0, value_size=SIZE, is_even=False):
     """Write random keys and values through layer 0; returns both and the views that came back."""
     slots = torch.tensor(slots)
     cache.reserve(first + len(slots), visible)
-    cache.write = Write(torch.arange(first, first + len(slots))[:, None], slots, first, visible)
+    rows = torch.arange(first, first + len(slots))[:, None]
+    cache.write = Write(rows, slots, first, visible, is_even)
     keys, values = states(*slots.shape, seed), states(*slots.shape, seed + 1)[..., :value_size]
     return keys, values, cache.update(keys, values, 0)
 
@@ -30,6 +31,16 @@ def test_writes_land_in_their_slots():
         assert torch.equal(seen_keys[row, :, start : start + 2], keys[row])
         assert torch.equal(seen_values[row, :, start : start + 2], values[row])
     assert not seen_keys[0, :, 2:].any(), "what was never written is zero, not garbage"
+
+
+def test_even_writes_are_the_same_writes():
+    caches = SlotCache(1), SlotCache(1)
+    for cache, is_even in zip(caches, (False, True), strict=True):
+        write(cache, 0, [[0, 1, 2]] * 3, 3, seed=4)
+        write(cache, 1, [[2, 3]] * 2, 4, seed=5, is_even=is_even)
+    (old, _), (new, _) = (cache.layers[0].buffers for cache in caches)
+    assert torch.equal(old, new)
+    assert new[1:, :, 2:4].all()
 
 
 def test_keys_and_values_may_differ_in_size():

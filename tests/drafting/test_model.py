@@ -8,6 +8,7 @@ import torch
 
 from fly.config import FLyConfig
 from fly.decoding.model import SlotModel
+from fly.drafting import End
 from fly.drafting.model import ModelDrafter, pad_right, within_context
 from fly.drafting.multilevel import MultilevelDrafter
 from tests.models import CONTEXT, VOCAB, generated, greedy, prompts, tiny
@@ -16,7 +17,7 @@ K = 5
 KINDS = ("llama", "gemma2", "gpt2")
 DRAFTERS = {
     "model": lambda model: ModelDrafter(model, K),
-    "multilevel": lambda model: MultilevelDrafter(model, K, 3, 4),
+    "multilevel": lambda model: MultilevelDrafter(model, K, 3, 4, End()),
 }
 
 
@@ -161,6 +162,6 @@ def test_pad_right():
 
 def test_from_config():
     model = SlotModel(tiny("llama"))
-    drafter = ModelDrafter.from_config(FLyConfig(spd_k=9), model, torch.device("cpu"))
+    drafter = ModelDrafter.from_config(FLyConfig(spd_k=9), model, torch.device("cpu"), End())
     assert (drafter.k, drafter.model) == (9, model)
     assert model.num_positions == CONTEXT

@@ -8,6 +8,7 @@ import torch
 
 from fly.config import FLyConfig
 from fly.decoding.model import SlotModel
+from fly.drafting import End
 from fly.drafting.model import ModelDrafter
 from fly.drafting.multilevel import MultilevelDrafter
 from tests.drafting.test_model import ragged, rows_of, started
@@ -17,7 +18,7 @@ K = 12
 
 
 def multilevel(model):
-    return MultilevelDrafter(model, K, 4, 6)
+    return MultilevelDrafter(model, K, 4, 6, End())
 
 
 @pytest.mark.parametrize("num_rows", [1, 5])
@@ -91,6 +92,21 @@ def test_a_moved_row_keeps_its_guesses():
     assert proposal.draft_forwards == 2
 
 
+@pytest.mark.parametrize(
+    ("lookahead", "offered"),
+    [(0, "abcabc."), (1, "abcabc."), (3, "abcabc.ab"), (99, "abcabc.abcab")],
+)
+def test_stops_behind_an_end(lookahead, offered):
+    """Only what the rule must see behind an end token is drafted, in every row of its own."""
+    text = "abcabc"
+    end = End(frozenset(ids_of(".")), lookahead)
+    rows = rows_of(ids_of(text), ids_of(text + "!"))
+    tape = Tape("_" * (len(text) - 1) + "abcabc.abcabcabcabc")
+    drafter = started(lambda model: MultilevelDrafter(model, K, 4, 6, end), tape, rows)
+    both = ragged(drafter.propose(rows, [K, 2]))
+    assert both == [ids_of(offered), ids_of("bc")], "a limit is never raised"
+
+
 def test_rows_that_finish_early_wait_unharmed():
     """Rows need different numbers of forwards; those that are done are not overwritten."""
     model = tiny("llama", seed=1)
@@ -109,5 +125,5 @@ def test_rows_that_finish_early_wait_unharmed():
 def test_from_config():
     config = FLyConfig(use_ngram=True, spd_k=9, max_ngram_size=3, num_ngram_pred_tokens=2)
     model = SlotModel(tiny("llama"))
-    drafter = MultilevelDrafter.from_config(config, model, torch.device("cpu"))
+    drafter = MultilevelDrafter.from_config(config, model, torch.device("cpu"), End())
     assert (drafter.k, drafter.guess_length, drafter._rows.max_ngram) == (9, 2, 3)

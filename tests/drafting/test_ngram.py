@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fly.config import FLyConfig
+from fly.drafting import End
 from fly.drafting.ngram import NgramDrafter
 from tests.drafting.test_lookup import search
 from tests.drafting.test_model import K, play, ragged, rows_of
@@ -44,5 +45,5 @@ def test_equals_a_search_over_many_rounds():
 
 def test_from_config():
     config = FLyConfig(drafter="ngram", spd_k=9, max_ngram_size=3)
-    drafter = NgramDrafter.from_config(config, None, CPU)
+    drafter = NgramDrafter.from_config(config, None, CPU, End())
     assert (drafter.k, drafter._rows.max_ngram) == (9, 3)
