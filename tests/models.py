@@ -19,6 +19,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from fly.acceptance import Scores
+from fly.evaluation.equality import compare
 
 VOCAB = 96
 CONTEXT = 160
@@ -116,53 +117,20 @@ def greedy(model: PreTrainedModel, ids: Sequence[int], count: int) -> list[int]:
     return text[len(ids) :]
 
 
-class Comparison:
-    """Answers against expected ones.  The first difference is a tie where the target itself hardly
-    tells the two likeliest tokens apart; one tie in 1000 tokens is allowed."""
-
-    def __init__(self, target: PreTrainedModel) -> None:
-        self.target = target
-        self.num_tokens = 0
-        self.num_ties = 0
-
-    def add(self, prompt: Sequence[int], got: Sequence[int], want: Sequence[int]) -> None:
-        """Compare one answer; a difference that is no tie fails."""
-        self.num_tokens += len(want)
-        if list(got) == list(want):
-            return
-        pairs = enumerate(zip(got, want, strict=False))
-        at = next((i for i, (a, b) in pairs if a != b), min(len(got), len(want)))
-        assert at < min(len(got), len(want)), f"lengths {len(got)} and {len(want)}, no difference"
-        assert self._is_tie([*prompt, *want[:at]]), f"token {at}: {got[at:]}, wanted {want[at:]}"
-        self.num_ties += 1
-
-    @torch.inference_mode()
-    def _is_tie(self, ids: list[int]) -> bool:
-        """Whether the two best logits behind `ids`, computed one token at a time, nearly agree."""
-        cache = None
-        for token in ids:
-            output = self.target(torch.tensor([[token]]), past_key_values=cache, use_cache=True)
-            cache = output.past_key_values
-        row = output.logits[0, -1]
-        best, second = row.topk(2).values
-        return bool(best - second < 1e-4 * row.std())
-
-    def close(self) -> None:
-        """Fail on too many ties."""
-        assert self.num_ties * 1000 <= self.num_tokens
-
-
 def assert_same(
     target: PreTrainedModel,
     asked: Iterable[Sequence[int]],
     got: Iterable[Sequence[int]],
     want: Iterable[Sequence[int]],
 ) -> None:
-    """Compare many answers at once."""
-    comparison = Comparison(target)
-    for one in zip(asked, got, want, strict=True):
-        comparison.add(*one)
-    comparison.close()
+    """Answers are the target's own; one tie in 1000 tokens is allowed."""
+    num_tokens = num_ties = 0
+    for prompt, answer, own in zip(asked, got, want, strict=True):
+        verdict = compare(target, prompt, own, answer)
+        assert verdict != "different", f"to {prompt}: {answer}, wanted {own}"
+        num_tokens += len(own)
+        num_ties += verdict == "tie"
+    assert num_ties * 1000 <= num_tokens
 
 
 def byte_characters() -> dict[int, str]:

@@ -1,0 +1,1 @@
+"""Judging what was decoded: whether two answers are the same text."""
