@@ -1,8 +1,8 @@
 """Speed, equality and recovery of the embedded pair on a CPU: `python benchmarks/cpu.py`.
 
 Every method runs over the same problems, none of which was ever trained on, in blocks; the order
-of the methods rotates.  Whole wall time, prefill included.  FLy runs with the settings of demo.json;
-batch sizes and the drafter at batch 1 are searched beforehand on other problems.
+of the methods rotates.  Whole wall time, prefill included.  FLy runs with the settings of
+demo.json; batch sizes and the drafter at batch 1 are searched beforehand on other problems.
 """
 
 from __future__ import annotations

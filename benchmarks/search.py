@@ -1,4 +1,4 @@
-"""Which batch sizes, drafter at batch 1 and K of native are fastest, found on problems of their own."""
+"""The fastest batch sizes, drafter at batch 1 and K of native, found on problems of their own."""
 
 from __future__ import annotations
 
