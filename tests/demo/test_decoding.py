@@ -1,0 +1,62 @@
+"""The embedded pair through the engine: real answers that end, in prose and in code."""
+
+import functools
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from fly.config import FLyConfig
+from fly.decoding import Result, SpeculativeDecoder, Statistics
+from fly.demo import DRAFT_PATH, TARGET_PATH
+from fly.demo.problems import heldout
+from tests.models import assert_same, generated
+
+NUM_OF_KIND = 4
+MAX_NEW_TOKENS = 192
+
+
+@functools.cache
+def load(path):
+    return AutoModelForCausalLM.from_pretrained(path, dtype="float32").eval()
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(TARGET_PATH)
+
+
+@pytest.fixture(scope="module")
+def asked(tokenizer):
+    problems = [p for kind in ("arithmetic", "code") for p in heldout(kind, NUM_OF_KIND, seed=7)]
+    return [tuple(tokenizer(problem.prompt).input_ids) for problem in problems]
+
+
+def decode(tokenizer, asked, batch_size, **settings) -> list[Result]:
+    models = (load(path) for path in (TARGET_PATH, DRAFT_PATH))
+    decoder = SpeculativeDecoder(*models, tokenizer, FLyConfig(**settings), batch_size=batch_size)
+    return decoder.generate(asked, max_new_tokens=MAX_NEW_TOKENS)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_native_text_equals_generate(tokenizer, asked, batch_size):
+    results = decode(tokenizer, asked, batch_size, acceptance="native")
+    own = [generated(load(TARGET_PATH), ids, MAX_NEW_TOKENS) for ids in asked]
+    assert_same(load(TARGET_PATH), asked, [result.token_ids for result in results], own)
+    assert {result.finish_reason for result in results} == {"eos"}
+    counts = sum((result.statistics for result in results), Statistics())
+    assert counts.matched > counts.corrections > 10
+
+
+@pytest.mark.parametrize("acceptance", ["native", "fly"])
+def test_multilevel_answers_as_the_chain_does(tokenizer, asked, acceptance):
+    """Its proposals end sooner behind an end token; no decision hangs on what is missing."""
+    chain = decode(tokenizer, asked, 3, acceptance=acceptance)
+    levels = decode(tokenizer, asked, 3, acceptance=acceptance, drafter="multilevel")
+    assert [result.token_ids for result in levels] == [result.token_ids for result in chain]
+    for ours, theirs in zip(levels, chain, strict=True):
+        assert ours.statistics.loose == theirs.statistics.loose
+        assert ours.statistics.proposed <= theirs.statistics.proposed
+    loose = sum(result.statistics.loose for result in chain)
+    assert loose > 0 if acceptance == "fly" else loose == 0
+    proposed = [sum(r.statistics.proposed for r in results) for results in (levels, chain)]
+    assert proposed[0] < proposed[1]
