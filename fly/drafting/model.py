@@ -37,6 +37,16 @@ def prefill_new(model: DraftModel, rows: Sequence[CommittedRow], first: int) -> 
     model.prefill(prompts, first)
 
 
+def opening(ids: list[int], room: int | None) -> tuple[list[int], int]:
+    """The tokens that open a round, and the position of the first: the last two, because after a
+    fully accepted proposal the cache lacks the older one, and where it does not the same keys are
+    written again.  A row longer than the model's context stays at its end.
+    """
+    end = len(ids) if room is None else min(len(ids), room)
+    start = max(0, end - 2)
+    return ids[start:end], start
+
+
 def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     """Stack ragged ids, filled up with 0.  [B, n] int64, n the longest."""
     width = max(map(len, sequences))
@@ -71,18 +81,13 @@ class ModelDrafter:
         k = max(lengths)
         if k == 0:
             return Proposal.from_lists([[] for _ in rows], device)
-        # After a fully accepted proposal the cache lacks its last token, so the last two tokens
-        # open every round; where the cache has the older one already, the same keys are written
-        # again.  A row that may draft nothing idles at 0.
-        opening = [row.ids[-2:] if n else row.ids[:1] for row, n in zip(rows, lengths, strict=True)]
-        starts = [
-            len(row.ids) - len(ids) if n else 0
-            for row, ids, n in zip(rows, opening, lengths, strict=True)
-        ]
-        ids = pad_right(opening, device)
+        openings, starts = zip(
+            *(opening(row.ids, self.model.num_positions) for row in rows), strict=True
+        )
+        ids = pad_right(openings, device)
         visible = max(starts) + ids.shape[1]
         positions = torch.tensor(starts, device=device)
-        counts = torch.tensor([len(ids) for ids in opening], device=device)
+        counts = torch.tensor([len(ids) for ids in openings], device=device)
         logits = self.model.extend(ids, positions, visible)
         token = logits[torch.arange(len(rows), device=device), counts - 1].argmax(-1)
         tokens = [token]

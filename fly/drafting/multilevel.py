@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fly.drafting.model import pad_right, prefill_new, within_context
+from fly.drafting.model import opening, pad_right, prefill_new, within_context
 from fly.drafting.ngram import IndexedRows
 from fly.drafting.protocol import CommittedRow, DraftModel, End, Proposal, drafters
 
@@ -34,21 +34,13 @@ class Draft:
         """As many tokens as the row may propose."""
         return len(self.tokens) >= self.limit
 
-    @property
-    def opening(self) -> list[int]:
-        """Known tokens that the draft's cache may lack: two committed ones at first, then the
-        newest drafted one.
+    def opening(self, room: int | None) -> tuple[list[int], int]:
+        """Known tokens that the draft's cache may lack, and the position of the first: two
+        committed ones at first, then the newest drafted one.
         """
-        if self.limit == 0:
-            return self.committed[:1]
-        return self.tokens[-1:] or self.committed[-2:]
-
-    @property
-    def start(self) -> int:
-        """Position of the opening's first token."""
-        if self.limit == 0:
-            return 0
-        return len(self.committed) + len(self.tokens) - len(self.opening)
+        if self.tokens:
+            return self.tokens[-1:], len(self.committed) + len(self.tokens) - 1
+        return opening(self.committed, room)
 
 
 @drafters.register("multilevel")
@@ -105,16 +97,15 @@ class MultilevelDrafter:
         their last token again.
         """
         device = self.model.device
-        openings = [draft.opening for draft in drafts]
-        starts = [draft.start for draft in drafts]
-        hits = [self._guess(index, draft) for index, draft in enumerate(drafts)]
         room = self.model.num_positions
+        openings, starts = zip(*(draft.opening(room) for draft in drafts), strict=True)
+        hits = [self._guess(index, draft) for index, draft in enumerate(drafts)]
         inputs = []
-        for draft, opening, start in zip(drafts, openings, starts, strict=True):
+        for draft, known, start in zip(drafts, openings, starts, strict=True):
             guess = [] if draft.is_finished else draft.guess
             if room is not None:
-                guess = guess[: room - start - len(opening)]
-            inputs.append([*opening, *guess])
+                guess = guess[: room - start - len(known)]
+            inputs.append([*known, *guess])
         ids = pad_right(inputs, device)
         logits = self.model.extend(
             ids, torch.tensor(starts, device=device), max(starts) + ids.shape[1]
