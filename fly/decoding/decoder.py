@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from fly.acceptance import rules
 from fly.config import FLyConfig
 from fly.decoding.model import SlotModel
+from fly.decoding.processing import ProcessingFactory
 from fly.decoding.requests import RequestCheck
 from fly.decoding.round import Engine, charge, run_round
 from fly.decoding.rows import Request, Result, Row
@@ -81,6 +82,7 @@ class SpeculativeDecoder:
             else None
         )
         self._engine = self._make_engine(tokenizer, record_rounds)
+        self._processing = ProcessingFactory(target)
         self._owner: Scheduler | None = None  # of the rows, both caches' and the drafter's
         self._check = RequestCheck(
             tokenizer,
@@ -119,6 +121,7 @@ class SpeculativeDecoder:
         stop: Sequence[str] = (),
         temperature: float = 0.0,
         seed: int = 0,
+        **generation: Any,
     ) -> list[Result]:
         """Continue every prompt; results in the order of the prompts.
 
@@ -126,8 +129,11 @@ class SpeculativeDecoder:
             prompts: texts, encoded as the tokenizer does by default, or lists of ids.
             max_new_tokens: budget of each answer, in tokens; `total_gen_tok` bounds it.
             stop: strings that end an answer; they are cut off.
-            temperature: 0; sampling is refused.
-            seed: for sampling.
+            temperature: 0 decodes greedily; above, tokens are drawn.
+            seed: of the draws; the n-th prompt gets `seed + n`.
+            generation: further arguments of transformers' `generate` that shape the distribution:
+                top_k, top_p, min_p, repetition_penalty, bad_words_ids ...  What is not given comes
+                from the target's generation config.
 
         Raises:
             RequestError: a prompt or an argument is impossible; nothing was decoded.
@@ -138,8 +144,15 @@ class SpeculativeDecoder:
                     f"{name} is {value!r}, a single string", fix="give a list, even of one"
                 )
         requests = [
-            Request(self._check.encode(prompt), max_new_tokens, tuple(stop), temperature, seed)
-            for prompt in prompts
+            Request(
+                self._check.encode(prompt),
+                max_new_tokens,
+                tuple(stop),
+                temperature,
+                seed + index,
+                generation,
+            )
+            for index, prompt in enumerate(prompts)
         ]
         results = dict(self.decode(requests))
         return [results[index] for index in range(len(requests))]
@@ -161,10 +174,11 @@ class SpeculativeDecoder:
             DecodingError: the target returned logits that are not finite, or the decoder was given
                 other requests before all results were fetched.
         """
-        rows = [
-            Row(index, request, self._check.budget(index, request))
-            for index, request in enumerate(requests)
-        ]
+        rows = []
+        for index, request in enumerate(requests):
+            budget = self._check.budget(index, request)
+            processing = self._processing.make(index, request, budget)
+            rows.append(Row(index, request, budget, processing))
         return self._run(rows, on_round)
 
     def _run(

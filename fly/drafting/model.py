@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fly.drafting.protocol import CommittedRow, DraftModel, End, Proposal, drafters
+from fly.drafting.protocol import (
+    Choose,
+    CommittedRow,
+    DraftModel,
+    End,
+    Proposal,
+    drafters,
+    greedy,
+)
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
@@ -74,8 +82,10 @@ class ModelDrafter:
         """Prefill the new prompts."""
         prefill_new(self.model, rows, first)
 
-    def propose(self, rows: Sequence[CommittedRow], limits: Sequence[int]) -> Proposal:
-        """Decode one token at a time; no result is looked at on the host."""
+    def propose(
+        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
+    ) -> Proposal:
+        """Decode one token at a time; no result is looked at on the host unless `choose` does."""
         lengths = within_context(self.model, rows, limits, self.k)
         device = self.model.device
         k = max(lengths)
@@ -89,15 +99,27 @@ class ModelDrafter:
         positions = torch.tensor(starts, device=device)
         counts = torch.tensor([len(ids) for ids in openings], device=device)
         logits = self.model.extend(ids, positions, visible)
-        token = logits[torch.arange(len(rows), device=device), counts - 1].argmax(-1)
-        tokens = [token]
+        logits = logits[torch.arange(len(rows), device=device), counts - 1, None]  # [B, 1, V]
+        tokens = [torch.empty(len(rows), 0, dtype=torch.int64, device=device)]
+        probs: list[Tensor] = []
         positions = positions + counts
-        for step in range(1, k):
-            logits = self.model.extend(token[:, None], positions, visible + step)
-            token = logits[:, 0].argmax(-1)
-            positions = positions + 1
+        for step in range(k):
+            token, drawn_from = choose(
+                logits, [step] * len(rows), lambda: torch.cat(tokens, 1).tolist()
+            )
             tokens.append(token)
-        return Proposal(torch.stack(tokens, 1), torch.tensor(lengths, device=device), k)
+            if drawn_from is not None:
+                probs.append(drawn_from)
+            if step == k - 1:
+                break
+            logits = self.model.extend(token, positions, visible + step + 1)
+            positions = positions + 1
+        return Proposal(
+            torch.cat(tokens, 1),
+            torch.tensor(lengths, device=device),
+            k,
+            torch.cat(probs, 1) if probs else None,
+        )
 
     def commit(self, rows: Sequence[CommittedRow]) -> None:
         """Nothing to do: what was refused lies behind the rows' lengths and is overwritten."""
