@@ -95,7 +95,7 @@ class FLyLM(HFLM):
         Raises:
             RequestError: a request cannot be decoded as asked; none has been started.
         """
-        prepared = self._reader().read(requests)
+        prepared = self._reader().read(requests, range(len(requests)))
         answers = [""] * len(requests)
         with (
             DecodingProgress(len(requests), disable=disable_tqdm or self.rank != 0) as progress,
