@@ -11,11 +11,12 @@ from torch import Tensor
 
 from fly.acceptance import rules
 from fly.config import FLyConfig
-from fly.decoding.model import SlotModel
+from fly.decoding.protocol import CausalModel
 from fly.decoding.requests import RequestCheck
 from fly.decoding.round import Engine, charge, run_round
 from fly.decoding.rows import Request, Result, Row
 from fly.decoding.scheduler import Scheduler
+from fly.decoding.serving import serve_pair
 from fly.decoding.statistics import Statistics
 from fly.decoding.stopping import StopRules, eos_ids
 from fly.drafting import End, drafters
@@ -39,15 +40,16 @@ class SpeculativeDecoder:
 
     def __init__(
         self,
-        target: PreTrainedModel,
-        draft: PreTrainedModel | None,
+        target: PreTrainedModel | CausalModel,
+        draft: PreTrainedModel | CausalModel | None,
         tokenizer: PreTrainedTokenizerBase,
         config: FLyConfig,
         *,
         batch_size: int = 8,
         record_rounds: bool = False,
     ) -> None:
-        """Combine loaded models.
+        """Combine loaded models.  Both are probed (fly/decoding/probe.py), unless they have the
+        engine's own interface; a pair that cannot speculate warns and decodes plainly.
 
         Args:
             target: the model whose text is wanted.
@@ -59,7 +61,7 @@ class SpeculativeDecoder:
 
         Raises:
             ConfigError: the batch size is not positive, or a draft model is missing.
-            ModelError: a model's layers cannot be served.
+            ModelError: a model's attention implementation cannot be served.
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size!r}", fix="use a whole number from 1 up")
@@ -70,18 +72,14 @@ class SpeculativeDecoder:
             )
         self.config = config
         self.batch_size = batch_size
-        self._target = SlotModel(target.eval())
-        slots = (
-            SlotModel(draft.eval(), self._target.vocab_size)
-            if config.needs_draft and draft
-            else None
-        )
-        stops = StopRules(tokenizer, eos_ids(target, tokenizer))
+        pair = serve_pair(target, draft if config.needs_draft else None, config.drafter_name)
+        self._target = pair.target
+        stops = StopRules(tokenizer, eos_ids(pair.source, tokenizer))
         rule = rules.get(config.acceptance_name).from_config(config)
         self._engine = Engine(
             target=self._target,
-            drafter=drafters.get(config.drafter_name).from_config(
-                config, slots, self._target.device, End(stops.eos_ids, rule.lookahead)
+            drafter=drafters.get(pair.drafter).from_config(
+                config, pair.draft, self._target.device, End(stops.eos_ids, rule.lookahead)
             ),
             rule=rule,
             stops=stops,
@@ -176,7 +174,7 @@ class SpeculativeDecoder:
                     run_round(scheduler.rows, self._engine)
                 except DecodingError:
                     # NaN keys would shine through the masks of later requests.
-                    self._target.cache.clear()
+                    self._target.clear()
                     raise
                 finished = self._retire(scheduler)
             if on_round is not None:
