@@ -40,6 +40,11 @@ class Family:
         """Whether the installed transformers has it."""
         return self.kind in CONFIG_MAPPING
 
+    @property
+    def num_tokens(self) -> int:
+        """New tokens that a test needs: past the window, where there is one."""
+        return 2 * WINDOW + 2 if "sliding_window" in self.settings else 14
+
     def model(self, seed: int = 0) -> PreTrainedModel:
         """A tiny random one."""
         return tiny(self.kind, seed, **self.settings)
@@ -49,6 +54,9 @@ SLIDING = {"sliding_window": WINDOW}
 EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 MIXED = ("sliding_attention", "full_attention")
 HEADS = {"head_dim": 8}
+# Scans hold time steps above time_step_min, single steps do not (transformers 5.23): below it
+# `generate` itself differs from one forward.
+TIME_STEPS = {"time_step_min": 1e-12, "time_step_floor": 1e-3}
 MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 8}
 
 BATCHED = [
@@ -141,6 +149,7 @@ ROWWISE = [
             "ssm_state_size": 8,
             "chunk_size": 8,
             "mlp_hidden_act": "relu2",
+            **TIME_STEPS,
         },
         Tier.ROWWISE,
         None,
@@ -158,6 +167,7 @@ ROWWISE = [
             "num_key_value_heads": 4,
             "layers_block_type": ("mamba", "hybrid"),
             "adapter_rank": 4,
+            **TIME_STEPS,
         },
         Tier.ROWWISE,
         Tier.STEPWISE,
