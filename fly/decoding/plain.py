@@ -1,5 +1,6 @@
 """Plain decoding, for models that no other tier serves: every token is a step of the model's own
-`generate`, so the text is that of `generate` whatever the model's cache is like.
+`generate`, so the text is that of `generate` whatever the model's cache is like.  Where `generate`
+gives no cache back, it reads the whole text at every step.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from fly.decoding.positions import num_positions
+from fly.decoding.rowwise import cache_argument
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,6 +36,7 @@ class PlainModel:
         self.model = model
         self.vocab_size: int = config.vocab_size
         self.num_positions = num_positions(config)
+        self._cache_name = cache_argument(model)
         self._rows: dict[int, PlainRow] = {}
 
     @property
@@ -59,7 +62,7 @@ class PlainModel:
         row = self._rows.setdefault(index, PlainRow([]))
         row.ids.append(token)
         fed = torch.tensor([row.ids], device=self.device)
-        given = {} if row.cache is None else {"past_key_values": row.cache}
+        given = {} if row.cache is None else {self._cache_name: row.cache}
         model: Any = self.model  # its type hides that generate is a method
         output = model.generate(
             fed,
@@ -71,7 +74,7 @@ class PlainModel:
             return_dict_in_generate=True,
             **given,
         )
-        row.cache = output.past_key_values
+        row.cache = getattr(output, "past_key_values", None)
         logits: Tensor = output.logits[0]
         return logits
 

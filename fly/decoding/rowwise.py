@@ -38,32 +38,27 @@ CACHE_NAMES = ("past_key_values", "cache_params", "state")  # of forward's argum
 class CachedRow:
     """One row's cache and the tokens that it stands for."""
 
-    known: list[int] = field(default_factory=list)  # tokens by position; what is refused stays
+    known: list[int] = field(default_factory=list)  # tokens by position, refused ones included
     cache: Any = None
     held: int = 0  # the cache has read known[:held]
     copies: list[tuple[int, Any]] = field(default_factory=list)  # earlier `held` and `cache`
 
-    def note(self, ids: list[int], start: int) -> None:
-        """The tokens from `start` on are now `ids`, and unknown behind them unless nothing changed.
-
-        A row that idles reads its first token again; what it knew is still true then.
+    def overwrite(self, ids: list[int], start: int) -> None:
+        """The text is `ids` from `start` on; a cache that read on is taken back to `start`, or to
+        the last copy before it.
         """
-        new = [*self.known[:start], *ids]
-        if self.known[: len(new)] != new:
-            self.known = new
-            self.copies = [(length, state) for length, state in self.copies if length <= start]
+        self.known = [*self.known[:start], *ids]
+        self.copies = [(length, state) for length, state in self.copies if length <= start]
+        if start < self.held:
+            self._rewind(start)
 
-    def rewind(self, start: int) -> None:
-        """Take the cache back to `start`, or to the last copy before it."""
-        if start >= self.held:
-            return
+    def _rewind(self, start: int) -> None:
         if can_be_cut(self.cache):
             for layer in self.cache.layers:
                 layer.keys, layer.values = layer.keys[:, :, :start], layer.values[:, :, :start]
             self.held = start
             return
-        usable = [entry for entry in self.copies if entry[0] <= start]
-        self.held, state = usable[-1] if usable else (0, None)
+        self.held, state = self.copies[-1] if self.copies else (0, None)
         self.cache = copied(state)
 
     @property
@@ -94,6 +89,12 @@ def copied(cache: Any) -> Any:
     return copy.deepcopy(cache, shared)
 
 
+def cache_argument(model: PreTrainedModel) -> str:
+    """The name under which a model's forward takes its cache."""
+    takes = inspect.signature(model.forward).parameters
+    return next((name for name in CACHE_NAMES if name in takes), CACHE_NAMES[0])
+
+
 class RowModel:
     """A causal language model with one transformers cache per row of the batch."""
 
@@ -118,7 +119,7 @@ class RowModel:
         self._common_vocab = min(self.vocab_size, common_vocab or self.vocab_size)
         self._max_extension = max_extension
         self._takes = inspect.signature(model.forward).parameters
-        self._cache_name = next((name for name in CACHE_NAMES if name in self._takes), "")
+        self._cache_name = cache_argument(model)
         self._is_cache_prepared = False
         self._rows: dict[int, CachedRow] = {}
 
@@ -157,8 +158,7 @@ class RowModel:
         if not real:
             return torch.zeros(len(ids), self._common_vocab, device=self.device)
         assert start <= len(row.known), "a row is extended behind tokens that it never read"
-        row.note(real, start)
-        row.rewind(start)
+        row.overwrite(real, start)
         is_far = start - row.last_copy > REPLAY_TOKENS
         if is_far and not can_be_cut(row.cache):
             if row.held < start:

@@ -155,6 +155,18 @@ def test_a_target_that_fails_all_probes_decodes_plainly():
         assert sum(result.statistics.proposed for result in results) == 0
 
 
+def test_a_cache_that_only_single_tokens_extend_rightly():
+    """Mamba's reads several tokens as one; it drafts all the same, and as target decodes plainly."""
+    model, target = tiny("mamba", state_size=8), tiny("llama")
+    assert probe(model).tier is Tier.STEPWISE
+    results = decode(target, blurred(model), "model", 2, prompts(3), 9)
+    assert_generated(target, prompts(3), results, 9)
+    assert sum(result.statistics.proposed for result in results) > 20
+    with pytest.warns(FLyWarning, match="the target, MambaForCausalLM"):
+        results = decode(model, target, "model", 2, prompts(2), 9)
+    assert_generated(model, prompts(2), results, 9)
+
+
 def test_plain_decoding_that_was_asked_for_is_not_a_warning():
     target = forgetful(blurred(tiny("llama"), amount=0.0))
     config = FLyConfig(use_sd=False)
@@ -174,14 +186,16 @@ def test_a_draft_that_raises_is_left_out():
 
 def test_longrope_ends_with_its_original_context():
     """Up to there the frequencies are fixed; behind it they would depend on the longest row."""
-    rope = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
-    key = "rope_parameters" if IS_NEWEST else "rope_scaling"
-    config_of = {"original_max_position_embeddings": 48, key: rope}
-    target = tiny.__wrapped__("phi3", **config_of)
+    rope = {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
+    target = tiny.__wrapped__("phi3", original_max_position_embeddings=48, rope_scaling=rope)
     assert probe(target).tier is Tier.BATCHED
-    asked = [ids for ids in prompts(6) if len(ids) <= 18]
+    asked = [ids for ids in prompts(6) if len(ids) <= 28]
     assert len(asked) >= 2
     results = decode(target, blurred(target), "model", 4, asked)
     assert_generated(target, asked, results)
     with pytest.warns(FLyWarning, match="do not fit .* in a context of 48"):
         decode(target, None, "ngram", 1, [range(4, 44)])
+    with torch.inference_mode():
+        text = torch.arange(4, 64)[None]
+        short, long = target(text[:, :48]).logits[0], target(text).logits[0, :48]
+    assert not torch.allclose(short, long, atol=0.1), "behind the limit nothing would differ"
