@@ -61,7 +61,8 @@ class SpeculativeDecoder:
 
         Raises:
             ConfigError: the batch size is not positive, or a draft model is missing.
-            ModelError: a model's attention implementation cannot be served.
+            ModelError: a model's attention implementation cannot be served, or the target not at
+                all.
         """
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ConfigError(f"batch_size is {batch_size!r}", fix="use a whole number from 1 up")

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from fly.decoding.model import SlotModel, check_attention
-from fly.decoding.plain import PlainModel
 from fly.decoding.protocol import CausalModel
 from fly.decoding.rowwise import RowModel
 
@@ -34,7 +33,8 @@ class Tier(str, Enum):
     BATCHED = "batched"  # all rows in one forward, on a slot cache
     ROWWISE = "row by row"  # batch 1, a cache a row
     STEPWISE = "row by row, one token at a time"  # extending by several tokens is wrong
-    PLAIN = "plain"  # by `generate`, which is never taken back
+    PLAIN = "plain"  # single tokens by its own cache, as `generate` does, whatever that is worth
+    NONE = "not at all"  # the cache cannot be used without `generate`
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,11 @@ class Finding:
     tier: Tier
     reasons: dict[Tier, str]  # why each better tier was not taken
 
+    @property
+    def why(self) -> str:
+        """The reasons in words."""
+        return "; ".join(f"{tier.value}: {reason}" for tier, reason in self.reasons.items())
+
 
 def serve(tier: Tier, model: PreTrainedModel, common_vocab: int | None = None) -> CausalModel:
     """A model behind the engine's interface.
@@ -51,12 +56,11 @@ def serve(tier: Tier, model: PreTrainedModel, common_vocab: int | None = None) -
     Raises:
         ModelError: this tier cannot serve it.
     """
-    if tier is Tier.PLAIN:
-        return PlainModel(model)
     if tier is Tier.BATCHED:
         return SlotModel(model, common_vocab)
-    max_extension = 1 if tier is Tier.STEPWISE else None
-    return RowModel(model, common_vocab, max_extension=max_extension)
+    max_extension = None if tier is Tier.ROWWISE else 1
+    is_plain = tier is Tier.PLAIN
+    return RowModel(model, common_vocab, max_extension=max_extension, is_plain=is_plain)
 
 
 @torch.inference_mode()
@@ -70,6 +74,7 @@ def probe(model: PreTrainedModel) -> Finding:
     """
     check_attention(model.config.get_text_config())
     reasons: dict[Tier, str] = {}
+    last = Tier.NONE
     for tier in (Tier.BATCHED, Tier.ROWWISE, Tier.STEPWISE):
         try:
             error = deviation(serve(tier, model), model)
@@ -78,11 +83,13 @@ def probe(model: PreTrainedModel) -> Finding:
         except Exception as failure:  # noqa: BLE001  models raise whatever they like
             reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
             reasons[tier] = f"{type(failure).__name__}: {reason}"
+            last = Tier.NONE
             continue
         if error <= tolerance(model.dtype):
             return Finding(tier, reasons)
         reasons[tier] = f"logits are off by {error:.2g} of their standard deviation"
-    return Finding(Tier.PLAIN, reasons)
+        last = Tier.PLAIN
+    return Finding(last, reasons)
 
 
 def tolerance(dtype: torch.dtype) -> float:

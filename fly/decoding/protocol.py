@@ -1,5 +1,5 @@
-"""What the engine asks of a model, however it keeps its rows: by slots (model.py), by a cache a row
-(rowwise.py), or step by step as `generate` does (plain.py).
+"""What the engine asks of a model, however it keeps its rows: in slots (model.py) or in a cache of
+each row's own (rowwise.py).
 """
 
 from __future__ import annotations

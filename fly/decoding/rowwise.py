@@ -89,12 +89,6 @@ def copied(cache: Any) -> Any:
     return copy.deepcopy(cache, shared)
 
 
-def cache_argument(model: PreTrainedModel) -> str:
-    """The name under which a model's forward takes its cache."""
-    takes = inspect.signature(model.forward).parameters
-    return next((name for name in CACHE_NAMES if name in takes), CACHE_NAMES[0])
-
-
 class RowModel:
     """A causal language model with one transformers cache per row of the batch."""
 
@@ -104,6 +98,7 @@ class RowModel:
         common_vocab: int | None = None,
         *,
         max_extension: int | None = None,
+        is_plain: bool = False,
     ) -> None:
         """Wrap a loaded model; nothing of it is changed.
 
@@ -111,6 +106,8 @@ class RowModel:
             model: a causal language model.
             common_vocab: for a draft, the target's vocabulary size, as in SlotModel.
             max_extension: 1 feeds one token at a time behind the first forward of a row.
+            is_plain: rows are never taken back, and a prompt is read with the token that opens the
+                first round: with max_extension 1 these are the forwards of `generate`.
         """
         config = model.config.get_text_config()
         self.model = model
@@ -118,8 +115,9 @@ class RowModel:
         self.num_positions = num_positions(config)
         self._common_vocab = min(self.vocab_size, common_vocab or self.vocab_size)
         self._max_extension = max_extension
+        self._is_plain = is_plain
         self._takes = inspect.signature(model.forward).parameters
-        self._cache_name = cache_argument(model)
+        self._cache_name = next((name for name in CACHE_NAMES if name in self._takes), "")
         self._is_cache_prepared = False
         self._rows: dict[int, CachedRow] = {}
 
@@ -135,7 +133,7 @@ class RowModel:
         """
         for index, prompt in enumerate(prompts, first_row):
             row = self._rows[index] = CachedRow(list(prompt))
-            if prompt[:-1]:
+            if prompt[:-1] and not self._is_plain:
                 self._feed(row, prompt[:-1], 1)
                 row.keep_copy()
 
@@ -160,7 +158,7 @@ class RowModel:
         assert start <= len(row.known), "a row is extended behind tokens that it never read"
         row.overwrite(real, start)
         is_far = start - row.last_copy > REPLAY_TOKENS
-        if is_far and not can_be_cut(row.cache):
+        if is_far and not self._is_plain and not can_be_cut(row.cache):
             if row.held < start:
                 self._feed(row, row.known[row.held : start], 1)
             row.keep_copy()

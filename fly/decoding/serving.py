@@ -8,10 +8,9 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fly.decoding.plain import PlainModel
 from fly.decoding.probe import Finding, Tier, probe, serve
 from fly.decoding.protocol import CausalModel
-from fly.errors import FLyWarning
+from fly.errors import FLyWarning, ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -46,34 +45,38 @@ def serve_pair(
         drafter: the name of the drafter asked for.
 
     Raises:
-        ModelError: a model's attention implementation cannot be served.
+        ModelError: a model's attention implementation cannot be served, or the target not at all.
     """
     found = None
     if isinstance(target, CausalModel):
         verifying = target
     else:
         found = probe(target.eval())
+        if found.tier is Tier.NONE:
+            raise ModelError(
+                f"{type(target).__name__} cannot be decoded token by token ({found.why})",
+                fix="use lm-eval's own hf, without config_path",
+            )
         if found.tier in (Tier.STEPWISE, Tier.PLAIN):
-            # Verifying token by token costs what plain decoding costs, which `generate` does best.
+            # Verifying token by token would cost what plain decoding costs.
             if drafter != NO_DRAFTER:
                 _warn("target", target, found)
-            return Pair(PlainModel(target), None, NO_DRAFTER)
+            return Pair(serve(Tier.PLAIN, target), None, NO_DRAFTER)
         verifying = serve(found.tier, target)
     if draft is None or isinstance(draft, CausalModel):
         return Pair(verifying, draft, drafter)
     if found is None or draft is not target:
         found = probe(draft.eval())
-    if found.tier is Tier.PLAIN:
+    if found.tier in (Tier.PLAIN, Tier.NONE):
         _warn("draft", draft, found)
         return Pair(verifying, None, NO_DRAFTER)
     return Pair(verifying, serve(found.tier, draft, verifying.vocab_size), drafter)
 
 
 def _warn(role: str, model: PreTrainedModel, found: Finding) -> None:
-    reasons = "; ".join(f"{tier.value}: {reason}" for tier, reason in found.reasons.items())
     warnings.warn(
         f"the {role}, {type(model).__name__}, cannot be extended by several tokens and taken back "
-        f"again, so the target decodes plainly, without a draft ({reasons})",
+        f"again, so the target decodes plainly, without a draft ({found.why})",
         FLyWarning,
         stacklevel=4,  # whoever made the decoder
     )

@@ -11,7 +11,7 @@ import torch
 from fly.config import FLyConfig
 from fly.decoding import SpeculativeDecoder, Statistics
 from fly.decoding.probe import Tier, probe
-from fly.errors import FLyWarning
+from fly.errors import FLyWarning, ModelError
 from tests.decoding.architectures import FAMILIES, IS_NEWEST, README, block, table
 from tests.models import (
     assert_same,
@@ -156,15 +156,16 @@ def test_a_target_that_fails_all_probes_decodes_plainly():
 
 
 def test_a_cache_that_only_single_tokens_extend_rightly():
-    """Mamba's reads several tokens as one; it drafts all the same, and as target decodes plainly."""
+    """Mamba reads several tokens as one.  It drafts all the same, and as target decodes plainly."""
     model, target = tiny("mamba", state_size=8), tiny("llama")
     assert probe(model).tier is Tier.STEPWISE
     results = decode(target, blurred(model), "model", 2, prompts(3), 9)
     assert_generated(target, prompts(3), results, 9)
     assert sum(result.statistics.proposed for result in results) > 20
     with pytest.warns(FLyWarning, match="the target, MambaForCausalLM"):
-        results = decode(model, target, "model", 2, prompts(2), 9)
-    assert_generated(model, prompts(2), results, 9)
+        results = decode(model, target, "model", 2, prompts(3), 9)
+    want = [generated(model, ids, 9) for ids in prompts(3)]
+    assert [result.token_ids for result in results] == want
 
 
 def test_plain_decoding_that_was_asked_for_is_not_a_warning():
@@ -182,6 +183,13 @@ def test_a_draft_that_raises_is_left_out():
     with pytest.warns(FLyWarning, match=r"the draft, .*ZeroDivisionError: division by zero"):
         results = decode(tiny("llama"), draft, "model", 2, prompts(2))
     assert_generated(tiny("llama"), prompts(2), results)
+
+
+def test_a_target_that_cannot_be_fed_is_refused():
+    target = blurred(tiny("llama"), amount=2e-9)
+    target.forward = lambda *args, **kwargs: 1 / 0
+    with pytest.raises(ModelError, match="LlamaForCausalLM cannot be decoded token by token"):
+        decode(target, None, "ngram", 2, prompts(2))
 
 
 def test_longrope_ends_with_its_original_context():
