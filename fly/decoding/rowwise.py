@@ -117,7 +117,9 @@ class RowModel:
         self._max_extension = max_extension
         self._is_plain = is_plain
         self._takes = inspect.signature(model.forward).parameters
-        self._cache_name = next((name for name in CACHE_NAMES if name in self._takes), "")
+        self._cache_name = next(
+            (name for name in CACHE_NAMES if name in self._takes), CACHE_NAMES[0]
+        )
         self._is_cache_prepared = False
         self._rows: dict[int, CachedRow] = {}
 

@@ -57,6 +57,7 @@ HEADS = {"head_dim": 8}
 # Scans hold time steps above time_step_min, single steps do not (transformers 5.23): below it
 # `generate` itself differs from one forward.
 TIME_STEPS = {"time_step_min": 1e-12, "time_step_floor": 1e-3}
+TIME_STEP_REMARK = "time steps below `time_step_min` may cost equality"
 MAMBA = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8, "mamba_chunk_size": 8}
 
 BATCHED = [
@@ -153,7 +154,7 @@ ROWWISE = [
         },
         Tier.ROWWISE,
         None,
-        "recurrent layers",
+        f"recurrent layers; {TIME_STEP_REMARK}",
     ),
     Family(
         "Zamba2",
@@ -171,7 +172,7 @@ ROWWISE = [
         },
         Tier.ROWWISE,
         Tier.STEPWISE,
-        "recurrent layers",
+        f"recurrent layers; {TIME_STEP_REMARK}",
     ),
     Family(
         "Falcon-H1",
