@@ -9,10 +9,8 @@ from types import SimpleNamespace
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
-from torch import nn
 from transformers import (
     AutoModelForCausalLM,
-    LlamaConfig,
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
@@ -56,13 +54,16 @@ def tiny(kind: str, seed: int = 0, **overrides: object) -> PreTrainedModel:
     }
     given = {key: list(v) if isinstance(v, tuple) else v for key, v in overrides.items()}
     config = CONFIG_MAPPING[kind](**{**settings, **ARCHITECTURES.get(kind, {}), **given})
-    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # vectors keep what the architecture begins with
+        model = AutoModelForCausalLM.from_config(config).eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, weights in model.named_parameters():
             if weights.dim() > 1:
                 # Large blocks behind small embeddings: the text hangs on all that went before.
-                fan_in = weights.shape[0 if kind == "gpt2" else 1]
+                is_convolution = weights.dim() == 3 and weights.shape[1] == 1
+                fan_in = weights.shape[0 if kind == "gpt2" else 2 if is_convolution else 1]
                 is_embedding = any(part in name for part in ("embed", "wte", "wpe"))
                 size = 0.1 if is_embedding else 2 * fan_in**-0.5
                 weights.copy_(size * torch.randn(weights.shape, generator=generator))
@@ -197,10 +198,11 @@ def ids_of(*parts: str | int) -> list[int]:
     ]
 
 
-class Tape(nn.Module):
+class Tape:
     """A model that knows its answer by heart: behind position p it says tape[p], whatever it read.
 
-    A prompt of one token is therefore answered by the whole tape.  The model counts its forwards.
+    A prompt of one token is therefore answered by the whole tape.  It has the engine's own
+    interface, so nothing probes it, and counts its forwards.
     """
 
     def __init__(
@@ -213,25 +215,30 @@ class Tape(nn.Module):
         poison: dict[int, float] | None = None,
     ) -> None:
         """At `unsure` positions a full stop is nearly as likely; `poison` is added to logits."""
-        super().__init__()
         self.tape = ids_of(tape) if isinstance(tape, str) else list(tape)
         self.unsure = set(unsure)
         self.poison = poison or {}
         self.forwards = 0
-        self.config = LlamaConfig(
-            vocab_size=256,
-            num_hidden_layers=1,
-            max_position_embeddings=context,
-            eos_token_id=eos,
-            bos_token_id=None,
-        )
-        self.device, self.dtype = torch.device("cpu"), torch.float32
+        self.vocab_size, self.num_positions = 256, context
+        self.config = SimpleNamespace(eos_token_id=eos)
+        self.device = torch.device("cpu")
 
-    def forward(self, input_ids, position_ids=None, logits_to_keep=0, **ignored):
+    def prefill(self, prompts, first_row):
+        """Nothing is read."""
+        self.forwards += 1
+
+    def extend(self, ids, starts, visible):
         """Logits [B, n, 256]."""
         self.forwards += 1
-        rows = [[self._row(position) for position in row] for row in position_ids.tolist()]
-        return SimpleNamespace(logits=torch.stack([torch.stack(row) for row in rows]))
+        positions = starts[:, None] + torch.arange(ids.shape[1])
+        rows = [[self._row(position) for position in row] for row in positions.tolist()]
+        return torch.stack([torch.stack(row) for row in rows])
+
+    def move(self, source, destination, length):
+        """Nothing is kept."""
+
+    def clear(self):
+        """Nothing is kept."""
 
     def _row(self, position: int) -> torch.Tensor:
         row = torch.zeros(256)

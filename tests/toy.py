@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
+from fly.decoding.model import SlotModel
+
 GOLDEN = Path(__file__).parent / "golden" / "fly_official.json"
 NO_TOKEN = 65535  # fills contexts that begin before the text
 SCALE = 32768.0
@@ -166,9 +168,12 @@ class ToyTokenizer:
         return "".join(f"{token} " for token in ids)
 
 
-def toy_pair(toy: dict[str, int], eos_id: int) -> tuple[ToyModel, ToyModel]:
-    """Target and draft of a case."""
-    return ToyModel(formula(toy, draft=False), eos_id), ToyModel(formula(toy, draft=True), eos_id)
+def toy_pair(toy: dict[str, int], eos_id: int) -> tuple[SlotModel, SlotModel]:
+    """Target and draft of a case, on slot caches: a toy cannot be probed, since it finds its
+    context through the mask alone.
+    """
+    target, draft = (formula(toy, draft=is_draft) for is_draft in (False, True))
+    return SlotModel(ToyModel(target, eos_id)), SlotModel(ToyModel(draft, eos_id))
 
 
 FORMULAS: dict[tuple[object, ...], Formula] = {}

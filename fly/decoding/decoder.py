@@ -12,12 +12,13 @@ from torch import Tensor
 
 from fly.acceptance import rules
 from fly.config import FLyConfig
-from fly.decoding.model import SlotModel
 from fly.decoding.processing import ProcessingFactory
+from fly.decoding.protocol import CausalModel
 from fly.decoding.requests import RequestCheck
 from fly.decoding.round import Engine, charge, run_round
 from fly.decoding.rows import Request, Result, Row
 from fly.decoding.scheduler import Scheduler
+from fly.decoding.serving import Pair, serve_pair
 from fly.decoding.sizing import MAX_ROWS, BatchSize
 from fly.decoding.statistics import Statistics
 from fly.decoding.stopping import StopRules, eos_ids
@@ -42,8 +43,8 @@ class SpeculativeDecoder:
 
     def __init__(
         self,
-        target: PreTrainedModel,
-        draft: PreTrainedModel | None,
+        target: PreTrainedModel | CausalModel,
+        draft: PreTrainedModel | CausalModel | None,
         tokenizer: PreTrainedTokenizerBase,
         config: FLyConfig,
         *,
@@ -52,7 +53,8 @@ class SpeculativeDecoder:
         share_prefixes: bool = True,
         record_rounds: bool = False,
     ) -> None:
-        """Combine loaded models.
+        """Combine loaded models.  Both are probed (fly/decoding/probe.py), unless they have the
+        engine's own interface; a pair that cannot speculate warns and decodes plainly.
 
         Args:
             target: the model whose text is wanted.
@@ -66,7 +68,8 @@ class SpeculativeDecoder:
 
         Raises:
             ConfigError: the batch size is none, or a draft model is missing.
-            ModelError: a model's layers cannot be served.
+            ModelError: a model's attention implementation cannot be served, or the target not at
+                all.
         """
         self.batch_size = BatchSize(batch_size, max_batch_size)
         if config.needs_draft and draft is None:
@@ -75,14 +78,15 @@ class SpeculativeDecoder:
                 fix="give a draft, or choose drafter 'ngram' or use_sd: false",
             )
         self.config = config
-        self._target = SlotModel(target.eval(), share_prefixes=share_prefixes)
-        self._draft = (
-            SlotModel(draft.eval(), self._target.vocab_size, share_prefixes=share_prefixes)
-            if config.needs_draft and draft
-            else None
+        pair = serve_pair(
+            target,
+            draft if config.needs_draft else None,
+            config.drafter_name,
+            share_prefixes=share_prefixes,
         )
-        self._engine = self._make_engine(tokenizer, record_rounds)
-        self._processing = ProcessingFactory(target)
+        self._target, self._draft = pair.target, pair.draft
+        self._engine = self._make_engine(pair, tokenizer, record_rounds)
+        self._processing = ProcessingFactory(pair.source)
         self._owner: Scheduler | None = None  # of the rows, both caches' and the drafter's
         self._check = RequestCheck(
             tokenizer,
@@ -91,13 +95,15 @@ class SpeculativeDecoder:
             max_new_tokens=config.total_gen_tok,
         )
 
-    def _make_engine(self, tokenizer: PreTrainedTokenizerBase, record_rounds: bool) -> Engine:
-        stops = StopRules(tokenizer, eos_ids(self._target.model, tokenizer))
+    def _make_engine(
+        self, pair: Pair, tokenizer: PreTrainedTokenizerBase, record_rounds: bool
+    ) -> Engine:
+        stops = StopRules(tokenizer, eos_ids(pair.source, tokenizer))
         rule = rules.get(self.config.acceptance_name).from_config(self.config)
         return Engine(
-            target=self._target,
-            drafter=drafters.get(self.config.drafter_name).from_config(
-                self.config, self._draft, self._target.device, End(stops.eos_ids, rule.lookahead)
+            target=pair.target,
+            drafter=drafters.get(pair.drafter).from_config(
+                self.config, pair.draft, pair.target.device, End(stops.eos_ids, rule.lookahead)
             ),
             rule=rule,
             stops=stops,

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fly.decoding.cache import SlotCache, Write
 from fly.decoding.masks import MaskPlan
+from fly.decoding.positions import num_positions
 from fly.decoding.prefixes import Span, chunks, plan_prefill
 from fly.errors import ModelError
 
@@ -22,30 +23,19 @@ PREFILL_TOKENS = 4096
 
 
 MASKED_ATTENTION = ("sdpa", "eager")  # take an additive mask [B, 1, n, visible]
-LENGTH_DEPENDENT_ROPE = {"dynamic", "longrope"}
 
 
 def check_attention(config: PretrainedConfig) -> None:
     """Refuse attention that would be silently wrong in a ragged batch.
 
     Raises:
-        ModelError: the kernel takes no mask of ours, or rotary frequencies depend on the longest
-            row.
+        ModelError: the kernel takes no mask of ours.
     """
     kernel = getattr(config, "_attn_implementation", None)
     if kernel is not None and kernel not in MASKED_ATTENTION:
         raise ModelError(
             f"attn_implementation is {kernel!r}, which does not take the masks of ragged batches",
             fix=f"load the model with attn_implementation {' or '.join(MASKED_ATTENTION)}",
-        )
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    by_layer_type = [part for part in rope.values() if isinstance(part, dict)]
-    kinds = {part.get("rope_type", part.get("type")) for part in (rope, *by_layer_type)}
-    if kinds & LENGTH_DEPENDENT_ROPE:
-        raise ModelError(
-            f"model type {config.model_type!r} scales its rotary frequencies with the length of "
-            "the longest row, so an answer would depend on its neighbours",
-            fix="use a model with fixed frequencies, or lm-eval's own hf",
         )
 
 
@@ -85,7 +75,7 @@ class SlotModel:
         self._held: list[list[int]] = []  # per cache row the prompt that its slots begin with
         self.vocab_size: int = config.vocab_size
         self._common_vocab = min(self.vocab_size, common_vocab or self.vocab_size)
-        self.num_positions: int | None = getattr(config, "max_position_embeddings", None)
+        self.num_positions = num_positions(config)
         self._dtype = model.dtype  # asking the model walks through its parameters
         takes = inspect.signature(model.forward).parameters
         self._keeps_logits = "logits_to_keep" in takes

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fly.acceptance import Reason, Rule, Scores, Verdict, leading_true
 from fly.acceptance.protocol import REFUSALS
-from fly.decoding.model import SlotModel
+from fly.decoding.protocol import CausalModel
 from fly.decoding.rows import RoundRecord, Row
 from fly.decoding.sampling import RoundSampler
 from fly.decoding.stopping import StopRules
@@ -27,7 +27,7 @@ REFUSAL_COUNTERS = {int(reason): f"refused_{reason.name.lower()}" for reason in 
 class Engine:
     """What a round needs besides the rows."""
 
-    target: SlotModel
+    target: CausalModel
     drafter: Drafter
     rule: Rule
     stops: StopRules
@@ -93,7 +93,7 @@ def _limit(row: Row, engine: Engine) -> int:
     return limit if room is None else min(limit, room - len(row.ids))
 
 
-def _verify(rows: Sequence[Row], proposal: Proposal, target: SlotModel) -> Tensor:
+def _verify(rows: Sequence[Row], proposal: Proposal, target: CausalModel) -> Tensor:
     """The target's logits at the last committed token and over the proposal.  [B, K+1, V]."""
     device = proposal.ids.device
     last = torch.tensor([row.ids[-1:] for row in rows], device=device)

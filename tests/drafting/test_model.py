@@ -8,6 +8,7 @@ import torch
 
 from fly.config import FLyConfig
 from fly.decoding.model import SlotModel
+from fly.decoding.protocol import CausalModel
 from fly.drafting import End
 from fly.drafting.model import ModelDrafter, pad_right, within_context
 from fly.drafting.multilevel import MultilevelDrafter
@@ -35,7 +36,7 @@ def ragged(proposal):
 
 def started(make, model, rows, common_vocab=None):
     """A drafter that has read the rows' prompts."""
-    drafter = make(SlotModel(model, common_vocab))
+    drafter = make(model if isinstance(model, CausalModel) else SlotModel(model, common_vocab))
     drafter.admit(rows, 0)
     return drafter
 

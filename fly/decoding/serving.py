@@ -1,0 +1,86 @@
+"""The pair behind the engine's interface: both models are probed, and a pair that cannot speculate
+decodes plainly and says so.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fly.decoding.probe import Finding, Tier, probe, serve
+from fly.decoding.protocol import CausalModel
+from fly.errors import FLyWarning, ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NO_DRAFTER = "none"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What decodes, and what proposes."""
+
+    target: CausalModel
+    draft: CausalModel | None
+    drafter: str  # name; the one asked for, or none where the pair cannot speculate
+
+    @property
+    def source(self) -> Any:
+        """The target as it was loaded, with its configuration."""
+        return getattr(self.target, "model", self.target)
+
+
+def serve_pair(
+    target: PreTrainedModel | CausalModel,
+    draft: PreTrainedModel | CausalModel | None,
+    drafter: str,
+    *,
+    share_prefixes: bool = True,
+) -> Pair:
+    """Find out how each model is served.  One that is a CausalModel already is taken as it is.
+
+    Args:
+        target: the model whose text is wanted.
+        draft: the model that proposes; None for drafters that need none.
+        drafter: the name of the drafter asked for.
+        share_prefixes: as in SlotModel.
+
+    Raises:
+        ModelError: a model's attention implementation cannot be served, or the target not at all.
+    """
+    found = None
+    if isinstance(target, CausalModel):
+        verifying = target
+    else:
+        found = probe(target.eval())
+        if found.tier is Tier.NONE:
+            raise ModelError(
+                f"{type(target).__name__} cannot be decoded token by token ({found.why})",
+                fix="use lm-eval's own hf, without config_path",
+            )
+        if found.tier in (Tier.STEPWISE, Tier.PLAIN):
+            # Verifying token by token would cost what plain decoding costs.
+            if drafter != NO_DRAFTER:
+                _warn("target", target, found)
+            return Pair(serve(Tier.PLAIN, target), None, NO_DRAFTER)
+        verifying = serve(found.tier, target, share_prefixes=share_prefixes)
+    if draft is None or isinstance(draft, CausalModel):
+        return Pair(verifying, draft, drafter)
+    if found is None or draft is not target:
+        found = probe(draft.eval())
+    if found.tier in (Tier.PLAIN, Tier.NONE):
+        _warn("draft", draft, found)
+        return Pair(verifying, None, NO_DRAFTER)
+    drafting = serve(found.tier, draft, verifying.vocab_size, share_prefixes=share_prefixes)
+    return Pair(verifying, drafting, drafter)
+
+
+def _warn(role: str, model: PreTrainedModel, found: Finding) -> None:
+    warnings.warn(
+        f"the {role}, {type(model).__name__}, cannot be extended by several tokens and taken back "
+        f"again, so the target decodes plainly, without a draft ({found.why})",
+        FLyWarning,
+        stacklevel=4,  # whoever made the decoder
+    )

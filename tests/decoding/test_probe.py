@@ -1,0 +1,89 @@
+"""The probe sees what is wrong, in half precision too, and leaves no trace."""
+
+import copy
+
+import pytest
+import torch
+
+from fly.decoding.masks import MaskPlan
+from fly.decoding.model import SlotModel
+from fly.decoding.probe import Tier, deviation, probe, serve, tolerance
+from fly.decoding.rowwise import RowModel
+from tests.decoding.architectures import FAMILIES
+from tests.models import tiny
+
+HALF = ("Llama", "Mistral", "Gemma 2", "GPT-2", "Mixtral", "gpt-oss", "DeepSeek-V3")
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_half_precision_is_no_reason_to_leave_a_tier(name):
+    model = copy.deepcopy(FAMILIES[name].model()).bfloat16()
+    assert probe(model).tier is Tier.BATCHED
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", ["Mistral", "Gemma 2"])
+def test_a_wrong_mask_is_seen(name, dtype, monkeypatch):
+    """Sliding layers that see all: only the last of 16 tokens are behind the window."""
+    model = copy.deepcopy(FAMILIES[name].model()).to(dtype)
+    assert deviation(SlotModel(model), model) <= tolerance(dtype)
+    served = SlotModel(model)
+    plan = served._masks
+    served._masks = MaskPlan(dict.fromkeys(plan.windows), plan.by_layer_type)
+    assert deviation(served, model) > tolerance(dtype)
+
+
+@torch.inference_mode()
+def test_a_rejection_that_is_not_taken_back_is_seen(monkeypatch):
+    model = FAMILIES["Bloom"].model()
+    assert deviation(RowModel(model), model) <= tolerance(model.dtype)
+    monkeypatch.setattr("fly.decoding.rowwise.CachedRow._rewind", lambda self, start: None)
+    assert deviation(RowModel(model), model) > 0.1
+
+
+def test_products_that_are_rounded_may_differ_more():
+    assert tolerance(torch.float32) < tolerance(torch.bfloat16) == tolerance(torch.float16)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        assert tolerance(torch.float32) == tolerance(torch.bfloat16)
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+@pytest.mark.parametrize("context", [2, 3, 5, 9])
+def test_a_short_context(context):
+    model = tiny("gpt2", max_position_embeddings=context)
+    assert probe(model).tier is Tier.BATCHED
+
+
+def test_tokens_without_numbers_are_no_reason_to_leave_a_tier():
+    model = copy.deepcopy(tiny("llama"))
+    with torch.no_grad():
+        model.model.embed_tokens.weight[4] = float("nan")
+    assert probe(model).tier is Tier.BATCHED
+    with torch.no_grad():
+        model.lm_head.weight[:] = float("nan")
+    assert probe(model).tier is Tier.BATCHED, "decoding will say that logits are not finite"
+
+
+def test_running_out_of_memory_says_nothing_about_the_tier():
+    model = copy.deepcopy(tiny("llama"))
+
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("out of memory")
+
+    model.forward = full
+    with pytest.raises(torch.OutOfMemoryError):
+        probe(model)
+
+
+def test_the_model_stays_as_it_was():
+    model = copy.deepcopy(FAMILIES["Gemma 2"].model())
+    before = {name: states.clone() for name, states in model.state_dict().items()}
+    probe(model)
+    assert all(torch.equal(before[name], states) for name, states in model.state_dict().items())
+    assert not any(weights.grad is not None for weights in model.parameters())
+    served = serve(Tier.BATCHED, model)
+    assert served.cache.num_rows == served.cache.capacity == 0
