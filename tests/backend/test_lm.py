@@ -63,25 +63,6 @@ def test_budget_and_stop_strings_are_kept(native):
     assert cut == free.split(stop)[0]
 
 
-def test_each_answer_goes_to_the_cache_as_it_comes(native, monkeypatch):
-    seen = []
-
-    class Hook:
-        def add_partial(self, attribute, arguments, answer):
-            seen.append((attribute, arguments, answer))
-            if len(seen) == 2:
-                raise KeyboardInterrupt
-
-    monkeypatch.setattr(native, "cache_hook", Hook())
-    requests = instances(["one", "two", "three", "four", "five"], until=[], max_gen_toks=8)
-    with pytest.raises(KeyboardInterrupt):
-        native.generate_until(requests, disable_tqdm=True)
-    assert all(entry[0] == "generate_until" for entry in seen)
-    assert [entry[1] for entry in seen] == [
-        next(r.args for r in requests if r.args[0] == entry[1][0]) for entry in seen
-    ]
-
-
 def test_edges_of_prompts(native):
     requests = instances(["", "a", "z" * 400], until=[], max_gen_toks=6)
     answers = native.generate_until(requests, disable_tqdm=True)

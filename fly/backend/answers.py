@@ -1,0 +1,75 @@
+"""The answers to one list of requests: known from the journal, or still to be decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from fly.backend.journal import Entry, Journal, request_key
+from fly.backend.occurrences import find_originals, number_copies
+from fly.backend.records import RequestRecord
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+    from fly.decoding import Result
+
+
+class Answers:
+    """Filled from the journal when made, then one by one with `put`."""
+
+    def __init__(
+        self, instances: Sequence[Instance], journal: Journal | None, temperature: float
+    ) -> None:
+        """Look everything up.
+
+        Args:
+            instances: as lm-eval lists them, copies and padding included.
+            journal: open; None keeps nothing.
+            temperature: the configuration's, for requests that name none.
+        """
+        self._instances = instances
+        self._journal = journal
+        self._originals = find_originals(instances)
+        self._texts = [""] * len(instances)
+        self._keys = [
+            request_key(instance, copy, _seed(instance, temperature))
+            for instance, copy in zip(instances, number_copies(instances), strict=True)
+        ]
+        self.resumed: list[RequestRecord] = []  # of the requests that are known already
+        self.pending: list[int] = []  # places of the requests to decode
+        for place in sorted(set(self._originals)):
+            entry = journal.get(self._keys[place]) if journal else None
+            if entry is None:
+                self.pending.append(place)
+            else:
+                self._texts[place] = entry.answer
+                self.resumed.append(replace(entry.record, resumed=True))
+
+    def put(self, place: int, text: str, result: Result) -> RequestRecord:
+        """Take in a finished request and save it; returns its record."""
+        record = RequestRecord(
+            task=self._instances[place].task_name or "",
+            doc_id=self._instances[place].doc_id,
+            finish_reason=result.finish_reason,
+            num_tokens=len(result.token_ids),
+            statistics=result.statistics,
+        )
+        if self._journal is not None:
+            self._journal.add(self._keys[place], Entry(text, record))
+        self._texts[place] = text
+        return record
+
+    def texts(self) -> list[str]:
+        """All answers, in the order asked."""
+        return [self._texts[original] for original in self._originals]
+
+
+def _seed(instance: Instance, temperature: float) -> int | None:
+    """What a sampled answer depends on besides its request: the seed that lm-eval gave torch."""
+    gen_kwargs = instance.args[1]
+    sampled = gen_kwargs.get("do_sample") or gen_kwargs.get("temperature", temperature)
+    return torch.initial_seed() if sampled else None
