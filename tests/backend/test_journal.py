@@ -123,26 +123,28 @@ def test_what_other_processes_finished_counts(tmp_path):
     assert theirs.read_bytes() == torn
 
 
+HOLD = """
+import fcntl, os, sys
+fcntl.flock(os.open(sys.argv[1], os.O_RDWR), fcntl.LOCK_EX)
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
 def test_two_writers_are_refused(tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from fly.backend.journal import Journal\n"
-        "from fly.errors import JournalError\n"
-        "try: Journal(Path(sys.argv[1]), 0, 'abc', {}).__enter__()\n"
-        "except JournalError as error: print(error.message)"
-    )
-    with open_journal(tmp_path) as journal:
-        with pytest.raises(JournalError, match="another process"):
+    path = filled(tmp_path, ["one"])
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(JournalError, match="another process is writing"):
             open_journal(tmp_path).__enter__()
-        done = subprocess.run(
-            [sys.executable, "-c", code, tmp_path / "cache[1]"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        assert "another process is writing" in done.stdout
-        journal.add("k0", entry())
+        other.kill()
     with open_journal(tmp_path) as journal:
-        assert journal.get("k0") == entry()
+        assert journal.get("k0") == entry("one", 0)
+        with pytest.raises(JournalError, match="another process is writing"):
+            open_journal(tmp_path).__enter__()
+        journal.add("k1", entry())
 
 
 def test_a_full_disk_is_told(tmp_path, monkeypatch):
