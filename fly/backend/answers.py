@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
     from fly.decoding import Result
+
+logger = logging.getLogger(__name__)
 
 
 class Answers:
@@ -48,6 +51,9 @@ class Answers:
             else:
                 self._texts[place] = entry.answer
                 self.resumed.append(replace(entry.record, resumed=True))
+        if journal is not None:
+            known, left = len(self.resumed), len(self.pending)
+            logger.info("%d requests are finished in %s, %d are left", known, journal.path, left)
 
     def put(self, place: int, text: str, result: Result) -> RequestRecord:
         """Take in a finished request and save it; returns its record."""

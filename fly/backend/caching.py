@@ -5,17 +5,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from fly.errors import ConfigError
 
 _MARK = "fly_fingerprint"
-_FILE_NAME = re.compile(r"(?P<base>.*?)_rank\d+\.db")
+_FILE_NAME = re.compile(r"(?P<prefix>.*)_rank(?P<rank>\d+)\.db", re.DOTALL)
 
 
-def claim_database(database: Any, fingerprint: str) -> Path:
-    """Make lm-eval's cache safe to look into, and return the path that --use_cache gave it.
+def claim_database(database: Any, fingerprint: str) -> tuple[str, int]:
+    """Make lm-eval's cache safe to look into; returns the path that --use_cache gave it, and the
+    rank that lm-eval gave this process, which under torchrun is not the model's.
 
     Its keys know neither model nor settings, so a file is marked with the fingerprint.  Generated
     answers in it, which lm-eval puts there when it is not started by our command, are dropped: the
@@ -27,11 +27,10 @@ def claim_database(database: Any, fingerprint: str) -> Path:
     Raises:
         ConfigError: the file has answers of another configuration.
     """
-    path = Path(database.filename)
     owner = database.get(_MARK)
     if owner != fingerprint and len(database):
         raise ConfigError(
-            f"use_cache: {path} holds answers of another model or configuration",
+            f"use_cache: {database.filename} holds answers of another model or configuration",
             fix="use another path for each configuration, or the command, which does so itself",
         )
     database[_MARK] = fingerprint
@@ -39,9 +38,9 @@ def claim_database(database: Any, fingerprint: str) -> Path:
         if key != _MARK:
             del database[key]
     database.commit()
-    match = _FILE_NAME.fullmatch(path.name)
-    base = match["base"] if match else path.stem
-    return path.with_name(base.removesuffix(f"_{fingerprint}"))
+    named = _FILE_NAME.fullmatch(database.filename)
+    prefix, rank = (named["prefix"], int(named["rank"])) if named else (database.filename, 0)
+    return prefix.removesuffix(f"_{fingerprint}"), rank
 
 
 def generating_directly(caching: Callable[..., Any]) -> Callable[..., Any]:

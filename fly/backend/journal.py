@@ -61,18 +61,19 @@ class Journal:
     """
 
     def __init__(
-        self, base: Path, rank: int, fingerprint: str, settings: Mapping[str, Any]
+        self, prefix: str, rank: int, fingerprint: str, settings: Mapping[str, Any]
     ) -> None:
         """Nothing is opened yet.
 
         Args:
-            base: the path of --use_cache; fingerprint and rank are appended to its name.
+            prefix: the path of --use_cache; fingerprint and rank are appended.
             rank: of this process.
             fingerprint: stands for the settings.
             settings: written at the top of a new journal, for people to read.
         """
-        self.path = base.with_name(f"{base.name}_{fingerprint}_rank{rank}.jsonl")
-        self._siblings = f"{glob.escape(f'{base.name}_{fingerprint}_rank')}*.jsonl"
+        common = f"{prefix}_{fingerprint}_rank"
+        self.path = Path(f"{common}{rank}.jsonl")
+        self._siblings = f"{glob.escape(Path(common).name)}*.jsonl"
         self._fingerprint = fingerprint
         self._settings = settings
         self._entries: dict[str, Entry] = {}

@@ -126,8 +126,8 @@ class FLyLM(HFLM):
         """
         super().set_cache_hook(cache_hook)
         if cache_hook.dbdict is not None:
-            base = claim_database(cache_hook.dbdict, self.fingerprint())
-            self._journal = Journal(base, self.rank, self.fingerprint(), self._text_settings)
+            prefix, rank = claim_database(cache_hook.dbdict, self.fingerprint())
+            self._journal = Journal(prefix, rank, self.fingerprint(), self._text_settings)
 
     def gather_records(self) -> list[RequestRecord] | None:
         """What became of each request, of all processes; None except on rank 0.  Every process has

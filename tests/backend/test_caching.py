@@ -5,8 +5,10 @@ import lm_eval
 import pytest
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
+from sqlitedict import SqliteDict
 
 from fly.backend import FLyLM
+from fly.backend.caching import claim_database
 from fly.errors import ConfigError
 
 
@@ -68,3 +70,24 @@ def test_each_answer_is_saved_when_it_finishes(pair, tmp_path, monkeypatch):
     again = [(record.doc_id, record.resumed) for record in lm._records[1:]]
     assert sorted(again) == [(3, True), (40, False), (60, False)]
     assert all(answers)
+
+
+NAMES = {
+    "from Python": ("cache_rank0.db", "cache", 0),
+    "from the command": ("folder/cache_abc_rank3.db", "folder/cache", 3),
+    "a folder": ("folder/_abc_rank0.db", "folder/", 0),
+    "rank in the name": ("x_rank1.db_rank0.db", "x_rank1.db", 0),
+    "not lm-eval's": ("other.db", "other.db", 0),
+}
+
+
+@pytest.mark.parametrize(("file", "prefix", "rank"), NAMES.values(), ids=NAMES)
+def test_journal_lies_beside_lm_evals_file(tmp_path, file, prefix, rank):
+    (tmp_path / "folder").mkdir()
+    with SqliteDict(str(tmp_path / file), autocommit=True) as database:
+        assert claim_database(database, "abc") == (f"{tmp_path}/{prefix}", rank)
+        database.update({"text": "an answer", "score": (-1.5, True)})
+        claim_database(database, "abc")
+        assert set(database) == {"score", "fly_fingerprint"}
+        with pytest.raises(ConfigError, match="another path"):
+            claim_database(database, "xyz")

@@ -21,7 +21,7 @@ ODD = 'é\u2028\r\n\0"\ud800 \U0001f600'  # line ends of every kind, a lone surr
 
 
 def open_journal(folder, fingerprint="abc", rank=0):
-    return Journal(folder / "cache[1]", rank, fingerprint, {"target": "t"})
+    return Journal(str(folder / "cache[1]"), rank, fingerprint, {"target": "t"})
 
 
 def entry(answer="yes", doc_id=0):

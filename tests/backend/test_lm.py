@@ -69,6 +69,15 @@ def test_edges_of_prompts(native):
     assert len(answers) == 3
 
 
+def test_padding_is_neither_decoded_nor_counted(pair):
+    """lm-eval fills the list of a process that has too few requests up with its last one."""
+    lm = FLyLM(config_path=str(pair.config), device="cpu", batch_size=4)
+    one, last = instances(["a", "b"], until=[], max_gen_toks=5)
+    texts = lm.generate_until([one, last, last, last], disable_tqdm=True)
+    assert texts[1] == texts[2] == texts[3] != texts[0]
+    assert sorted(record.doc_id for record in lm._records) == [0, 1]
+
+
 def test_no_requests(native):
     assert native.generate_until([], disable_tqdm=True) == []
 
