@@ -19,9 +19,10 @@ from pathlib import Path
 import environment
 import torch
 from equality import equality
+from fewshot import five_shot
 from intervals import Ratio, ratio_over_blocks
-from methods import Pair, Timed, assisted_generate, interleave, plain_generate
-from search import Best, search
+from methods import Pair, Timed, assisted_generate, engine, interleave, plain_generate
+from search import TEMPERATURE, Best, search
 
 from fly.demo.problems import Problem, heldout
 from fly.demo.score import solved
@@ -29,6 +30,7 @@ from fly.demo.score import solved
 SEARCH_SEED, MEASURE_SEED = 202, 101
 CODE_SHARE = 1 / 3  # as in the tasks
 ALONE = 8  # methods at batch 1 run over every eighth problem of a block
+SHOTS = 2  # few-shot prompts are built for every other problem of a block
 ASSISTED = {"assisted-default": None, "assisted-k4": 4, "assisted-k15": 15}
 Block = dict[str, Timed]  # by method
 
@@ -60,18 +62,26 @@ def measure(pair: Pair, best: Best, blocks: Sequence[Sequence[Problem]]) -> list
         "native-own-k": best.native.method(pair),
         "native-same-k": replace(best.fly, acceptance="native").method(pair),
         "fly-best": best.fly.method(pair),
+        "generate-sampled": plain_generate(pair, best.generate_sampled, TEMPERATURE),
+        "native-sampled": best.native_sampled.method(pair),
+    }
+    shots = {
+        f"five-shot-{name}": engine(pair, best.fly.batch_size, share_prefixes=share)
+        for name, share in (("shared", True), ("unshared", False))
     }
     alone = {
         "fly-1": best.alone.method(pair),
         **{name: assisted_generate(pair, k) for name, k in ASSISTED.items()},
     }
     first = [pair.encode(problem.prompt) for problem in blocks[0][:2]]
-    interleave(together | alone, [first])
+    interleave(together | alone | shots, [first])
     measured: list[Block] = []
     for turn, problems in enumerate(blocks):
         prompts = [pair.encode(problem.prompt) for problem in problems]
         singles = [[prompt] for prompt in prompts[::ALONE]]
+        asked = [five_shot(pair, problem) for problem in problems[::SHOTS]]
         block = interleave(together, [prompts], turn) | interleave(alone, singles, turn)
+        block |= interleave(shots, [asked], turn)
         found = (f"{name} {timed.tokens_per_s:.0f}" for name, timed in block.items())
         print(f"block {turn}, tokens/s:", ", ".join(found), flush=True)
         measured.append(block)
@@ -82,6 +92,12 @@ def speed_ratio(blocks: Sequence[Block], method: str, baseline: str) -> Ratio:
     """Tokens per second of one method by another's."""
     speeds = [[block[name].tokens_per_s for block in blocks] for name in (method, baseline)]
     return ratio_over_blocks(*speeds)
+
+
+def time_ratio(blocks: Sequence[Block], baseline: str, method: str) -> Ratio:
+    """Seconds of one method by another's."""
+    seconds = [[block[name].seconds for block in blocks] for name in (baseline, method)]
+    return ratio_over_blocks(*seconds)
 
 
 def recovery(
@@ -169,7 +185,18 @@ def summarise(scores: dict[str, object], blocks: Sequence[Block]) -> dict[str, o
         "recovery": scores,
         "bars": [
             bar(f"fly at batch 1 / {assisted}", 1.5, speed_ratio(blocks, "fly-1", assisted)),
-            bar("fly best / generate best", 1.6, speed_ratio(blocks, "fly-best", "generate-best")),
+            bar("fly best / generate best", 1.9, speed_ratio(blocks, "fly-best", "generate-best")),
+            bar(f"fly best / {assisted}", 8, speed_ratio(blocks, "fly-best", assisted)),
+            bar(
+                f"native / generate, sampled at T = {TEMPERATURE}",
+                1.1,
+                speed_ratio(blocks, "native-sampled", "generate-sampled"),
+            ),
+            bar(
+                "five shots: seconds without / with shared prefixes",
+                1.5,
+                time_ratio(blocks, "five-shot-unshared", "five-shot-shared"),
+            ),
             bar("fly / native, same batch and K", 1.25, native),
             bar("recovery", 0.96, Ratio(**over)),
         ],

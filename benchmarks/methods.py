@@ -89,16 +89,27 @@ def interleave(
     return {name: sums[name] for name in names}
 
 
-def engine(pair: Pair, batch_size: int, **settings: object) -> Method:
+def engine(
+    pair: Pair,
+    batch_size: int,
+    *,
+    temperature: float = 0.0,
+    share_prefixes: bool = True,
+    **settings: object,
+) -> Method:
     """Our engine with these settings."""
-    config = FLyConfig(**settings)
     decoder = SpeculativeDecoder(
-        pair.target, pair.draft, pair.tokenizer, config, batch_size=batch_size
+        pair.target,
+        pair.draft,
+        pair.tokenizer,
+        FLyConfig(**settings),
+        batch_size=batch_size,
+        share_prefixes=share_prefixes,
     )
 
     def run(prompts: Prompts) -> Timed:
         begin = time.perf_counter()
-        results = decoder.generate(prompts, max_new_tokens=MAX_NEW_TOKENS)
+        results = decoder.generate(prompts, max_new_tokens=MAX_NEW_TOKENS, temperature=temperature)
         seconds = time.perf_counter() - begin
         pooled = sum((result.statistics for result in results), Statistics())
         return Timed([result.token_ids for result in results], seconds, pooled)
@@ -106,8 +117,9 @@ def engine(pair: Pair, batch_size: int, **settings: object) -> Method:
     return run
 
 
-def plain_generate(pair: Pair, batch_size: int) -> Method:
+def plain_generate(pair: Pair, batch_size: int, temperature: float = 0.0) -> Method:
     """The target's own `generate`, prompts sorted by length and padded on the left."""
+    sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
 
     def run(prompts: Prompts) -> Timed:
         begin = time.perf_counter()
@@ -115,7 +127,7 @@ def plain_generate(pair: Pair, batch_size: int) -> Method:
         answers: Answers = [[] for _ in prompts]
         for start in range(0, len(order), batch_size):
             chosen = order[start : start + batch_size]
-            found = generate_batch(pair, [prompts[index] for index in chosen])
+            found = generate_batch(pair, [prompts[index] for index in chosen], **sampling)
             for index, answer in zip(chosen, found, strict=True):
                 answers[index] = answer
         return Timed(answers, time.perf_counter() - begin)
@@ -158,8 +170,7 @@ def generate_batch(pair: Pair, prompts: Prompts, **options: object) -> Answers:
             input_ids=torch.tensor(ids),
             attention_mask=torch.tensor(mask),
             max_new_tokens=MAX_NEW_TOKENS,
-            do_sample=False,
-            **options,
+            **({"do_sample": False} | options),
         )
     return [until_end(answer, pair.eos_id) for answer in output[:, width:].tolist()]
 

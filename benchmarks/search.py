@@ -1,4 +1,6 @@
-"""The fastest batch sizes, drafter at batch 1 and K of native, found on problems of their own."""
+"""The fastest batch sizes, drafter at batch 1 and K of native, greedy and sampled, found on
+problems of their own.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from methods import Method, Name, Pair, Prompts, Timed, engine, interleave, plai
 BATCHES = (8, 16, 32, 64, 128)  # besides 1, of which fewer problems tell enough
 FLY_K = 15  # of demo.json
 SOME_K = (6, 8, 10, 12, 15)
+TEMPERATURE = 0.8
 NUM_ALONE = 40
 
 
@@ -21,11 +24,12 @@ class Setting:
     spd_k: int = FLY_K
     acceptance: str = "fly"
     drafter: str = "model"
+    temperature: float = 0.0
 
     def method(self, pair: Pair) -> Method:
         """The engine with it."""
         config = {"spd_k": self.spd_k, "acceptance": self.acceptance, "drafter": self.drafter}
-        return engine(pair, self.batch_size, **config)
+        return engine(pair, self.batch_size, temperature=self.temperature, **config)
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Best:
     fly: Setting
     native: Setting  # at FLy's batch, with the K that suits it: a strict token ends a round earlier
     alone: Setting  # FLy at batch 1
+    generate_sampled: int  # batch size
+    native_sampled: Setting
 
 
 def search(pair: Pair, prompts: Prompts) -> tuple[Best, dict[str, dict[str, float]]]:
@@ -53,8 +59,28 @@ def search(pair: Pair, prompts: Prompts) -> tuple[Best, dict[str, dict[str, floa
     fly = find(map(Setting, BATCHES), halves) | alone
     size = fastest(fly).batch_size
     native = find((Setting(size, k, "native") for k in SOME_K), halves)
-    best = Best(fastest(plain), fastest(fly), fastest(native), fastest(alone))
-    tables = {"generate": plain, "fly": fly, "native": native}
+    drawn = speeds(
+        interleave({size: plain_generate(pair, size, TEMPERATURE) for size in BATCHES}, halves)
+    )
+    sampled = find(
+        (Setting(rows, k, "native", temperature=TEMPERATURE) for rows in (64, 128) for k in SOME_K),
+        halves,
+    )
+    best = Best(
+        fastest(plain),
+        fastest(fly),
+        fastest(native),
+        fastest(alone),
+        fastest(drawn),
+        fastest(sampled),
+    )
+    tables = {
+        "generate": plain,
+        "fly": fly,
+        "native": native,
+        "generate_sampled": drawn,
+        "native_sampled": sampled,
+    }
     return best, {name: {str(k): v for k, v in table.items()} for name, table in tables.items()}
 
 

@@ -242,7 +242,6 @@ def test_config_is_frozen_hashable_and_travels():
 IMPOSSIBLE = {
     "tree": ({"tree_verify": True}, "tree_verify is true, but drafting trees is not built yet"),
     "tokenizers": ({"dual_tok": True}, "dual_tok is true, but drafting with another tokenizer"),
-    "sampling": ({"temperature": 0.7}, "temperature is 0.7, but decoding is greedy only"),
     "ablation without gate": (
         {"abla_no_window": True, "entropy_thre": 0.0},
         "no gate mask exists",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import GenerationConfig
 
 GOLDEN = Path(__file__).parent / "golden" / "fly_official.json"
 NO_TOKEN = 65535  # fills contexts that begin before the text
@@ -119,7 +120,7 @@ class ToyModel:
         """Wrap a formula; answers end at `eos_id`."""
         self.formula = formula
         self.config = ToyConfig(formula.toy["V"])
-        self.generation_config = SimpleNamespace(eos_token_id=eos_id)
+        self.generation_config = GenerationConfig(eos_token_id=eos_id)
         self.forwards = 0
 
     def eval(self) -> ToyModel:

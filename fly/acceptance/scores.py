@@ -12,22 +12,35 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fly.acceptance.law import Law
+
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """The target's view of a proposal at temperature 0; row `lengths[b]` of `logits[b]` judges what
-    follows the proposal.
+    """The target's view of a proposal; row `lengths[b]` of `logits[b]` judges what follows the
+    proposal.
     """
 
     logits: Tensor  # [B, K+1, V] the target's raw logits
     ids: Tensor  # [B, K] int64 proposed tokens, padded on the right with any id
     lengths: Tensor  # [B] int64 proposal lengths, 0 to K
     protected: Tensor | None = None  # [V] bool, tokens that no rule may loosen
+    processed: Tensor | None = None  # [B, K+1, V] logits after all processors; None: as they are
+    law: Law | None = None  # where rows are sampled
 
     @cached_property
     def choice(self) -> Tensor:
-        """The target's own token at every position.  [B, K+1] int64."""
-        return self.logits.argmax(-1)
+        """The target's own token at every position: its argmax, or where rows are sampled the one
+        that it draws should the proposed token be refused.  [B, K+1] int64.
+        """
+        if self.law is not None:
+            return self.law.choice(self.ids, self.in_proposal)
+        return self.final.argmax(-1)
+
+    @property
+    def final(self) -> Tensor:
+        """The logits that the target chooses by.  [B, K+1, V]."""
+        return self.logits if self.processed is None else self.processed
 
     @cached_property
     def positions_after(self) -> Tensor:
@@ -44,15 +57,25 @@ class Scores:
 
     @cached_property
     def native(self) -> Tensor:
-        """Native acceptance: the draft token is the target's choice.  [B, K] bool."""
+        """Native acceptance: the draft token is the target's argmax, or where rows are sampled the
+        draw u < p/q.  [B, K] bool.
+        """
+        if self.law is not None:
+            return self.law.accepts(self.ids) & self.in_proposal
         return (self.ids == self.choice[:, :-1]) & self.in_proposal
 
     @cached_property
     def is_protected(self) -> Tensor:
-        """Where draft token or target's choice may not be traded for another.  [B, K] bool."""
+        """Where draft token or target's choice may not be traded for another, or the processors
+        forbid the draft token.  [B, K] bool.
+        """
+        if self.processed is None:
+            forbidden = torch.zeros_like(self.ids, dtype=torch.bool)
+        else:
+            forbidden = ~self.draft_possible
         if self.protected is None:
-            return torch.zeros_like(self.ids, dtype=torch.bool)
-        return self.protected[self.ids] | self.protected[self.choice[:, :-1]]
+            return forbidden
+        return forbidden | self.protected[self.ids] | self.protected[self.choice[:, :-1]]
 
     def entropy(self, kind: str) -> Tensor:
         """The target's uncertainty at every proposed position.  [B, K] float32, from raw logits.
@@ -75,7 +98,7 @@ class Scores:
     @cached_property
     def draft_possible(self) -> Tensor:
         """Where the target gives the draft token any probability at all.  [B, K] bool."""
-        return self.logits[:, :-1].gather(-1, self.ids[..., None])[..., 0] > -torch.inf
+        return self.final[:, :-1].gather(-1, self.ids[..., None])[..., 0] > -torch.inf
 
 
 def leading_true(mask: Tensor) -> Tensor:

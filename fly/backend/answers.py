@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fly.backend.journal import Entry, Journal, request_key
-from fly.backend.occurrences import find_originals, number_copies
+from fly.backend.occurrences import draw_seed, find_originals, number_copies
 from fly.backend.records import RequestRecord
 
 if TYPE_CHECKING:
@@ -38,9 +38,11 @@ class Answers:
         self._journal = journal
         self._originals = find_originals(instances)
         self._texts = [""] * len(instances)
+        base = torch.initial_seed()  # what lm-eval's --seed gave torch
+        copies = number_copies(instances)
         self._keys = [
-            request_key(instance, copy, _seed(instance, temperature))
-            for instance, copy in zip(instances, number_copies(instances), strict=True)
+            request_key(instance, copy, base if _samples(instance, temperature) else None)
+            for instance, copy in zip(instances, copies, strict=True)
         ]
         self.resumed: list[RequestRecord] = []  # of the requests that are known already
         self.pending: list[int] = []  # places of the requests to decode
@@ -51,6 +53,9 @@ class Answers:
             else:
                 self._texts[place] = entry.answer
                 self.resumed.append(replace(entry.record, resumed=True))
+        self.seeds = [
+            draw_seed(instances[place], copies[place], base) for place in self.pending
+        ]  # of the pending requests
         if journal is not None:
             known, left = len(self.resumed), len(self.pending)
             logger.info("%d requests are finished in %s, %d are left", known, journal.path, left)
@@ -74,8 +79,9 @@ class Answers:
         return [self._texts[original] for original in self._originals]
 
 
-def _seed(instance: Instance, temperature: float) -> int | None:
-    """What a sampled answer depends on besides its request: the seed that lm-eval gave torch."""
+def _samples(instance: Instance, temperature: float) -> bool:
+    """Whether the answer hangs on random draws, as `RequestReader` decides it."""
     gen_kwargs = instance.args[1]
-    sampled = gen_kwargs.get("do_sample") or gen_kwargs.get("temperature", temperature)
-    return torch.initial_seed() if sampled else None
+    if "do_sample" in gen_kwargs:
+        return bool(gen_kwargs["do_sample"])
+    return bool(gen_kwargs.get("temperature", temperature))

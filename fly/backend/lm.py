@@ -104,7 +104,7 @@ class FLyLM(HFLM):
 
     def _decode(self, requests: Sequence[Instance], answers: Answers, disable_bar: bool) -> None:
         """Decode the pending requests and put them in."""
-        prepared = self._reader().read(requests)
+        prepared = self._reader().read(requests, answers.seeds)
         with (
             DecodingProgress(len(requests), disable=disable_bar) as progress,
             torch.autocast(

@@ -1,4 +1,4 @@
-"""Which copy of its request an Instance in lm-eval's list is.
+"""Which copy of its request an Instance in lm-eval's list is, and what it draws with.
 
 lm-eval asks for `repeats` answers by naming the same Instance as often, and in runs of several
 processes fills short lists up with more copies of their last one.  Copies within `repeats` are
@@ -7,6 +7,8 @@ requests of their own; those beyond are padding, which is neither decoded nor co
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -24,6 +26,18 @@ def number_copies(instances: Sequence[Instance]) -> list[int]:
         numbers.append(seen[name])
         seen[name] += 1
     return numbers
+
+
+def draw_seed(instance: Instance, copy: int, base: int) -> int:
+    """The seed of a request's random draws: its own whatever else is decoded, in whichever process.
+
+    Args:
+        instance: its task, document and index count.
+        copy: its number among the copies of the same Instance.
+        base: the run's seed.
+    """
+    named = json.dumps([base, instance.task_name, instance.doc_id, instance.idx, copy])
+    return int.from_bytes(hashlib.sha256(named.encode()).digest()[:8], "big")
 
 
 def find_originals(instances: Sequence[Instance]) -> list[int]:

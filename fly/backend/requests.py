@@ -2,8 +2,9 @@
 have given.
 
 The rules are HFLM's (0.4.10 to 0.4.13): aliases of `max_gen_toks`, stop strings, the BOS decision,
-cutting prompts from the left.  Differs: prompts are cut one by one and not as a padded batch; what
-HFLM hands on to `generate` and the engine does not have is refused instead of ignored.
+cutting prompts from the left, what samples and what does not.  Differs: prompts are cut one by one
+and not as a padded batch; what HFLM hands on to `generate` and the engine does not have is refused
+instead of ignored; the configuration's temperature holds for requests that say nothing of sampling.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from lm_eval.models.utils import (
     postprocess_generated_text,
 )
 
-from fly.decoding import Request, Result
+from fly.decoding import SHAPING, Request, Result
 from fly.errors import RequestError
 
 if TYPE_CHECKING:
@@ -30,29 +31,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What `generate` takes and greedy decoding does not heed, or heeds only at another value than the
-# one here.
-_IGNORED = frozenset(
-    {
-        "top_p",
-        "top_k",
-        "min_p",
-        "typical_p",
-        "top_n_sigma",
-        "use_cache",
-        "pad_token_id",
-        "max_length",
-    }
-)
+# What `generate` takes and the engine does not heed, or heeds only at another value than the one
+# here.
+_IGNORED = frozenset({"do_sample", "temperature", "use_cache", "pad_token_id", "max_length"})
 _NEUTRAL = {
     "num_beams": 1,
     "num_return_sequences": 1,
-    "repetition_penalty": 1.0,
     "length_penalty": 1.0,
-    "no_repeat_ngram_size": 0,
     "early_stopping": False,
-    "min_new_tokens": 0,
-    "min_length": 0,
 }
 
 
@@ -82,17 +68,18 @@ class RequestReader:
     truncation: bool = False
     think_end_token: str | int | None = None
 
-    def read(self, instances: Sequence[Instance]) -> list[Prepared]:
-        """All requests, in the order given.  Says once how many prompts had to be cut.
+    def read(self, instances: Sequence[Instance], seeds: Sequence[int]) -> list[Prepared]:
+        """All requests, in the order given, each with the seed of its draws.  Says once how many
+        prompts had to be cut.
 
         Raises:
-            RequestError: a request samples, leaves no room for its prompt, or asks for what the
-                engine does not have.
+            RequestError: a request leaves no room for its prompt, samples at temperature 0, or asks
+                for what the engine does not have.
         """
         prepared, num_cut = [], 0
-        for instance in instances:
+        for instance, seed in zip(instances, seeds, strict=True):
             context, gen_kwargs = instance.args
-            one, cut = self._read_one(context, gen_kwargs, instance.task_name or "")
+            one, cut = self._read_one(context, gen_kwargs, instance.task_name or "", seed)
             prepared.append(one)
             num_cut += cut
         if num_cut:
@@ -117,7 +104,7 @@ class RequestReader:
         return answer
 
     def _read_one(
-        self, context: str, gen_kwargs: dict[str, Any], task: str
+        self, context: str, gen_kwargs: dict[str, Any], task: str, seed: int
     ) -> tuple[Prepared, bool]:
         kwargs: dict[str, Any] = dict(normalize_gen_kwargs(gen_kwargs, self.default_max_gen_toks))
         eos = self._eos_text()
@@ -125,7 +112,7 @@ class RequestReader:
         budget = int(kwargs.pop("max_gen_toks"))
         if self.config.total_gen_tok is not None:
             budget = min(budget, self.config.total_gen_tok)
-        self._refuse_sampling(kwargs, task)
+        temperature = self._temperature(gen_kwargs, kwargs, task)
         self._refuse_unknown(kwargs, task)
         room = self.max_context - budget
         if budget < 1 or room < 1:
@@ -142,6 +129,9 @@ class RequestReader:
             prompt_ids=tuple(prompt),
             max_new_tokens=budget,
             stop=tuple(string for string in until if string and string != eos),
+            temperature=temperature,
+            seed=seed,
+            generation={key: value for key, value in kwargs.items() if key in SHAPING},
             key=task,
         )
         return Prepared(request, tuple(until)), len(ids) > room
@@ -172,17 +162,23 @@ class RequestReader:
             )
         return [self.prefix_token_id]
 
-    def _refuse_sampling(self, kwargs: dict[str, Any], task: str) -> None:
-        if kwargs.get("do_sample") or kwargs.get("temperature"):
+    def _temperature(self, gen_kwargs: dict[str, Any], kwargs: dict[str, Any], task: str) -> float:
+        """What the request says, and where it says nothing of sampling, the configuration."""
+        if not {"do_sample", "temperature"} & gen_kwargs.keys():
+            return self.config.temperature
+        if not kwargs["do_sample"]:
+            return 0.0
+        temperature = float(kwargs.get("temperature") or 0.0)
+        if temperature <= 0:
             raise RequestError(
-                f"task {task!r}: do_sample is {kwargs.get('do_sample')} and temperature is "
-                f"{kwargs.get('temperature')}, but sampling is not built yet",
-                fix="decode greedily: --gen_kwargs do_sample=False,temperature=0",
+                f"task {task!r}: do_sample is True, but temperature is {kwargs.get('temperature')}",
+                fix="add a temperature: --gen_kwargs do_sample=True,temperature=0.8",
             )
+        return temperature
 
     def _refuse_unknown(self, kwargs: dict[str, Any], task: str) -> None:
         for key, value in kwargs.items():
-            if key in {"do_sample", "temperature"} or key in _IGNORED or value is None:
+            if key in _IGNORED or key in SHAPING or value is None:
                 continue
             if key in _NEUTRAL and value == _NEUTRAL[key]:
                 continue

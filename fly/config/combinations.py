@@ -63,12 +63,6 @@ def _refuse_unbuilt(config: FLyConfig, origin: Origin) -> None:
             fix="set dual_tok to false and take a draft of the target's family, or drafter "
             "'ngram' without a draft",
         )
-    if config.temperature > 0:
-        raise ConfigError(
-            f"{origin.of('temperature')}: temperature is {config.temperature!r}, but decoding is "
-            "greedy only: exact sampling is not built yet",
-            fix="set temperature to 0",
-        )
 
 
 def warn_of_inert(config: FLyConfig, origin: Origin) -> None:

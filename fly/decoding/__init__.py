@@ -1,7 +1,8 @@
 """The decoding engine.  It knows torch and transformers, and nothing of lm-eval."""
 
 from fly.decoding.decoder import SpeculativeDecoder
+from fly.decoding.processing import SHAPING
 from fly.decoding.rows import Request, Result, RoundRecord
 from fly.decoding.statistics import Statistics
 
-__all__ = ["Request", "Result", "RoundRecord", "SpeculativeDecoder", "Statistics"]
+__all__ = ["SHAPING", "Request", "Result", "RoundRecord", "SpeculativeDecoder", "Statistics"]

@@ -106,9 +106,11 @@ class SlotCache(Cache):
             self.capacity = max(visible, 2 * self.capacity)
 
     def clear(self) -> None:
-        """Forget everything; the next forward starts from zeros."""
+        """Forget everything and give the memory back; the next forward starts from zeros."""
+        self.num_rows = self.capacity = 0
         for layer in self.slot_layers:
             layer.buffers = []
+            layer.keys = layer.values = None  # views of the buffers
 
     def move(self, source: int, destination: int, length: int) -> None:
         """Copy the first `length` slots of row `source` over row `destination`."""

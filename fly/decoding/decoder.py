@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,14 +13,16 @@ from torch import Tensor
 from fly.acceptance import rules
 from fly.config import FLyConfig
 from fly.decoding.model import SlotModel
+from fly.decoding.processing import ProcessingFactory
 from fly.decoding.requests import RequestCheck
 from fly.decoding.round import Engine, charge, run_round
 from fly.decoding.rows import Request, Result, Row
 from fly.decoding.scheduler import Scheduler
+from fly.decoding.sizing import MAX_ROWS, BatchSize
 from fly.decoding.statistics import Statistics
 from fly.decoding.stopping import StopRules, eos_ids
 from fly.drafting import End, drafters
-from fly.errors import ConfigError, DecodingError, RequestError
+from fly.errors import ConfigError, DecodingError, FLyWarning, RequestError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -44,7 +47,9 @@ class SpeculativeDecoder:
         tokenizer: PreTrainedTokenizerBase,
         config: FLyConfig,
         *,
-        batch_size: int = 8,
+        batch_size: int | str = 8,
+        max_batch_size: int = MAX_ROWS,
+        share_prefixes: bool = True,
         record_rounds: bool = False,
     ) -> None:
         """Combine loaded models.
@@ -54,47 +59,53 @@ class SpeculativeDecoder:
             draft: the model that proposes; None for drafters that need none.
             tokenizer: of both models.
             config: rule, drafter and their settings.
-            batch_size: rows decoded at once.
+            batch_size: rows decoded at once; "auto" and "auto:N" find how many (BatchSize).
+            max_batch_size: bounds that search.
+            share_prefixes: compute what prompts begin with together only once.
             record_rounds: keep every round's decisions in `Result.rounds`.
 
         Raises:
-            ConfigError: the batch size is not positive, or a draft model is missing.
+            ConfigError: the batch size is none, or a draft model is missing.
             ModelError: a model's layers cannot be served.
         """
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigError(f"batch_size is {batch_size!r}", fix="use a whole number from 1 up")
+        self.batch_size = BatchSize(batch_size, max_batch_size)
         if config.needs_draft and draft is None:
             raise ConfigError(
                 f"drafter {config.drafter_name!r} needs a draft model, and none was given",
                 fix="give a draft, or choose drafter 'ngram' or use_sd: false",
             )
         self.config = config
-        self.batch_size = batch_size
-        self._target = SlotModel(target.eval())
-        slots = (
-            SlotModel(draft.eval(), self._target.vocab_size)
+        self._target = SlotModel(target.eval(), share_prefixes=share_prefixes)
+        self._draft = (
+            SlotModel(draft.eval(), self._target.vocab_size, share_prefixes=share_prefixes)
             if config.needs_draft and draft
             else None
         )
-        stops = StopRules(tokenizer, eos_ids(target, tokenizer))
-        rule = rules.get(config.acceptance_name).from_config(config)
-        self._engine = Engine(
-            target=self._target,
-            drafter=drafters.get(config.drafter_name).from_config(
-                config, slots, self._target.device, End(stops.eos_ids, rule.lookahead)
-            ),
-            rule=rule,
-            stops=stops,
-            protected=self._protected(tokenizer, stops) if config.protect_special_tokens else None,
-            record_rounds=record_rounds,
-            count_official=config.enable_statistics,
-        )
+        self._engine = self._make_engine(tokenizer, record_rounds)
+        self._processing = ProcessingFactory(target)
         self._owner: Scheduler | None = None  # of the rows, both caches' and the drafter's
         self._check = RequestCheck(
             tokenizer,
             self._target.vocab_size,
             self._target.num_positions,
             max_new_tokens=config.total_gen_tok,
+        )
+
+    def _make_engine(self, tokenizer: PreTrainedTokenizerBase, record_rounds: bool) -> Engine:
+        stops = StopRules(tokenizer, eos_ids(self._target.model, tokenizer))
+        rule = rules.get(self.config.acceptance_name).from_config(self.config)
+        return Engine(
+            target=self._target,
+            drafter=drafters.get(self.config.drafter_name).from_config(
+                self.config, self._draft, self._target.device, End(stops.eos_ids, rule.lookahead)
+            ),
+            rule=rule,
+            stops=stops,
+            protected=self._protected(tokenizer, stops)
+            if self.config.protect_special_tokens
+            else None,
+            record_rounds=record_rounds,
+            count_official=self.config.enable_statistics,
         )
 
     @property
@@ -110,6 +121,7 @@ class SpeculativeDecoder:
         stop: Sequence[str] = (),
         temperature: float = 0.0,
         seed: int = 0,
+        **generation: Any,
     ) -> list[Result]:
         """Continue every prompt; results in the order of the prompts.
 
@@ -117,8 +129,11 @@ class SpeculativeDecoder:
             prompts: texts, encoded as the tokenizer does by default, or lists of ids.
             max_new_tokens: budget of each answer, in tokens; `total_gen_tok` bounds it.
             stop: strings that end an answer; they are cut off.
-            temperature: 0; sampling is refused.
-            seed: for sampling.
+            temperature: 0 decodes greedily; above, tokens are drawn.
+            seed: of the draws; the n-th prompt gets `seed + n`.
+            generation: further arguments of transformers' `generate` that shape the distribution:
+                top_k, top_p, min_p, repetition_penalty, bad_words_ids ...  What is not given comes
+                from the target's generation config.
 
         Raises:
             RequestError: a prompt or an argument is impossible; nothing was decoded.
@@ -129,8 +144,15 @@ class SpeculativeDecoder:
                     f"{name} is {value!r}, a single string", fix="give a list, even of one"
                 )
         requests = [
-            Request(self._check.encode(prompt), max_new_tokens, tuple(stop), temperature, seed)
-            for prompt in prompts
+            Request(
+                self._check.encode(prompt),
+                max_new_tokens,
+                tuple(stop),
+                temperature,
+                seed + index,
+                generation,
+            )
+            for index, prompt in enumerate(prompts)
         ]
         results = dict(self.decode(requests))
         return [results[index] for index in range(len(requests))]
@@ -152,16 +174,18 @@ class SpeculativeDecoder:
             DecodingError: the target returned logits that are not finite, or the decoder was given
                 other requests before all results were fetched.
         """
-        rows = [
-            Row(index, request, self._check.budget(index, request))
-            for index, request in enumerate(requests)
-        ]
+        rows = []
+        for index, request in enumerate(requests):
+            budget = self._check.budget(index, request)
+            processing = self._processing.make(index, request, budget)
+            rows.append(Row(index, request, budget, processing))
         return self._run(rows, on_round)
 
     def _run(
         self, rows: list[Row], on_round: Callable[[Statistics], None] | None
     ) -> Iterator[tuple[int, Result]]:
-        scheduler = self._owner = Scheduler(rows, self.batch_size)
+        scheduler = self._owner = Scheduler(rows)
+        self.batch_size.start(len(rows))
         done = Statistics()
         told = time.perf_counter()
         while scheduler.has_work:
@@ -170,15 +194,7 @@ class SpeculativeDecoder:
                     "another call took over this decoder's rows before all results were fetched",
                     fix="fetch all results of one call first, or make a second SpeculativeDecoder",
                 )
-            with torch.inference_mode():
-                self._admit(scheduler)
-                try:
-                    run_round(scheduler.rows, self._engine)
-                except DecodingError:
-                    # NaN keys would shine through the masks of later requests.
-                    self._target.cache.clear()
-                    raise
-                finished = self._retire(scheduler)
+            finished = self._advance(scheduler)
             if on_round is not None:
                 done = sum((row.statistics for row in finished), done)
                 if time.perf_counter() - told >= PROGRESS_PAUSE_S or not scheduler.has_work:
@@ -187,12 +203,58 @@ class SpeculativeDecoder:
             for row in finished:
                 yield row.index, self._result(row)
 
+    @torch.inference_mode()
+    def _advance(self, scheduler: Scheduler) -> list[Row]:
+        """One round, with new rows where there is room; the rows that it finished."""
+        try:
+            self._admit(scheduler)
+            begin = time.perf_counter()
+            run_round(scheduler.rows, self._engine)
+        except torch.OutOfMemoryError as error:
+            if len(scheduler.rows) == 1:
+                raise DecodingError(
+                    f"out of memory with a single row, request {scheduler.rows[0].index} of "
+                    f"{len(scheduler.rows[0].ids)} tokens",
+                    fix="use a smaller draft, a shorter context, or more accelerators",
+                ) from error
+        except DecodingError:
+            # NaN keys would shine through the masks of later requests.
+            self._clear()
+            raise
+        else:
+            seconds = time.perf_counter() - begin
+            self.batch_size.note(len(scheduler.rows), scheduler.num_waiting, seconds)
+            return self._retire(scheduler)
+        # Here and not in the handler, where the traceback still holds on to tensors.
+        self._shrink(scheduler)
+        return []
+
+    def _shrink(self, scheduler: Scheduler) -> None:
+        """Half as many rows from now on; what the present ones have decoded stays."""
+        self.batch_size.halve(len(scheduler.rows))
+        warnings.warn(
+            f"out of memory with {len(scheduler.rows)} rows; going on with at most "
+            f"{self.batch_size.rows}",
+            FLyWarning,
+            stacklevel=2,
+        )
+        scheduler.requeue()
+        self._clear()
+
+    def _clear(self) -> None:
+        """Give up what both caches hold."""
+        self._target.clear()
+        if self._draft is not None:
+            self._draft.clear()
+        if self._target.device.type == "cuda":
+            torch.cuda.empty_cache()
+
     def _admit(self, scheduler: Scheduler) -> None:
         """Fill free rows and prefill them.  The prompt's last token is left to open the first
         round.
         """
         begin = time.perf_counter()
-        first = scheduler.admit()
+        first = scheduler.admit(self.batch_size.rows)
         new = scheduler.rows[first:]
         if new:
             self._target.prefill([row.ids[:-1] for row in new], first)

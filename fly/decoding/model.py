@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fly.decoding.cache import SlotCache, Write
 from fly.decoding.masks import MaskPlan
+from fly.decoding.prefixes import Span, chunks, plan_prefill
 from fly.errors import ModelError
 
 if TYPE_CHECKING:
@@ -51,13 +52,20 @@ def check_attention(config: PretrainedConfig) -> None:
 class SlotModel:
     """A causal language model with one cache row per row of the batch; slot = position."""
 
-    def __init__(self, model: PreTrainedModel, common_vocab: int | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        common_vocab: int | None = None,
+        *,
+        share_prefixes: bool = True,
+    ) -> None:
         """Wrap a loaded model; nothing of it is changed.
 
         Args:
             model: a causal language model.
             common_vocab: for a draft, the target's vocabulary size; ids that only one of them knows
                 (padding of the embedding) are neither proposed nor looked up.
+            share_prefixes: copy what prompts have in common instead of computing it again.
 
         Raises:
             ModelError: its layers cannot be served by a slot cache.
@@ -73,6 +81,8 @@ class SlotModel:
         self.model = model
         self._masks = MaskPlan.from_config(config)
         self.cache = SlotCache(config.num_hidden_layers)
+        self._share_prefixes = share_prefixes
+        self._held: list[list[int]] = []  # per cache row the prompt that its slots begin with
         self.vocab_size: int = config.vocab_size
         self._common_vocab = min(self.vocab_size, common_vocab or self.vocab_size)
         self.num_positions: int | None = getattr(config, "max_position_embeddings", None)
@@ -87,24 +97,40 @@ class SlotModel:
 
     def prefill(self, prompts: Sequence[list[int]], first_row: int) -> None:
         """Write prompts into rows `first_row` and following, from slot 0, a bounded number of
-        tokens at a time.
+        tokens at a time.  Beginnings that other rows hold are copied.
         """
-        num_rows = len(prompts)
-        self.cache.reserve(first_row + num_rows, 0)
-        longest = max(map(len, prompts), default=0)
-        width = max(1, min(longest, PREFILL_TOKENS))
-        rows_at_once = max(1, PREFILL_TOKENS // width)
-        for begin in range(0, num_rows, rows_at_once):
-            group = prompts[begin : begin + rows_at_once]
-            for start in range(0, max(map(len, group)), width):
-                pieces = [prompt[start : start + width] for prompt in group]
-                size = max(map(len, pieces))
-                ids = torch.tensor(
-                    [[*piece, *[0] * (size - len(piece))] for piece in pieces], device=self.device
-                )
-                starts = torch.full((len(group),), start, device=self.device)
-                row = first_row + begin
-                self._forward(ids, starts, start + size, row, is_even=True, logits_to_keep=1)
+        self.cache.reserve(first_row + len(prompts), 0)
+        if self._share_prefixes:
+            waves = plan_prefill(self._held, prompts, first_row)
+        else:
+            waves = [[Span(row, row, 0, ids) for row, ids in enumerate(prompts, first_row)]]
+        for wave in waves:
+            for span in wave:
+                if span.source != span.row:
+                    self.cache.move(span.source, span.row, span.start)
+            for chunk in chunks(wave, PREFILL_TOKENS):
+                self._fill(chunk)
+        self._held[first_row : first_row + len(prompts)] = map(list, prompts)
+
+    def _fill(self, spans: Sequence[Span]) -> None:
+        """Compute spans of consecutive rows, in pieces of equal width."""
+        width = max(1, min(max(len(span.ids) for span in spans), PREFILL_TOKENS))
+        is_even = len({span.start for span in spans}) == 1
+        for offset in range(0, max(len(span.ids) for span in spans), width):
+            pieces = [span.ids[offset : offset + width] for span in spans]
+            size = max(map(len, pieces))
+            ids = torch.tensor(
+                [[*piece, *[0] * (size - len(piece))] for piece in pieces], device=self.device
+            )
+            starts = [span.start + offset for span in spans]
+            self._forward(
+                ids,
+                torch.tensor(starts, device=self.device),
+                max(starts) + size,
+                spans[0].row,
+                is_even=is_even,
+                logits_to_keep=1,
+            )
 
     def extend(self, ids: Tensor, starts: Tensor, visible: int) -> Tensor:
         """Run ids [B, n] of rows 0 to B-1 at positions starts[b] .. starts[b]+n-1; logits [B, n,
@@ -148,3 +174,9 @@ class SlotModel:
     def move(self, source: int, destination: int, length: int) -> None:
         """Copy the first `length` slots of one row over another."""
         self.cache.move(source, destination, length)
+        self._held[destination] = self._held[source]
+
+    def clear(self) -> None:
+        """Give up all rows and their memory."""
+        self.cache.clear()
+        self._held = []

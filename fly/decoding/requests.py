@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 import warnings
 from collections.abc import Sequence
@@ -47,7 +48,7 @@ class RequestCheck:
 
         Raises:
             RequestError: empty or too long a prompt, an id outside the vocabulary, no budget, an
-                empty stop string, or a temperature above 0.
+                empty stop string, or an impossible temperature.
         """
         self._check_prompt(index, request.prompt_ids)
         if request.max_new_tokens < 1:
@@ -60,11 +61,10 @@ class RequestCheck:
                 f"request {index}: stop is {request.stop!r}",
                 fix="give a list of strings, none of them empty",
             )
-        if request.temperature != 0:
+        if not 0 <= request.temperature < math.inf:
             raise RequestError(
-                f"request {index}: temperature is {request.temperature!r}, but only greedy "
-                "decoding is built",
-                fix="use temperature 0 (in lm-eval: do_sample false)",
+                f"request {index}: temperature is {request.temperature!r}",
+                fix="use 0 for greedy decoding, or a positive number",
             )
         wanted = min(request.max_new_tokens, self.max_new_tokens or request.max_new_tokens)
         if self.num_positions is None:

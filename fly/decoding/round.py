@@ -15,6 +15,7 @@ from fly.acceptance import Reason, Rule, Scores, Verdict, leading_true
 from fly.acceptance.protocol import REFUSALS
 from fly.decoding.model import SlotModel
 from fly.decoding.rows import RoundRecord, Row
+from fly.decoding.sampling import RoundSampler
 from fly.decoding.stopping import StopRules
 from fly.drafting import Drafter, Proposal
 from fly.errors import DecodingError
@@ -52,12 +53,13 @@ def run_round(rows: Sequence[Row], engine: Engine) -> None:
         DecodingError: the target's logits are not finite.
     """
     marks = [time.perf_counter()]
-    proposal = engine.drafter.propose(rows, [_limit(row, engine) for row in rows])
+    sampler = RoundSampler(rows, engine.target.vocab_size)
+    proposal = engine.drafter.propose(rows, [_limit(row, engine) for row in rows], sampler)
     proposal = proposal.to(engine.target.device)
     marks.append(time.perf_counter())
     logits = _verify(rows, proposal, engine.target)
     marks.append(time.perf_counter())
-    scores = Scores(logits, proposal.ids, proposal.lengths, engine.protected)
+    scores = _score(logits, proposal, sampler, engine.protected)
     verdict = engine.rule.accept(scores)
     outcomes = _to_host(rows, scores, verdict)
     if engine.record_rounds:
@@ -100,6 +102,17 @@ def _verify(rows: Sequence[Row], proposal: Proposal, target: SlotModel) -> Tenso
     return target.extend(ids, torch.tensor(starts, device=device), max(starts) + ids.shape[1])
 
 
+def _score(
+    logits: Tensor, proposal: Proposal, sampler: RoundSampler, protected: Tensor | None
+) -> Scores:
+    """The target's view of the proposal, behind every row's processors."""
+    if sampler.is_plain:
+        return Scores(logits, proposal.ids, proposal.lengths, protected)
+    processed = sampler.process(logits, [0] * len(logits), proposal.ids.tolist)
+    law = sampler.law(processed, proposal)
+    return Scores(logits, proposal.ids, proposal.lengths, protected, processed, law)
+
+
 def _to_host(rows: Sequence[Row], scores: Scores, verdict: Verdict) -> list[Outcome]:
     """The round's only wait for the device: everything decided, in one transfer."""
     kept = leading_true(verdict.accepted)[:, None]  # [B, 1]
@@ -107,6 +120,8 @@ def _to_host(rows: Sequence[Row], scores: Scores, verdict: Verdict) -> list[Outc
     # Plain argmax puts NaN first, so looking at the chosen logits finds any.
     best = scores.logits.gather(-1, scores.choice[..., None])[..., 0]  # [B, K+1]
     finite = best.isfinite().all(-1, keepdim=True)
+    if scores.law is not None:
+        finite = finite & scores.law.target.isfinite().all(-1).all(-1, keepdim=True)
     columns = [kept, own, finite, scores.lengths[:, None], scores.ids, verdict.reason]
     table = torch.cat([column.to(torch.int64) for column in columns], dim=1).tolist()
     k = scores.ids.shape[1]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from fly.decoding.processing import Processing
 from fly.decoding.statistics import Statistics
 
 FinishReason = Literal["eos", "stop", "length"]
@@ -17,8 +19,10 @@ class Request:
     prompt_ids: tuple[int, ...]
     max_new_tokens: int
     stop: tuple[str, ...] = ()  # strings that end the answer wherever they appear in it
-    temperature: float = 0.0
-    seed: int = 0
+    temperature: float = 0.0  # 0 decodes greedily
+    seed: int = 0  # of its draws; two requests of one seed and prompt get the same answer
+    # Further arguments of transformers' generate that shape the distribution: top_k, top_p, ...
+    generation: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""  # the caller's name for it, for instance the task
 
 
@@ -56,6 +60,7 @@ class Row:
     index: int  # place of the request among those asked
     request: Request
     budget: int  # new tokens that it may get
+    processing: Processing | None = None  # None: plain argmax
     ids: list[int] = field(default_factory=list)  # prompt and emitted tokens
     statistics: Statistics = field(default_factory=Statistics)
     rounds: list[RoundRecord] = field(default_factory=list)
@@ -71,6 +76,11 @@ class Row:
     def answer(self) -> list[int]:
         """The emitted tokens."""
         return self.ids[len(self.request.prompt_ids) :]
+
+    @property
+    def num_rounds(self) -> int:
+        """Rounds that the row has had."""
+        return self.statistics.rounds + self.statistics.plain
 
     @property
     def remaining(self) -> int:

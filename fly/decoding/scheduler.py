@@ -5,20 +5,36 @@ is taken by the last row, and new requests come in behind.  No tensors here.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import chain
 
+from fly.decoding.prefixes import common_prefix
 from fly.decoding.rows import Row
+
+
+def queue_order(rows: Iterable[Row]) -> list[Row]:
+    """Longest prompts first, so that those who enter together are of similar length; prompts that
+    begin alike stay together, so that their beginning is still in a row's slots when it is wanted.
+    """
+    groups: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: row.ids):
+        last = groups[-1][-1] if groups else None
+        if last and 2 * common_prefix(last.ids, row.ids) >= max(len(last.ids), len(row.ids)):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    for group in groups:
+        group.sort(key=lambda row: (-len(row.ids), row.index))
+    groups.sort(key=lambda group: (-len(group[0].ids), group[0].index))
+    return list(chain.from_iterable(groups))
 
 
 class Scheduler:
     """A queue of waiting rows and the rows being decoded."""
 
-    def __init__(self, rows: Sequence[Row], batch_size: int) -> None:
-        """Queue the rows, longest prompts first: those who enter together are then of similar
-        length.
-        """
-        self._waiting = deque(sorted(rows, key=lambda row: -len(row.ids)))
-        self._batch_size = batch_size
+    def __init__(self, rows: Sequence[Row]) -> None:
+        """Queue the rows."""
+        self._waiting = deque(queue_order(rows))
         self.rows: list[Row] = []
 
     @property
@@ -26,10 +42,15 @@ class Scheduler:
         """Something is waiting or being decoded."""
         return bool(self._waiting or self.rows)
 
-    def admit(self) -> int:
-        """Move waiting rows into the free places; the number of the first new row."""
+    @property
+    def num_waiting(self) -> int:
+        """Requests that have not been given a row."""
+        return len(self._waiting)
+
+    def admit(self, batch_size: int) -> int:
+        """Fill up to `batch_size` rows from the queue; the number of the first new row."""
         first = len(self.rows)
-        while self._waiting and len(self.rows) < self._batch_size:
+        while self._waiting and len(self.rows) < batch_size:
             self.rows.append(self._waiting.popleft())
         return first
 
@@ -45,3 +66,8 @@ class Scheduler:
             self.rows[destination] = self.rows[source]
         del self.rows[num_live:]
         return finished, moves
+
+    def requeue(self) -> None:
+        """Put all rows back to the front of the queue, with what they have decoded so far."""
+        self._waiting.extendleft(reversed(self.rows))
+        self.rows.clear()

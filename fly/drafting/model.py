@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fly.drafting.protocol import CommittedRow, DraftModel, End, Proposal, drafters
+from fly.drafting.protocol import (
+    Choose,
+    CommittedRow,
+    DraftModel,
+    End,
+    Proposal,
+    drafters,
+    greedy,
+)
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
@@ -35,6 +43,16 @@ def prefill_new(model: DraftModel, rows: Sequence[CommittedRow], first: int) -> 
     room = model.num_positions
     prompts = [row.ids[:-1] if room is None or len(row.ids) <= room else [] for row in rows[first:]]
     model.prefill(prompts, first)
+
+
+def opening(ids: list[int], room: int | None) -> tuple[list[int], int]:
+    """The tokens that open a round, and the position of the first: the last two, because after a
+    fully accepted proposal the cache lacks the older one, and where it does not the same keys are
+    written again.  A row longer than the model's context stays at its end.
+    """
+    end = len(ids) if room is None else min(len(ids), room)
+    start = max(0, end - 2)
+    return ids[start:end], start
 
 
 def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> Tensor:
@@ -64,35 +82,44 @@ class ModelDrafter:
         """Prefill the new prompts."""
         prefill_new(self.model, rows, first)
 
-    def propose(self, rows: Sequence[CommittedRow], limits: Sequence[int]) -> Proposal:
-        """Decode one token at a time; no result is looked at on the host."""
+    def propose(
+        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
+    ) -> Proposal:
+        """Decode one token at a time; no result is looked at on the host unless `choose` does."""
         lengths = within_context(self.model, rows, limits, self.k)
         device = self.model.device
         k = max(lengths)
         if k == 0:
             return Proposal.from_lists([[] for _ in rows], device)
-        # After a fully accepted proposal the cache lacks its last token, so the last two tokens
-        # open every round; where the cache has the older one already, the same keys are written
-        # again.  A row that may draft nothing idles at 0.
-        opening = [row.ids[-2:] if n else row.ids[:1] for row, n in zip(rows, lengths, strict=True)]
-        starts = [
-            len(row.ids) - len(ids) if n else 0
-            for row, ids, n in zip(rows, opening, lengths, strict=True)
-        ]
-        ids = pad_right(opening, device)
+        openings, starts = zip(
+            *(opening(row.ids, self.model.num_positions) for row in rows), strict=True
+        )
+        ids = pad_right(openings, device)
         visible = max(starts) + ids.shape[1]
         positions = torch.tensor(starts, device=device)
-        counts = torch.tensor([len(ids) for ids in opening], device=device)
+        counts = torch.tensor([len(ids) for ids in openings], device=device)
         logits = self.model.extend(ids, positions, visible)
-        token = logits[torch.arange(len(rows), device=device), counts - 1].argmax(-1)
-        tokens = [token]
+        logits = logits[torch.arange(len(rows), device=device), counts - 1, None]  # [B, 1, V]
+        tokens = [torch.empty(len(rows), 0, dtype=torch.int64, device=device)]
+        probs: list[Tensor] = []
         positions = positions + counts
-        for step in range(1, k):
-            logits = self.model.extend(token[:, None], positions, visible + step)
-            token = logits[:, 0].argmax(-1)
-            positions = positions + 1
+        for step in range(k):
+            token, drawn_from = choose(
+                logits, [step] * len(rows), lambda: torch.cat(tokens, 1).tolist()
+            )
             tokens.append(token)
-        return Proposal(torch.stack(tokens, 1), torch.tensor(lengths, device=device), k)
+            if drawn_from is not None:
+                probs.append(drawn_from)
+            if step == k - 1:
+                break
+            logits = self.model.extend(token, positions, visible + step + 1)
+            positions = positions + 1
+        return Proposal(
+            torch.cat(tokens, 1),
+            torch.tensor(lengths, device=device),
+            k,
+            torch.cat(probs, 1) if probs else None,
+        )
 
     def commit(self, rows: Sequence[CommittedRow]) -> None:
         """Nothing to do: what was refused lies behind the rows' lengths and is overwritten."""

@@ -11,10 +11,19 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from fly.drafting.model import pad_right, prefill_new, within_context
+from fly.drafting.model import opening, pad_right, prefill_new, within_context
 from fly.drafting.ngram import IndexedRows
-from fly.drafting.protocol import CommittedRow, DraftModel, End, Proposal, drafters
+from fly.drafting.protocol import (
+    Choose,
+    CommittedRow,
+    DraftModel,
+    End,
+    Proposal,
+    drafters,
+    greedy,
+)
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
@@ -28,27 +37,20 @@ class Draft:
     limit: int
     tokens: list[int] = field(default_factory=list)
     guess: list[int] = field(default_factory=list)  # the last one found in this round
+    probs: list[Tensor] = field(default_factory=list)  # [n, V] each, where tokens are drawn
 
     @property
     def is_finished(self) -> bool:
         """As many tokens as the row may propose."""
         return len(self.tokens) >= self.limit
 
-    @property
-    def opening(self) -> list[int]:
-        """Known tokens that the draft's cache may lack: two committed ones at first, then the
-        newest drafted one.
+    def opening(self, room: int | None) -> tuple[list[int], int]:
+        """Known tokens that the draft's cache may lack, and the position of the first: two
+        committed ones at first, then the newest drafted one.
         """
-        if self.limit == 0:
-            return self.committed[:1]
-        return self.tokens[-1:] or self.committed[-2:]
-
-    @property
-    def start(self) -> int:
-        """Position of the opening's first token."""
-        if self.limit == 0:
-            return 0
-        return len(self.committed) + len(self.tokens) - len(self.opening)
+        if self.tokens:
+            return self.tokens[-1:], len(self.committed) + len(self.tokens) - 1
+        return opening(self.committed, room)
 
 
 @drafters.register("multilevel")
@@ -83,43 +85,55 @@ class MultilevelDrafter:
         prefill_new(self.model, rows, first)
         self._rows.admit(rows, first)
 
-    def propose(self, rows: Sequence[CommittedRow], limits: Sequence[int]) -> Proposal:
+    def propose(
+        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
+    ) -> Proposal:
         """Guess, verify and go on until every row has its tokens.  `steps` then holds, per row and
         forward, whether the lookup hit, the guess, and the tokens gained.
+
+        Where tokens are drawn, a guess stands if it is the token drawn: the proposal is that of
+        plain chain drafting, whose draws hang on the place alone.
         """
         lengths = within_context(self.model, rows, limits, self.k)
         drafts = [Draft(row.ids, n) for row, n in zip(rows, lengths, strict=True)]
         self.steps = [[] for _ in rows]
         forwards = 0
         while not all(draft.is_finished for draft in drafts):
-            self._step(drafts)
+            self._step(drafts, choose)
             forwards += 1
         for index, draft in enumerate(drafts):
             self._rows[index].rewind(len(draft.committed))
         proposed = [draft.tokens[: draft.limit] for draft in drafts]
         padded = Proposal.from_lists(proposed, self.model.device)
-        return Proposal(padded.ids, padded.lengths, forwards)
+        return Proposal(padded.ids, padded.lengths, forwards, _stack_probs(drafts, padded))
 
-    def _step(self, drafts: list[Draft]) -> None:
+    def _step(self, drafts: list[Draft], choose: Choose) -> None:
         """One forward of the draft model over every row's opening and guess; finished rows write
         their last token again.
         """
         device = self.model.device
-        openings = [draft.opening for draft in drafts]
-        starts = [draft.start for draft in drafts]
-        hits = [self._guess(index, draft) for index, draft in enumerate(drafts)]
         room = self.model.num_positions
+        openings, starts = zip(*(draft.opening(room) for draft in drafts), strict=True)
+        hits = [self._guess(index, draft) for index, draft in enumerate(drafts)]
         inputs = []
-        for draft, opening, start in zip(drafts, openings, starts, strict=True):
+        for draft, known, start in zip(drafts, openings, starts, strict=True):
             guess = [] if draft.is_finished else draft.guess
             if room is not None:
-                guess = guess[: room - start - len(opening)]
-            inputs.append([*opening, *guess])
+                guess = guess[: room - start - len(known)]
+            inputs.append([*known, *guess])
         ids = pad_right(inputs, device)
         logits = self.model.extend(
             ids, torch.tensor(starts, device=device), max(starts) + ids.shape[1]
         )
-        choices = logits.argmax(-1).tolist()
+        # Behind the opening's last token comes the proposal's next; what stands before is known.
+        places = [
+            len(draft.tokens) - len(known) + 1
+            for draft, known in zip(drafts, openings, strict=True)
+        ]
+        chosen, probs = choose(
+            logits, places, lambda: [draft.tokens + draft.guess for draft in drafts]
+        )
+        choices = chosen.tolist()
         for index, draft in enumerate(drafts):
             if draft.is_finished:
                 continue
@@ -129,6 +143,9 @@ class MultilevelDrafter:
             while gained <= len(guess) and own[gained - 1] == guess[gained - 1]:
                 gained += 1
             draft.tokens += own[:gained]
+            if probs is not None:
+                begin = len(openings[index]) - 1
+                draft.probs.append(probs[index, begin : begin + gained])
             draft.limit = self.end.shorten(draft.limit, draft.tokens)
             self._rows[index].extend(own[:gained])
             self.steps[index].append((hits[index], guess, gained))
@@ -151,3 +168,16 @@ class MultilevelDrafter:
         """Carry the row's index, keys and values along."""
         self.model.move(source, destination, length)
         self._rows.move(source, destination)
+
+
+def _stack_probs(drafts: Sequence[Draft], padded: Proposal) -> Tensor | None:
+    """The rows' distributions, padded like their tokens.  [B, K, V]; None if nothing was drawn."""
+    some = next((draft.probs[0] for draft in drafts if draft.probs), None)
+    if some is None:
+        return None
+    stacked = some.new_zeros(*padded.ids.shape, some.shape[-1])
+    for row, draft in enumerate(drafts):
+        if draft.probs:
+            probs = torch.cat(draft.probs)[: padded.ids.shape[1]]
+            stacked[row, : len(probs)] = probs
+    return stacked

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 import torch
 
 from fly.drafting.lookup import NgramIndex
-from fly.drafting.protocol import CommittedRow, DraftModel, End, Proposal, drafters
+from fly.drafting.protocol import (
+    Choose,
+    CommittedRow,
+    DraftModel,
+    End,
+    Proposal,
+    drafters,
+    greedy,
+)
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
@@ -65,7 +73,9 @@ class NgramDrafter:
         """Index the new prompts."""
         self._rows.admit(rows, first)
 
-    def propose(self, rows: Sequence[CommittedRow], limits: Sequence[int]) -> Proposal:
+    def propose(
+        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
+    ) -> Proposal:
         """Look up every row; a row without an earlier occurrence gets an empty proposal."""
         found = [
             self._rows[row].continuation(min(self.k, limit)) for row, limit in enumerate(limits)

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fly.drafting.protocol import CommittedRow, DraftModel, End, Proposal, drafters
+from fly.drafting.protocol import (
+    Choose,
+    CommittedRow,
+    DraftModel,
+    End,
+    Proposal,
+    drafters,
+    greedy,
+)
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
@@ -31,7 +39,9 @@ class NoDrafter:
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """Nothing is kept per row."""
 
-    def propose(self, rows: Sequence[CommittedRow], limits: Sequence[int]) -> Proposal:
+    def propose(
+        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
+    ) -> Proposal:
         """Offer nothing."""
         return Proposal.from_lists([[] for _ in rows], self._device)
 

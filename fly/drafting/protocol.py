@@ -4,7 +4,7 @@ verified.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -24,6 +24,7 @@ class Proposal:
     ids: Tensor  # [B, K] int64, padded on the right with any valid id
     lengths: Tensor  # [B] int64
     draft_forwards: int = 0  # forwards of the draft model that it took
+    probs: Tensor | None = None  # [B, K, V] what the tokens were drawn from; None: nothing drawn
 
     @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Proposal:
@@ -35,7 +36,8 @@ class Proposal:
 
     def to(self, device: torch.device) -> Proposal:
         """The same on `device`: draft and target need not share one."""
-        return Proposal(self.ids.to(device), self.lengths.to(device), self.draft_forwards)
+        probs = None if self.probs is None else self.probs.to(device)
+        return Proposal(self.ids.to(device), self.lengths.to(device), self.draft_forwards, probs)
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,33 @@ class End:
         """
         place = next((place for place, token in enumerate(tokens) if token in self.ids), limit)
         return min(limit, place + max(1, self.lookahead))
+
+
+class Choose(Protocol):
+    """Chooses the draft model's tokens from its logits."""
+
+    def __call__(
+        self,
+        logits: Tensor,
+        places: Sequence[int],
+        drafted: Callable[[], Sequence[Sequence[int]]],
+    ) -> tuple[Tensor, Tensor | None]:
+        """The tokens [B, n] and, where they were drawn, their distributions [B, n, V].
+
+        Args:
+            logits: [B, n, V]; row b's are of the proposal's places places[b] .. places[b]+n-1.
+            places: 0 for the token behind the last committed one.
+            drafted: called if the choice depends on them: every row's proposed tokens before its
+                last place here.
+        """
+        ...
+
+
+def greedy(
+    logits: Tensor, places: Sequence[int], drafted: Callable[[], Sequence[Sequence[int]]]
+) -> tuple[Tensor, Tensor | None]:
+    """The most probable token everywhere."""
+    return logits.argmax(-1), None
 
 
 class CommittedRow(Protocol):
@@ -111,8 +140,12 @@ class Drafter(Protocol):
         """Rows `first` and following are new: read their prompts."""
         ...
 
-    def propose(self, rows: Sequence[CommittedRow], limits: Sequence[int]) -> Proposal:
-        """Offer at most `limits[b]` tokens, and at most K, to follow row b."""
+    def propose(
+        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
+    ) -> Proposal:
+        """Offer at most `limits[b]` tokens, and at most K, to follow row b; a draft model's are
+        chosen by `choose`.
+        """
         ...
 
     def commit(self, rows: Sequence[CommittedRow]) -> None:

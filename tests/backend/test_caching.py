@@ -3,6 +3,7 @@ resumed with its statistics, and no answer of another configuration is given."""
 
 import lm_eval
 import pytest
+import torch
 from lm_eval.api.instance import Instance
 from lm_eval.tasks import TaskManager
 from sqlitedict import SqliteDict
@@ -70,6 +71,36 @@ def test_each_answer_is_saved_when_it_finishes(pair, tmp_path, monkeypatch):
     again = [(record.doc_id, record.resumed) for record in lm._records[1:]]
     assert sorted(again) == [(3, True), (40, False), (60, False)]
     assert all(answers)
+
+
+def test_sampled_requests_resume(pair, tmp_path, monkeypatch):
+    """What is drawn hangs on the request alone, so a resumed run draws what a whole one does."""
+    gen_kwargs = {"until": [], "max_gen_toks": 12, "do_sample": True, "temperature": 1.0}
+    given = [Instance("generate_until", {}, (f"p{n}", gen_kwargs), 0, ("t", n, 2)) for n in (0, 1)]
+    requests = [one for one in given for _ in range(2)]
+
+    def decode(seed, cache=None):
+        lm = FLyLM(config_path=str(pair.config), device="cpu", batch_size=2)
+        torch.manual_seed(seed)
+        if cache is not None:
+            lm_eval.api.model.CachingLM(lm, str(tmp_path / cache))
+        return lm, lm.generate_until(requests, disable_tqdm=True)
+
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    _, whole = decode(1)
+    assert len(set(whole)) == len(requests)
+    with monkeypatch.context() as patch:
+        patch.setattr("fly.backend.lm.DecodingProgress.advance", stop)
+        with pytest.raises(KeyboardInterrupt):
+            decode(1, "cache_rank0.db")
+    lm, resumed = decode(1, "cache_rank0.db")
+    assert resumed == whole
+    assert sum(record.resumed for record in lm._records) == 1
+    lm, other = decode(2, "cache_rank0.db")
+    assert not set(other) & set(whole)
+    assert not any(record.resumed for record in lm._records)
 
 
 NAMES = {

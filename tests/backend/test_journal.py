@@ -198,7 +198,7 @@ def test_repeats_have_answers_of_their_own_and_padding_has_none(tmp_path):
 
 
 SAMPLED = [({"do_sample": True}, 0.0), ({"temperature": 0.5}, 0.0), ({}, 0.7)]
-GREEDY = [({"do_sample": False}, 0.0), ({"temperature": 0.0}, 0.7), ({}, 0.0)]
+GREEDY = [({"do_sample": False}, 0.7), ({"temperature": 0.0}, 0.7), ({}, 0.0)]
 
 
 @pytest.mark.parametrize(("gen_kwargs", "temperature"), SAMPLED + GREEDY)

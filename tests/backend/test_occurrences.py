@@ -2,7 +2,7 @@
 
 from lm_eval.api.instance import Instance
 
-from fly.backend.occurrences import find_originals, number_copies
+from fly.backend.occurrences import draw_seed, find_originals, number_copies
 
 
 def instance(doc_id, repeats=1, prompt="p", task="toy", idx=0):
@@ -33,3 +33,12 @@ def test_look_alikes_are_not_padding():
     requests = [instance(None, None, task=None), instance(None, None, task=None)]
     assert find_originals(requests) == [0, 1]
     assert number_copies(requests) == [0, 1]
+
+
+def test_seeds_follow_the_request_and_the_run():
+    others = [(instance(1), 0, 7), (instance(0, task="other"), 0, 7), (instance(0, idx=1), 0, 7)]
+    asked = [(instance(0), 0, 7), (instance(0), 1, 7), (instance(0), 0, 8), *others]
+    seeds = [draw_seed(*one) for one in asked]
+    assert len(set(seeds)) == len(seeds)
+    assert seeds[0] == draw_seed(instance(0, prompt="another"), 0, 7)
+    assert all(0 <= seed < 2**64 for seed in seeds)

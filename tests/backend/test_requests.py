@@ -15,7 +15,10 @@ from tests.backend.pairs import byte_tokenizer
 def reader(**settings):
     given = {
         "tokenizer": byte_tokenizer(),
-        "config": FLyConfig(total_gen_tok=settings.pop("total_gen_tok", None)),
+        "config": FLyConfig(
+            total_gen_tok=settings.pop("total_gen_tok", None),
+            temperature=settings.pop("temperature", 0.0),
+        ),
         "max_context": 64,
         "default_max_gen_toks": 20,
         "prefix_token_id": 0,
@@ -34,7 +37,7 @@ def instance(context="ab", **gen_kwargs):
 
 
 def read(*instances, **settings):
-    return [one.request for one in reader(**settings).read(instances)]
+    return [one.request for one in reader(**settings).read(instances, range(len(instances)))]
 
 
 def result(text, token_ids=()):
@@ -93,10 +96,10 @@ def test_bos_is_not_doubled():
 
 
 REFUSED = {
-    "sampling": {"do_sample": True, "temperature": 0.8},
-    "temperature alone": {"temperature": 0.8},
+    "sampling without a temperature": {"do_sample": True},
+    "sampling at temperature 0": {"do_sample": True, "temperature": 0.0},
     "beams": {"num_beams": 4},
-    "penalty": {"repetition_penalty": 1.2},
+    "unknown to generate": {"top_sigma": 1.2},
     "budget as long as the context": {"max_gen_toks": 64},
     "no budget": {"max_gen_toks": 0},
     "max_length below the prompt": {"max_length": 1},
@@ -111,19 +114,43 @@ def test_refused(gen_kwargs):
     assert caught.value.fix
 
 
+@pytest.mark.parametrize(
+    ("gen_kwargs", "configured", "temperature"),
+    [
+        ({}, 0.0, 0.0),
+        ({}, 0.6, 0.6),
+        ({"do_sample": False}, 0.6, 0.0),
+        ({"do_sample": False, "temperature": 0.8}, 0.0, 0.0),
+        ({"temperature": 0.0}, 0.6, 0.0),
+        ({"temperature": 0.8}, 0.0, 0.8),
+        ({"do_sample": True, "temperature": 0.8}, 0.6, 0.8),
+    ],
+)
+def test_temperature(gen_kwargs, configured, temperature):
+    [request] = read(instance("ab", **gen_kwargs), temperature=configured)
+    assert request.temperature == temperature
+
+
+def test_what_shapes_the_distribution_goes_to_the_engine():
+    shaping = {"top_p": 0.9, "top_k": 7, "min_p": 0.1, "repetition_penalty": 1.2}
+    [request] = read(instance("ab", do_sample=True, temperature=1.0, num_beams=1, **shaping))
+    assert request.generation == shaping
+    assert request.seed == 0
+
+
 def test_harmless_arguments_are_accepted():
     read(instance(do_sample=False, temperature=0.7, top_p=0.9, num_beams=1, repetition_penalty=1.0))
 
 
 def test_answer_ends_before_the_stop_string():
     one = reader()
-    [prepared] = one.read([instance(until=["Q:"])])
+    [prepared] = one.read([instance(until=["Q:"])], [0])
     assert one.answer(prepared, result("fine Q: next")) == "fine "
 
 
 def test_thinking_is_cut():
     text = reader(think_end_token="END")
-    [prepared] = text.read([instance(until=["Q:"])])
+    [prepared] = text.read([instance(until=["Q:"])], [0])
     assert text.answer(prepared, result("a END  b")) == "b"
     tokenizer = byte_tokenizer()
     ids = tokenizer("hm. yes")["input_ids"]

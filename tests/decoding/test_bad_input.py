@@ -72,7 +72,15 @@ REQUESTS = {  # request, message
     "negative budget": (Request((5,), -2), "max_new_tokens is -2"),
     "empty stop string": (Request((5,), 5, ("a", "")), r"stop is \('a', ''\)"),
     "stop as a plain string": (Request((5,), 5, "ab"), "stop is 'ab'"),
-    "temperature": (Request((5,), 5, temperature=0.7), "temperature is 0.7"),
+    "negative temperature": (Request((5,), 5, temperature=-0.7), "temperature is -0.7"),
+    "min_p above 1": (
+        Request((5,), 5, temperature=1.0, generation={"min_p": 1.5}),
+        "`min_p` has to be a float",
+    ),
+    "beam search": (
+        Request((5,), 5, generation={"num_beams": 4}),
+        "generation argument num_beams is 4, which speculative decoding does not have",
+    ),
     "temperature not a number": (Request((5,), 5, temperature=NAN), "temperature is nan"),
 }
 
@@ -95,7 +103,8 @@ ARGUMENTS = {  # arguments of generate, message
     "no budget": ({"max_new_tokens": 0}, "max_new_tokens is 0"),
     "stop as a plain string": ({"stop": "ab"}, "stop is 'ab'"),
     "empty stop string": ({"stop": [""]}, "stop is"),
-    "temperature": ({"temperature": 1.0}, "temperature is 1.0"),
+    "temperature": ({"temperature": -1.0}, "temperature is -1.0"),
+    "unknown argument": ({"tempreature": 1.0}, "generation argument tempreature is 1.0"),
     "one text for a list of them": ({"prompts": "abc"}, "prompts is 'abc'"),
     "one list of ids for a list of them": ({"prompts": [5, 6]}, "5 is neither a text nor a list"),
     "ids that are no integers": ({"prompts": [[5.0]]}, r"\[5.0\] is neither a text nor a list"),

@@ -1,0 +1,62 @@
+"""Sampled rounds: the distributions of target and draft, and the uniform draws that decide.
+Accepting with probability min(1, p/q) and drawing corrections from the normalised max(0, p - q)
+gives the target's own law for any draft.  Source: Leviathan et al., arXiv 2211.17192; Chen et al.,
+arXiv 2302.01318.  Draws come from outside, so the same functions serve any engine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Law:
+    """What decides a round in which rows are sampled; a greedy row's distributions are one-hot."""
+
+    target: Tensor  # [B, K+1, V] p, after all processors
+    draft: Tensor | None  # [B, K, V] q, as the proposal was drawn; None where nothing was drawn
+    draws: Tensor  # [B, K+1, 2] float64 in [0, 1): acceptance, and the target's own token
+
+    def accepts(self, ids: Tensor) -> Tensor:
+        """Whether u < p/q at every proposed token of ids [B, K].  [B, K] bool."""
+        p = self.target[:, :-1].gather(-1, ids[..., None])[..., 0]
+        if self.draft is None:
+            return self.draws[:, :-1, 0] < p
+        q = self.draft.gather(-1, ids[..., None])[..., 0]
+        return (self.draws[:, :-1, 0] * q < p) & (q > 0)
+
+    def choice(self, ids: Tensor, in_proposal: Tensor) -> Tensor:
+        """The target's own token, should it be asked for at a position: the correction where a
+        token was proposed, else a draw from p.  [B, K+1] int64.
+
+        Args:
+            ids: [B, K] proposed tokens.
+            in_proposal: [B, K] bool.
+        """
+        p = self.target[:, :-1]
+        if self.draft is None:
+            left = p.scatter(-1, ids[..., None], 0.0)
+        else:
+            left = (p - self.draft).clamp_min(0)
+        # Nothing is left where p and q agree to the last bit: there a refusal has no probability.
+        has_residual = in_proposal & (left.sum(-1) > 0)
+        residual = torch.where(has_residual[..., None], left, p)
+        weights = torch.cat([residual, self.target[:, -1:]], dim=1)
+        return draw(weights, self.draws[..., 1])
+
+
+def draw(weights: Tensor, uniform: Tensor) -> Tensor:
+    """One token per row by inversion of the cumulative weights: the same draw gives the same token
+    in any batch.
+
+    Args:
+        weights: [..., V], not negative, not necessarily normalised.
+        uniform: [...] float64 in [0, 1).
+    """
+    total = weights.cumsum(-1, dtype=torch.float64)
+    point = uniform * total[..., -1]
+    ids = torch.searchsorted(total, point[..., None], right=True)[..., 0]
+    return ids.clamp_max(weights.shape[-1] - 1)

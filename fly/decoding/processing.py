@@ -1,0 +1,174 @@
+"""What transformers' `generate` would do to logits before it chooses a token, per request: the
+processors that the target's generation config and the request ask for, in transformers' own order
+and with its own defaults (a sampled request gets top_k 50 unless it says otherwise).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
+
+from fly.errors import RequestError
+
+if TYPE_CHECKING:
+    from fly.decoding.rows import Request
+
+# Look at one row of logits and at no earlier token, so that all positions go through at once.
+CONTEXT_FREE = frozenset(
+    {
+        "TemperatureLogitsWarper",
+        "TopKLogitsWarper",
+        "TopPLogitsWarper",
+        "TopHLogitsWarper",
+        "MinPLogitsWarper",
+        "TypicalLogitsWarper",
+        "EpsilonLogitsWarper",
+        "EtaLogitsWarper",
+        "SuppressTokensLogitsProcessor",
+        "LogitNormalization",
+        "InfNanRemoveLogitsProcessor",
+    }
+)
+# Arguments of `generate` that shape the distribution of the next token.
+SHAPING = frozenset(
+    {
+        "top_k",
+        "top_p",
+        "top_h",
+        "min_p",
+        "typical_p",
+        "epsilon_cutoff",
+        "eta_cutoff",
+        "repetition_penalty",
+        "no_repeat_ngram_size",
+        "bad_words_ids",
+        "sequence_bias",
+        "min_length",
+        "min_new_tokens",
+        "forced_bos_token_id",
+        "forced_eos_token_id",
+        "exponential_decay_length_penalty",
+        "suppress_tokens",
+        "begin_suppress_tokens",
+        "remove_invalid_values",
+        "renormalize_logits",
+    }
+)
+# Ways of decoding that no processor expresses, with the values that leave them out.
+_OTHER_METHODS: Mapping[str, tuple[Any, ...]] = {
+    "num_beams": (None, 1),
+    "guidance_scale": (None, 1),
+    "penalty_alpha": (None, 0),
+    "dola_layers": (None,),
+    "watermarking_config": (None,),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Processing:
+    """One request's processors."""
+
+    processors: LogitsProcessorList
+    is_sampled: bool
+    needs_history: bool
+
+    def apply(self, logits: Tensor, history: Tensor | None = None) -> Tensor:
+        """Process logits [n, V] float32 that follow `history` [n, T] int64, which only those with
+        `needs_history` read.
+        """
+        if history is None:
+            history = torch.empty(len(logits), 0, dtype=torch.int64, device=logits.device)
+        processors: Any = self.processors  # its types ask for LongTensor
+        processed: Tensor = processors(history, logits)
+        return processed
+
+
+class _Builder(GenerationMixin):
+    """As much of a model as transformers needs to choose processors."""
+
+    def __init__(self, config: Any) -> None:
+        self.config = config
+
+
+class ProcessingFactory:
+    """Makes the processing of requests to one target."""
+
+    def __init__(self, model: Any) -> None:
+        """Read the model's generation config."""
+        self._builder: Any = _Builder(model.config)
+        found = getattr(model, "generation_config", None)
+        self._defaults: GenerationConfig = GenerationConfig() if found is None else found
+        self._device = model.device
+        self._known: dict[str, Processing | None] = {}
+
+    def make(self, index: int, request: Request, budget: int) -> Processing | None:
+        """The request's processing; None where its tokens are plain argmaxes.
+
+        Raises:
+            RequestError: an argument is impossible, or asks for another way of decoding.
+        """
+        length = len(request.prompt_ids)
+        key = repr((request.temperature, sorted(request.generation.items())))
+        if key not in self._known:
+            processing = self._build(index, request, length, budget)
+            if processing is not None and processing.needs_history:
+                return processing  # its processors may know the prompt's length
+            self._known[key] = processing
+        return self._known[key]
+
+    def _build(self, index: int, request: Request, length: int, budget: int) -> Processing | None:
+        wanted: dict[str, Any] = dict(request.generation) | {"do_sample": request.temperature > 0}
+        if request.temperature > 0:
+            wanted["temperature"] = float(request.temperature)
+        unknown = sorted(set(request.generation) - SHAPING)
+        if unknown:
+            raise RequestError(
+                f"request {index}: generation argument {unknown[0]} is "
+                f"{request.generation[unknown[0]]!r}, which speculative decoding does not have",
+                fix="leave it out, or decode with transformers' own generate",
+            )
+        try:
+            config = self._merge(wanted, length + budget)
+            processors = self._builder._get_logits_processor(
+                config, input_ids_seq_length=length, device=self._device
+            )
+        except (ValueError, TypeError) as error:
+            raise RequestError(
+                f"request {index}: {error} (generation arguments {wanted})",
+                fix="give arguments that transformers' generate takes",
+            ) from error
+        self._refuse_other_methods(index, config)
+        if not processors and not config.do_sample:
+            return None
+        names = {type(processor).__name__ for processor in processors}
+        return Processing(processors, bool(config.do_sample), not names <= CONTEXT_FREE)
+
+    def _merge(self, wanted: Mapping[str, Any], max_length: int) -> GenerationConfig:
+        """What `generate` would run with: the request over the model's config over the defaults."""
+        config = copy.deepcopy(self._defaults)
+        defaults = getattr(config, "_get_default_generation_params", None)
+        if defaults is not None:  # transformers 5 keeps what nobody has set as None until here
+            config.update(**defaults(), defaults_only=True)
+        config.update(**wanted)
+        config.max_length = max_length
+        ids = config.eos_token_id
+        tensor = None if ids is None else torch.tensor(ids, device=self._device).reshape(-1)
+        config._eos_token_tensor = tensor
+        return config
+
+    @staticmethod
+    def _refuse_other_methods(index: int, config: GenerationConfig) -> None:
+        for name, neutral in _OTHER_METHODS.items():
+            value = getattr(config, name, None)
+            if value not in neutral:
+                raise RequestError(
+                    f"request {index}: the target's generation config has {name} {value!r}, which "
+                    "speculative decoding does not do",
+                    fix=f"remove {name} from the target's generation_config.json",
+                )

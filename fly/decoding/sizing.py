@@ -1,0 +1,83 @@
+"""How many rows are decoded at once: a fixed number, or one that is found while decoding.  Nothing
+is decoded for the search alone: it watches real rounds.
+"""
+
+from __future__ import annotations
+
+import re
+from statistics import median
+
+from fly.errors import ConfigError
+
+FIRST_ROWS = 8
+TRIAL_ROUNDS = 5
+# A doubled batch must advance rows this much faster: below, it only costs memory.
+WORTHWHILE = 1.1
+MAX_ROWS = 64  # of a search, unless told otherwise; lm-eval's default too
+_AUTO = re.compile(r"auto(?::([1-9]\d*))?")
+
+
+class BatchSize:
+    """The rows that may be decoded at once.
+
+    `auto` starts small and doubles as long as that advances rows faster per second; `auto:N`
+    searches anew each time another Nth of the queue is done, since prompts become shorter.
+    """
+
+    def __init__(self, wanted: int | str, max_rows: int = MAX_ROWS) -> None:
+        """Read "auto", "auto:N" or a number of rows; `max_rows` bounds a search.
+
+        Raises:
+            ConfigError: it is none of these.
+        """
+        match = _AUTO.fullmatch(wanted) if isinstance(wanted, str) else None
+        is_number = isinstance(wanted, int) and not isinstance(wanted, bool) and wanted >= 1
+        if match is None and not is_number:
+            raise ConfigError(
+                f"batch_size is {wanted!r}", fix="use a whole number from 1 up, auto or auto:N"
+            )
+        self.wanted = wanted
+        self._max_rows = max(1, max_rows)
+        self._searches = int(match.group(1) or 1) if match else 0
+        self.rows = min(FIRST_ROWS, self._max_rows) if isinstance(wanted, str) else wanted
+        self._queue = 0
+        self._searched = 0
+        self._best: tuple[int, float] | None = None  # rows, rows per second
+        self._seconds: list[float] = []
+        self._is_searching = False
+
+    def start(self, num_requests: int) -> None:
+        """A new queue."""
+        self._queue = num_requests
+        self._searched = 0
+
+    def note(self, num_rows: int, num_waiting: int, seconds: float) -> None:
+        """One round of `num_rows` took this long, while `num_waiting` requests had no row."""
+        done = self._queue - num_waiting
+        if (
+            self._searched < self._searches
+            and done * self._searches >= self._searched * self._queue
+        ):
+            self._searched += 1
+            self._is_searching = True
+            self._best, self._seconds = None, []
+        if not self._is_searching or num_rows != self.rows:
+            return
+        self._seconds.append(seconds)
+        if len(self._seconds) == TRIAL_ROUNDS:
+            self._decide(num_rows / median(self._seconds))
+            self._seconds = []
+
+    def _decide(self, rate: float) -> None:
+        if self._best is not None and rate < WORTHWHILE * self._best[1]:
+            self.rows = self._best[0]
+            self._is_searching = False
+            return
+        self._best = (self.rows, rate)
+        self._is_searching = self.rows < self._max_rows
+        self.rows = min(2 * self.rows, self._max_rows)
+
+    def halve(self, num_rows: int) -> None:
+        """`num_rows` did not fit: at most half as many from now on."""
+        self.rows = self._max_rows = max(1, num_rows // 2)
+        self._is_searching = False

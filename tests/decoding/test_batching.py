@@ -1,0 +1,175 @@
+"""Answers do not depend on batch size, order or neighbours; memory that runs out costs none."""
+
+import random
+
+import pytest
+import torch
+
+from fly.config import FLyConfig
+from fly.decoding import Request, SpeculativeDecoder
+from fly.errors import DecodingError, FLyWarning
+from tests.models import VOCAB, assert_same, blurred, generated, prompts, tiny, tiny_tokenizer
+
+FLY = {"spd_k": 6, "win_len": 2, "entropy_thre": 0.3}
+
+
+def decoder(target, draft, batch_size, drafter="model", **options):
+    settings = {**FLY, "drafter": drafter, **options.pop("settings", {})}
+    return SpeculativeDecoder(
+        target, draft, tiny_tokenizer(), FLyConfig(**settings), batch_size=batch_size, **options
+    )
+
+
+def requests_of_all_kinds(count):
+    """Prompts of 1 to 110 tokens, every other behind a shared beginning, with limits and stops of
+    their own.
+    """
+    fate = random.Random(7)
+    shots = [fate.randrange(4, VOCAB) for _ in range(60)]
+    requests = []
+    for index in range(count):
+        own = [fate.randrange(4, VOCAB) for _ in range(fate.randint(1, 50))]
+        prompt = [*shots, *own] if index % 2 else own
+        stop = fate.choice(((), ("a",), ("ing", " the")))
+        requests.append(Request(tuple(prompt), fate.randint(1, 48), stop, key=str(index)))
+    return requests
+
+
+def test_64_requests_in_any_order_and_batch():
+    target = tiny("llama")
+    requests = requests_of_all_kinds(64)
+    want = None
+    for batch_size in (1, 2, 5, 16):
+        order = random.Random(batch_size).sample(range(64), 64)
+        engine = decoder(target, blurred(target), batch_size)
+        results = dict(engine.decode([requests[index] for index in order]))
+        answers = {
+            results[place].key: (results[place].token_ids, results[place].finish_reason)
+            for place in range(64)
+        }
+        want = want or answers
+        assert answers == want
+    assert {reason for _, reason in want.values()} == {"length", "stop", "eos"}
+
+
+class Counting:
+    """Counts the prompt tokens that go through a model's forwards of more than `width` tokens."""
+
+    def __init__(self, model, monkeypatch):
+        self.tokens = 0
+        forward = model.forward
+
+        def counted(*args, **kwargs):
+            self.tokens += kwargs["input_ids"].numel()
+            return forward(*args, **kwargs)
+
+        monkeypatch.setattr(model, "forward", counted)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_a_shared_beginning_is_computed_once(kind, batch_size, monkeypatch):
+    target = tiny(kind, seed=4)
+    shots = prompts(2, longest=60, seed=11)[0] * 60
+    asked = [(*shots[:100], *own) for own in prompts(12, longest=8)]
+    counts, answers = [], []
+    for share in (True, False):
+        engine = decoder(target, None, batch_size, "none", share_prefixes=share)
+        with monkeypatch.context() as patch:
+            counting = Counting(target, patch)
+            results = engine.generate(asked, max_new_tokens=4)
+        counts.append(counting.tokens)
+        answers.append([result.token_ids for result in results])
+    assert answers[0] == answers[1]
+    assert_same(target, asked, answers[0], [generated(target, ids, 4) for ids in asked])
+    assert counts[1] - counts[0] >= 11 * 100
+
+
+def test_repeated_and_extended_prompts_share_too():
+    target = tiny("qwen3")
+    base = prompts(2, longest=60, seed=5)[0] * 60
+    asked = [base[:n] for n in (40, 70, 70, 100, 100, 39)]
+    engine = decoder(target, blurred(target), 2, settings={"acceptance": "native"})
+    for _ in range(2):  # the second time on what the first has left
+        answers = [result.token_ids for result in engine.generate(asked, max_new_tokens=20)]
+        assert_same(target, asked, answers, [generated(target, ids, 20) for ids in asked])
+
+
+class Cramped:
+    """Lets a model run out of memory above so many tokens at once."""
+
+    def __init__(self, model, monkeypatch, most):
+        self.failures = 0
+        forward = model.forward
+
+        def cramped(*args, **kwargs):
+            if kwargs["input_ids"].shape[0] > most:
+                self.failures += 1
+                raise torch.OutOfMemoryError("out of memory")
+            return forward(*args, **kwargs)
+
+        monkeypatch.setattr(model, "forward", cramped)
+
+
+@pytest.mark.parametrize("short_of_memory", ["target", "draft"])
+@pytest.mark.parametrize("most", [1, 3])
+def test_out_of_memory_halves_the_batch(short_of_memory, most, monkeypatch):
+    target = tiny("llama")
+    draft = blurred(target)
+    requests = requests_of_all_kinds(20)
+    want = dict(decoder(target, draft, 1).decode(requests))
+    engine = decoder(target, draft, 8)
+    with monkeypatch.context() as patch:
+        cramped = Cramped(draft if short_of_memory == "draft" else target, patch, most)
+        with pytest.warns(FLyWarning, match="out of memory") as told:
+            found = dict(engine.decode(requests))
+    assert str(told[0].message) == "out of memory with 8 rows; going on with at most 4"
+    assert engine.batch_size.rows == (2 if most == 3 else 1)
+    assert cramped.failures == (2 if most == 3 else 3)
+    assert {i: r.token_ids for i, r in found.items()} == {i: r.token_ids for i, r in want.items()}
+    assert [found[i].statistics.rounds for i in range(20)] == [
+        want[i].statistics.rounds for i in range(20)
+    ]
+
+
+def test_out_of_memory_in_the_middle_loses_nothing(monkeypatch):
+    """Rows that have decoded a part are prefilled again with what they have."""
+    target = tiny("llama")
+    asked = prompts(6)
+    want = [generated(target, ids, 40) for ids in asked]
+    engine = decoder(target, blurred(target), 4, settings={"acceptance": "native"})
+    calls = []
+    forward = target.forward
+
+    def failing_once(*args, **kwargs):
+        calls.append(kwargs["input_ids"].shape)
+        if len(calls) == 6:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target, "forward", failing_once)
+        with pytest.warns(FLyWarning, match="going on with at most 2"):
+            results = engine.generate(asked, max_new_tokens=40)
+    assert_same(target, asked, [result.token_ids for result in results], want)
+
+
+def test_out_of_memory_with_one_row_is_told(monkeypatch):
+    target = tiny("llama")
+    engine = decoder(target, None, 1, "none")
+    with monkeypatch.context() as patch:
+        Cramped(target, patch, 0)
+        with pytest.raises(DecodingError, match="out of memory with a single row, request 0"):
+            engine.generate(prompts(2), max_new_tokens=4)
+    assert len(engine.generate(prompts(2), max_new_tokens=4)) == 2, "it can be used again"
+
+
+@pytest.mark.parametrize("batch_size", ["auto", "auto:3"])
+def test_automatic_batches_give_the_same_answers(batch_size):
+    target = tiny("llama")
+    requests = requests_of_all_kinds(40)
+    want = dict(decoder(target, blurred(target), 1).decode(requests))
+    engine = decoder(target, blurred(target), batch_size, max_batch_size=32)
+    found = dict(engine.decode(requests))
+    assert {i: r.token_ids for i, r in found.items()} == {i: r.token_ids for i, r in want.items()}
+    assert 8 <= engine.batch_size.rows <= 32
