@@ -12,20 +12,27 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
 
+# Imported here so that no child has to: what a run would import on its way, too.
+import datasets.packaged_modules.json.json  # noqa: F401
+import lm_eval.evaluator  # noqa: F401
+import pytablewriter  # noqa: F401
 import torch
+import transformers.models.llama.modeling_llama  # noqa: F401
 from lm_eval.tasks import TaskManager
 
+import fly.backend.lm  # noqa: F401
 from fly.backend import journal
 from fly.cli import main
 from fly.decoding import SpeculativeDecoder, decoder
 
 POLL_S = 0.001
+STUCK_S = 200  # far above what a run takes
 MAX_RUNS_A_KILL = 5  # a run may end before its kill comes; it is then not counted
 
 
@@ -49,10 +56,12 @@ class Runs:
         """One run, killed as `kind` says, appended to the report; whether the kill hit."""
         log = self.folder / f"log_{len(self.report)}.txt"
         kill_oneself, is_due = self.kill_point(kind)
+        # A child of a process with threads may wait forever for a lock that one of them held.
+        assert threading.active_count() == 1
         pid = os.fork()
         if pid == 0:
             run_child(arguments, log, kill_oneself)
-        status = None
+        status, start = None, time.monotonic()
         while status is None:
             waited, code = os.waitpid(pid, os.WNOHANG)
             if waited:
@@ -62,6 +71,9 @@ class Runs:
                 status = os.waitpid(pid, 0)[1]
             else:
                 time.sleep(POLL_S)
+                if time.monotonic() - start > STUCK_S:
+                    os.kill(pid, signal.SIGKILL)
+                    raise TimeoutError(log.read_text())
         asked = log.with_suffix(".asked")
         self.report.append(
             {
@@ -165,7 +177,7 @@ def die_in_round(number: int) -> None:
 
 
 def execute(plan: dict) -> list[dict]:
-    """An uninterrupted run, here; then kills until all have hit; then a run to the end."""
+    """Kills until all have hit; then a run to the end; then one from the start, without cache."""
     torch.set_num_threads(1)
     order = list(inspect.signature(TaskManager.__init__).parameters)
     defaults = list(TaskManager.__init__.__defaults__)
@@ -173,10 +185,6 @@ def execute(plan: dict) -> list[dict]:
     TaskManager.__init__.__defaults__ = tuple(defaults)
 
     folder = Path(plan["folder"])
-    log = folder / "log_uninterrupted.txt"
-    with log.open("w") as file, redirect_stdout(file), redirect_stderr(file):
-        # Besides being what the others are compared with, it imports all that they will need.
-        code = main([*plan["arguments"], "--output_path", str(folder / "uninterrupted")])
     runs = Runs(folder, plan["num_requests"], random.Random(plan["seed"]))
     cached = [*plan["arguments"], "--use_cache", str(folder / "cache"), "--output_path"]
     for kind in plan["kills"]:
@@ -184,7 +192,8 @@ def execute(plan: dict) -> list[dict]:
         while not runs.run([*cached, str(folder / "killed")], kind) and num_tries < MAX_RUNS_A_KILL:
             kind, num_tries = "loading", num_tries + 1
     runs.run([*cached, str(folder / "resumed")], "none")
-    return [*runs.report, {"kind": "whole", "exit_code": code, "log": log.read_text()}]
+    runs.run([*plan["arguments"], "--output_path", str(folder / "uninterrupted")], "none")
+    return runs.report
 
 
 if __name__ == "__main__":
