@@ -37,6 +37,10 @@ class DecodingError(FLyError, RuntimeError):
     """Decoding cannot go on, for instance because a model returned non-finite logits."""
 
 
+class JournalError(FLyError, RuntimeError):
+    """The file that keeps finished requests is damaged, in use, or cannot be written."""
+
+
 class MissingExtraError(FLyError, ImportError):
     """An optional dependency is not installed; the fix carries the install line."""
 

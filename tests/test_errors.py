@@ -11,6 +11,7 @@ BUILTINS = {
     errors.RequestError: ValueError,
     errors.ModelError: ValueError,
     errors.DecodingError: RuntimeError,
+    errors.JournalError: RuntimeError,
     errors.MissingExtraError: ImportError,
 }
 

@@ -5,19 +5,20 @@ Everything but generation is HFLM's own and the target's: log-likelihoods, chat 
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
 
-import fly
 from fly.backend import pair
+from fly.backend.answers import Answers
 from fly.backend.arguments import AUTO_BATCH_SIZE, ModelArguments, check_batch_size
+from fly.backend.caching import claim_database
+from fly.backend.fingerprint import digest, text_settings, versions
+from fly.backend.journal import Journal
 from fly.backend.progress import DecodingProgress
 from fly.backend.records import RequestRecord, summarise, to_json
 from fly.backend.requests import RequestReader
@@ -26,10 +27,6 @@ from fly.decoding import SpeculativeDecoder
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from transformers import PreTrainedModel
-
-# Arguments of HFLM that cannot change a text.
-_TEXT_NEUTRAL = frozenset({"device", "batch_size", "max_batch_size", "offload_folder"})
-_VERSIONS = ("lm_eval", "torch", "transformers")
 
 
 def default_device() -> str:
@@ -65,6 +62,7 @@ class FLyLM(HFLM):
         self.fly_config = split.config
         self._target_options = split.target
         self._records: list[RequestRecord] = []
+        self._journal: Journal | None = None
         # HFLM's own default is "cuda", whether there is one or not.
         place = {} if split.target.get("device") else {"device": default_device()}
         super().__init__(pretrained=split.target_path, **(split.target | place))
@@ -89,36 +87,47 @@ class FLyLM(HFLM):
         )
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Decode all requests; answers come in the order asked, each is cached as soon as it is
-        there.
+        """Decode what the journal does not have; answers come in the order asked, each is in the
+        journal as soon as it is there.
 
         Raises:
             RequestError: a request cannot be decoded as asked; none has been started.
+            JournalError: the journal is damaged, in use, or cannot be written.
         """
-        prepared = self._reader().read(requests, range(len(requests)))
-        answers = [""] * len(requests)
+        disable = disable_tqdm or self.rank != 0
+        with self._journal or nullcontext() as journal:
+            answers = Answers(requests, journal, self.fly_config.temperature)
+            self._records += answers.resumed
+            if answers.pending:
+                self._decode([requests[place] for place in answers.pending], answers, disable)
+        return answers.texts()
+
+    def _decode(self, requests: Sequence[Instance], answers: Answers, disable_bar: bool) -> None:
+        """Decode the pending requests and put them in."""
+        prepared = self._reader().read(requests, answers.seeds)
         with (
-            DecodingProgress(len(requests), disable=disable_tqdm or self.rank != 0) as progress,
+            DecodingProgress(len(requests), disable=disable_bar) as progress,
             torch.autocast(
                 self.device.type, self.mixed_precision_dtype, self.mixed_precision_dtype is not None
             ),
         ):
             results = self.decoder.decode([one.request for one in prepared], progress.on_round)
             for index, result in results:
-                request = requests[index]
-                answers[index] = self._reader().answer(prepared[index], result)
-                self.cache_hook.add_partial("generate_until", request.args, answers[index])
-                self._records.append(
-                    RequestRecord(
-                        task=request.task_name or "",
-                        doc_id=request.doc_id,
-                        finish_reason=result.finish_reason,
-                        num_tokens=len(result.token_ids),
-                        statistics=result.statistics,
-                    )
-                )
+                text = self._reader().answer(prepared[index], result)
+                self._records.append(answers.put(answers.pending[index], text, result))
                 progress.advance()
-        return answers
+
+    def set_cache_hook(self, cache_hook: Any) -> None:
+        """Called by lm-eval under `use_cache`: from then on finished requests are kept in a journal
+        beside lm-eval's file.
+
+        Raises:
+            ConfigError: that file has answers of another model or configuration.
+        """
+        super().set_cache_hook(cache_hook)
+        if cache_hook.dbdict is not None:
+            prefix, rank = claim_database(cache_hook.dbdict, self.fingerprint())
+            self._journal = Journal(prefix, rank, self.fingerprint(), self._text_settings)
 
     def gather_records(self) -> list[RequestRecord] | None:
         """What became of each request, of all processes; None except on rank 0.  Every process has
@@ -140,7 +149,6 @@ class FLyLM(HFLM):
             records: those of all processes; None takes this process's own.
         """
         block = summarise(self._records if records is None else records)
-        versions = {name: importlib.metadata.version(name) for name in _VERSIONS}
         block |= {
             "batch_size": self.num_rows,
             "target": self._describe(self.fly_config.target_model_path, self.model),
@@ -148,20 +156,17 @@ class FLyLM(HFLM):
             if self.draft
             else None,
             "config": to_json(self.fly_config.to_dict()),
-            "versions": {"fly": fly.__version__, **versions},
+            "versions": versions(),
         }
         return block
 
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits over all that can change a text: models, their loading, the
-        configuration."""
-        loading = {
-            key: str(value)
-            for key, value in self._target_options.items()
-            if key not in _TEXT_NEUTRAL
-        }
-        text = json.dumps([self.fly_config.fingerprint(), loading], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        """Twelve hexadecimal digits over all that can change a text: `text_settings` lists it."""
+        return digest(self._text_settings)
+
+    @cached_property
+    def _text_settings(self) -> dict[str, Any]:
+        return text_settings(self.fly_config, self._target_options, self.model, self.draft)
 
     def get_model_info(self) -> dict[str, Any]:
         """HFLM's description of the target, what it was decoded with, and the statistics.

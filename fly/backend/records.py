@@ -17,13 +17,14 @@ from fly.decoding import Statistics
 
 @dataclass(frozen=True)
 class RequestRecord:
-    """One decoded request: where it came from, how it ended, what decoding did."""
+    """One finished request: where it came from, how it ended, what decoding did."""
 
     task: str
     doc_id: int | None
     finish_reason: str
     num_tokens: int
     statistics: Statistics
+    resumed: bool = False  # decoded by an earlier run, taken from the journal
 
     def to_line(self) -> dict[str, Any]:
         """The record as one line of the per-request file."""
@@ -32,6 +33,7 @@ class RequestRecord:
             "doc_id": self.doc_id,
             "finish_reason": self.finish_reason,
             "num_tokens": self.num_tokens,
+            "resumed": self.resumed,
             "counters": self.statistics.to_dict(),
             "metrics": self.statistics.metrics(),
         }
@@ -71,6 +73,7 @@ def _pool(records: Iterable[RequestRecord]) -> dict[str, Any]:
     pooled: dict[str, Any] = to_json(
         {
             "requests": len(records),
+            "resumed": sum(record.resumed for record in records),
             "finish_reasons": dict(Counter(record.finish_reason for record in records)),
             "counters": total.to_dict(),
             "metrics": total.metrics(),

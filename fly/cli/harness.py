@@ -123,17 +123,22 @@ class Harness:
     def _evaluate(self, original: Callable[..., Any], options: dict[str, Any]) -> Any:
         """`simple_evaluate` on a model of ours, labelled in the results as what it evaluates: the
         target."""
+        import lm_eval.api.model
+
         from fly.backend import FLyLM
+        from fly.backend.caching import generating_directly
 
         arguments = as_mapping(options["model_args"])
         passed_on = {key: options.get(key) for key in ("batch_size", "max_batch_size", "device")}
         lm: FLyLM = FLyLM.create_from_arg_obj(arguments, passed_on)
         if options.get("use_cache") is not None:
             # lm-eval's key is prompt and generation arguments alone: another model would get this
-            # one's answers.
+            # one's log-likelihoods.
             options["use_cache"] = f"{options['use_cache']}_{lm.fingerprint()}"
         label = {"pretrained": lm.fly_config.target_model_path}
-        results = original(**(options | {"model": lm, "model_args": arguments | label}))
+        caching = generating_directly(lm_eval.api.model.CachingLM)
+        with _replaced(lm_eval.api.model, "CachingLM", caching):
+            results = original(**(options | {"model": lm, "model_args": arguments | label}))
         records = lm.gather_records()
         if results is None or records is None:
             return results

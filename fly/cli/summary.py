@@ -54,7 +54,14 @@ def _number(value: float | None, form: str) -> str:
 
 def _legend(block: dict[str, Any]) -> str:
     draft = block["draft"]["path"] if block["draft"] else "no draft model"
+    num_resumed = block["overall"]["resumed"]
+    resumed = (
+        f"\n{num_resumed:,} of {block['overall']['requests']:,} requests were decoded by earlier "
+        "runs (--use_cache); their counters and seconds are those of then."
+        if num_resumed
+        else ""
+    )
     return (
         "τ: tokens per round, bonus included.  accepted: of the proposed.  loose: of the emitted.\n"
-        f"target {block['target']['path']}, draft {draft}, batch {block['batch_size']}"
+        f"target {block['target']['path']}, draft {draft}, batch {block['batch_size']}{resumed}"
     )

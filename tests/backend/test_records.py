@@ -45,5 +45,13 @@ def test_numbers_that_json_does_not_have():
 
 def test_line_of_a_request():
     line = record("a", "length", emitted=4).to_line()
-    assert {"task", "doc_id", "finish_reason", "num_tokens", "counters", "metrics"} == set(line)
+    assert {
+        "task",
+        "doc_id",
+        "finish_reason",
+        "num_tokens",
+        "resumed",
+        "counters",
+        "metrics",
+    } == set(line)
     assert dump(line) == line

@@ -151,18 +151,31 @@ def test_task_without_generation(run_toy, pair, tmp_path, capsys):
     assert "Speculative decoding" in capsys.readouterr().out
 
 
-def test_cache_is_kept_apart_by_what_changes_text(run_toy, pair, tmp_path):
-    def run(settings: str, out: str) -> int:
+def test_cache_is_kept_apart_by_what_changes_text(run_toy, pair, tmp_path, capsys):
+    def run(settings: str, out: str) -> tuple[int, int]:
         given = ["--model_args", f"config_path={pair.config}{settings}"]
         more = ["--use_cache", tmp_path / "cache", "--output_path", tmp_path / out]
         assert run_toy("--model", "hf", *given, *more) == 0
-        return results_in(tmp_path / out)["speculative_decoding"]["overall"]["requests"]
+        overall = results_in(tmp_path / out)["speculative_decoding"]["overall"]
+        return overall["requests"], overall["resumed"]
 
-    assert run("", "first") == 5
-    assert run("", "again") == 0
-    assert run(",enable_fly=false", "other") == 5
-    files = sorted(tmp_path.glob("cache_*_rank0.db"))
-    assert len(files) == 2
-    for file in files:
-        with sqlite3.connect(file) as database:
-            assert database.execute("select count(*) from unnamed").fetchone() == (5,)
+    assert run("", "first") == (5, 0)
+    assert "earlier runs" not in capsys.readouterr().out
+    assert run("", "again") == (5, 5)
+    assert "5 of 5 requests were decoded by earlier runs" in capsys.readouterr().out
+    assert run(",enable_fly=false", "other") == (5, 0)
+    journals = sorted(tmp_path.glob("cache_*_rank0.jsonl"))
+    assert [len(file.read_text().splitlines()) for file in journals] == [6, 6]
+    for file in journals:
+        # lm-eval's own cache has no generated answers, only whose it is.
+        with sqlite3.connect(file.with_suffix(".db")) as database:
+            [(mark,)] = database.execute("select key from unnamed").fetchall()
+        assert mark == "fly_fingerprint"
+
+
+def test_log_likelihoods_are_cached_too(run_toy, pair, tmp_path):
+    given = ["--model_args", f"config_path={pair.config}", "--use_cache", tmp_path / "cache"]
+    assert run_toy("--model", "hf", *given, names=["toy_choice"]) == 0
+    [file] = tmp_path.glob("cache_*_rank0.db")
+    with sqlite3.connect(file) as database:
+        assert database.execute("select count(*) from unnamed").fetchone() == (11,)

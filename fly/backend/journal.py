@@ -1,0 +1,214 @@
+"""The journal of `--use_cache`: a line for every finished request, written when it finishes, so
+that a killed run goes on where it was.
+
+A line holds the answer and all statistics of its request, so those of a resumed run are of every
+request, whenever it was decoded: counters as if it had not been interrupted, seconds as they were
+spent.  What was spent on requests that were killed unfinished is not counted.
+
+lm-eval's own cache is not used for this: it knows neither model nor copy, commits in the
+background, leaves out what is sampled and keeps no statistics.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from fly.backend.records import RequestRecord
+from fly.decoding import Statistics
+from fly.errors import JournalError
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished request."""
+
+    answer: str
+    record: RequestRecord
+
+
+def request_key(instance: Instance, copy: int, seed: int | None) -> str:
+    """What tells a request from all others under one fingerprint.
+
+    Args:
+        instance: its task, document, index, prompt and generation arguments count.
+        copy: its number among the copies of the same Instance.
+        seed: the run's seed if the answer is sampled, or None.
+    """
+    named = [instance.task_name, instance.doc_id, instance.idx, copy, *instance.args, seed]
+    text = json.dumps(named, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+class Journal:
+    """`with Journal(...) as journal:` holds what is finished; `add` appends to it.
+
+    The journals of other processes of the same fingerprint are read too, so that a run can be
+    resumed with another number of processes.
+    """
+
+    def __init__(
+        self, prefix: str, rank: int, fingerprint: str, settings: Mapping[str, Any]
+    ) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            prefix: the path of --use_cache; fingerprint and rank are appended.
+            rank: of this process.
+            fingerprint: stands for the settings.
+            settings: written at the top of a new journal, for people to read.
+        """
+        common = f"{prefix}_{fingerprint}_rank"
+        self.path = Path(f"{common}{rank}.jsonl")
+        self._siblings = f"{glob.escape(Path(common).name)}*.jsonl"
+        self._fingerprint = fingerprint
+        self._settings = settings
+        self._entries: dict[str, Entry] = {}
+        self._fd = -1
+
+    def __enter__(self) -> Journal:
+        """Lock the file, drop a line that was being written when its process was killed, and read.
+
+        Raises:
+            JournalError: another process writes to it, or it is damaged or cannot be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+        try:
+            _lock(self._fd, self.path)
+            entries, num_bytes = read_journal(self.path, self._fingerprint)
+            os.ftruncate(self._fd, num_bytes)
+            if num_bytes == 0:
+                self._append(_header(self._fingerprint, self._settings))
+            for file in sorted(self.path.parent.glob(self._siblings)):
+                if file != self.path:
+                    entries = read_journal(file, self._fingerprint)[0] | entries
+        except BaseException:
+            os.close(self._fd)
+            raise
+        self._entries = entries
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file, which unlocks it."""
+        os.close(self._fd)
+
+    def get(self, key: str) -> Entry | None:
+        """The finished request of this key."""
+        return self._entries.get(key)
+
+    def add(self, key: str, entry: Entry) -> None:
+        """Save a finished request.
+
+        The line is the operating system's when this returns, so killing the process loses nothing.
+        It is not forced onto the disk: that would cost milliseconds a request, and what a power
+        loss takes is decoded again.
+
+        Raises:
+            JournalError: it cannot be written, for instance because the disk is full.
+        """
+        self._append({"key": key, "answer": entry.answer, "record": asdict(entry.record)})
+        self._entries[key] = entry
+
+    def _append(self, value: Mapping[str, Any]) -> None:
+        # ASCII, so that no character of an answer can end a line or break in the middle.
+        line = json.dumps(value).encode("ascii") + b"\n"
+        try:
+            num_written = os.write(self._fd, line)
+            if num_written < len(line):
+                raise OSError(f"only {num_written} of {len(line)} bytes were written")
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
+    def _cannot_write(self, error: OSError) -> JournalError:
+        return JournalError(
+            f"{self.path}: the journal of --use_cache cannot be written: {error}",
+            fix="make room or choose another path, and start again: what is finished is kept",
+        )
+
+
+def read_journal(path: Path, fingerprint: str) -> tuple[dict[str, Entry], int]:
+    """The finished requests by key, and the number of bytes up to the end of the last whole line.
+
+    Raises:
+        JournalError: a line but the last is damaged, or the journal belongs to other settings.
+    """
+    data = path.read_bytes()
+    num_bytes = data.rfind(b"\n") + 1
+    entries: dict[str, Entry] = {}
+    for number, line in enumerate(data[:num_bytes].split(b"\n")[:-1], start=1):
+        try:
+            value = json.loads(line)
+            if number == 1:
+                known = (value["fly_journal"], value["fingerprint"])
+            else:
+                key, entry = _entry(value)
+                entries[key] = entry
+        except (ValueError, KeyError, TypeError) as error:
+            raise JournalError(
+                f"{path}, line {number}: not a line of a journal ({type(error).__name__}: {error})",
+                fix="delete that line to decode its request again, or the file to start anew"
+                if number > 1
+                else "delete the file to start anew, or name another --use_cache",
+            ) from error
+        if number == 1 and known != (FORMAT, fingerprint):
+            raise JournalError(
+                f"{path}: a journal of format {known[0]} and settings {known[1]}, but this run has "
+                f"format {FORMAT} and settings {fingerprint}",
+                fix="name another --use_cache; do not rename journals",
+            )
+    return entries, num_bytes
+
+
+def _header(fingerprint: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"fly_journal": FORMAT, "fingerprint": fingerprint, "settings": settings}
+
+
+def _entry(value: dict[str, Any]) -> tuple[str, Entry]:
+    key, answer, record = value["key"], value["answer"], value["record"]
+    if not isinstance(key, str) or not isinstance(answer, str):
+        raise TypeError("key and answer have to be texts")
+    statistics = Statistics(**record["statistics"])
+    return key, Entry(answer, RequestRecord(**(record | {"statistics": statistics})))
+
+
+def _lock(fd: int, path: Path) -> None:
+    """Make sure that no other process writes; the lock ends with the file or with the process.
+
+    Where the system or the file system has no such locks, two runs on one path are not noticed;
+    their lines are whole nevertheless, as each is appended in one write.
+    """
+    if sys.platform == "win32":
+        return
+    import fcntl
+
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise JournalError(
+            f"{path}: another process is writing to this journal",
+            fix="wait for that run, or give this one its own --use_cache",
+        ) from error
+    except OSError:
+        return

@@ -1,0 +1,124 @@
+"""`use_cache` from Python, where lm-eval's own cache stands before the model: the journal is
+resumed with its statistics, and no answer of another configuration is given."""
+
+import lm_eval
+import pytest
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.tasks import TaskManager
+from sqlitedict import SqliteDict
+
+from fly.backend import FLyLM
+from fly.backend.caching import claim_database
+from fly.errors import ConfigError
+
+
+@pytest.fixture
+def evaluate(pair, tasks, tmp_path):
+    """Evaluate `toy_text` with a new model; returns samples' answers and the results block."""
+
+    def run(names=("toy_text",), **settings):
+        lm = FLyLM(config_path=str(pair.config), device="cpu", batch_size=2, **settings)
+        results = lm_eval.simple_evaluate(
+            model=lm,
+            tasks=list(names),
+            task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
+            use_cache=str(tmp_path / "cache"),
+        )
+        answers = [sample["resps"] for sample in results["samples"][names[0]]]
+        return answers, lm.speculative_decoding()["overall"]
+
+    return run
+
+
+def test_second_run_is_resumed_with_its_statistics(evaluate):
+    answers, first = evaluate()
+    again, second = evaluate()
+    assert again == answers
+    assert (first["requests"], first["resumed"]) == (5, 0)
+    assert (second["requests"], second["resumed"]) == (5, 5)
+    assert second["counters"] == first["counters"]
+
+
+def test_another_configuration_is_refused(evaluate):
+    evaluate(names=["toy_choice"])
+    evaluate(names=["toy_choice"])
+    with pytest.raises(ConfigError, match="another model or configuration"):
+        evaluate(names=["toy_choice"], acceptance="native")
+
+
+def test_each_answer_is_saved_when_it_finishes(pair, tmp_path, monkeypatch):
+    """Killed right after the first, the journal has it, though its batch was not done."""
+    lm = FLyLM(config_path=str(pair.config), device="cpu", batch_size=3)
+    lm_eval.api.model.CachingLM(lm, str(tmp_path / "cache_rank0.db"))
+    requests = [
+        Instance("generate_until", {}, ("tell", {"until": [], "max_gen_toks": n}), 0, ("t", n, 1))
+        for n in (40, 3, 60)
+    ]
+    unfinished = []
+
+    def stop(progress):
+        unfinished.extend(row.finish_reason for row in lm.decoder._owner.rows)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fly.backend.lm.DecodingProgress.advance", stop)
+    with pytest.raises(KeyboardInterrupt):
+        lm.generate_until(requests, disable_tqdm=True)
+    monkeypatch.undo()
+    assert unfinished == [None, None]
+    assert [record.doc_id for record in lm._records] == [3]
+    answers = lm.generate_until(requests, disable_tqdm=True)
+    again = [(record.doc_id, record.resumed) for record in lm._records[1:]]
+    assert sorted(again) == [(3, True), (40, False), (60, False)]
+    assert all(answers)
+
+
+def test_sampled_requests_resume(pair, tmp_path, monkeypatch):
+    """What is drawn hangs on the request alone, so a resumed run draws what a whole one does."""
+    gen_kwargs = {"until": [], "max_gen_toks": 12, "do_sample": True, "temperature": 1.0}
+    given = [Instance("generate_until", {}, (f"p{n}", gen_kwargs), 0, ("t", n, 2)) for n in (0, 1)]
+    requests = [one for one in given for _ in range(2)]
+
+    def decode(seed, cache=None):
+        lm = FLyLM(config_path=str(pair.config), device="cpu", batch_size=2)
+        torch.manual_seed(seed)
+        if cache is not None:
+            lm_eval.api.model.CachingLM(lm, str(tmp_path / cache))
+        return lm, lm.generate_until(requests, disable_tqdm=True)
+
+    def stop(progress):
+        raise KeyboardInterrupt
+
+    _, whole = decode(1)
+    assert len(set(whole)) == len(requests)
+    with monkeypatch.context() as patch:
+        patch.setattr("fly.backend.lm.DecodingProgress.advance", stop)
+        with pytest.raises(KeyboardInterrupt):
+            decode(1, "cache_rank0.db")
+    lm, resumed = decode(1, "cache_rank0.db")
+    assert resumed == whole
+    assert sum(record.resumed for record in lm._records) == 1
+    lm, other = decode(2, "cache_rank0.db")
+    assert not set(other) & set(whole)
+    assert not any(record.resumed for record in lm._records)
+
+
+NAMES = {
+    "from Python": ("cache_rank0.db", "cache", 0),
+    "from the command": ("folder/cache_abc_rank3.db", "folder/cache", 3),
+    "a folder": ("folder/_abc_rank0.db", "folder/", 0),
+    "rank in the name": ("x_rank1.db_rank0.db", "x_rank1.db", 0),
+    "not lm-eval's": ("other.db", "other.db", 0),
+}
+
+
+@pytest.mark.parametrize(("file", "prefix", "rank"), NAMES.values(), ids=NAMES)
+def test_journal_lies_beside_lm_evals_file(tmp_path, file, prefix, rank):
+    (tmp_path / "folder").mkdir()
+    with SqliteDict(str(tmp_path / file), autocommit=True) as database:
+        assert claim_database(database, "abc") == (f"{tmp_path}/{prefix}", rank)
+        database.update({"text": "an answer", "score": (-1.5, True)})
+        claim_database(database, "abc")
+        assert set(database) == {"score", "fly_fingerprint"}
+        with pytest.raises(ConfigError, match="another path"):
+            claim_database(database, "xyz")
