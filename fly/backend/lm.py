@@ -16,7 +16,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 import fly
-from fly.backend import pair
+from fly.backend import pair, processes
 from fly.backend.arguments import AUTO_BATCH_SIZE, ModelArguments, check_batch_size
 from fly.backend.progress import DecodingProgress
 from fly.backend.records import RequestRecord, summarise, to_json
@@ -67,7 +67,13 @@ class FLyLM(HFLM):
         self._records: list[RequestRecord] = []
         # HFLM's own default is "cuda", whether there is one or not.
         place = {} if split.target.get("device") else {"device": default_device()}
-        super().__init__(pretrained=split.target_path, **(split.target | place))
+        options = split.target | place
+        processes.join_on_cpu(options)
+        super().__init__(pretrained=split.target_path, **options)
+        # HFLM leaves a CPU's processes apart and takes the rank on this machine for the rank.
+        if hasattr(self, "accelerator"):
+            self._rank = self.accelerator.process_index
+            self._world_size = self.accelerator.num_processes
         self.draft = self._load_draft()
 
     @cached_property

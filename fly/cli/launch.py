@@ -1,0 +1,82 @@
+"""`accelerate launch --num_processes N` on a CPU.  accelerate starts one process there, whatever N is
+(more only through MPI), so the processes asked for are started here, by torch's own launcher.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Mapping, Sequence
+
+logger = logging.getLogger(__name__)
+
+# Set for each process by every launcher that starts all of them.
+_RANKED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
+# Both set by accelerate where it was asked for several processes; the second by nobody else.
+_ASKED = ("MASTER_PORT", "ACCELERATE_MIXED_PRECISION")
+
+
+def processes_to_start(environment: Mapping[str, str] = os.environ) -> int:
+    """How many processes `accelerate launch` was asked for and left to us; 1 in any other case.
+
+    Its environment does not name the number, so it is read from its command line.
+    """
+    ranked = any(name in environment for name in _RANKED)
+    if ranked or not all(name in environment for name in _ASKED) or not _runs_on_cpu(environment):
+        return 1
+    number = num_processes(_launcher_command())
+    if number is None:
+        logger.warning(
+            "accelerate was asked for several processes and has started one; name the number on "
+            "its command line: accelerate launch --num_processes N -m fly"
+        )
+    return number or 1
+
+
+def num_processes(command: Sequence[str]) -> int | None:
+    """The value of `--num_processes` on the command line of an `accelerate launch`."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--num_processes", "--num-processes", type=int)
+    known, _ = parser.parse_known_args(list(command))
+    number: int | None = known.num_processes
+    return number
+
+
+def start(number: int) -> int:
+    """Run this program in `number` processes that know of each other and return the exit code: 0,
+    or that of the first one that failed, upon which the others are ended."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=number,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)(*sys.orig_argv[1:])
+    except ChildFailedError as error:
+        _, failure = error.get_first_failure()
+        return int(failure.exitcode)
+    return 0
+
+
+def _runs_on_cpu(environment: Mapping[str, str]) -> bool:
+    import torch
+
+    forced = environment.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}
+    return forced or not torch.accelerator.is_available()
+
+
+def _launcher_command() -> list[str]:
+    import psutil  # accelerate needs it, too
+
+    parent = psutil.Process().parent()
+    return [] if parent is None else list(parent.cmdline())
