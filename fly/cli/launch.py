@@ -1,5 +1,5 @@
-"""`accelerate launch --num_processes N` on a CPU.  accelerate starts one process there, whatever N is
-(more only through MPI), so the processes asked for are started here, by torch's own launcher.
+"""`accelerate launch --num_processes N` on a CPU.  accelerate starts one process there, whatever N
+is (more only through MPI), so the processes asked for are started here, by torch's own launcher.
 """
 
 from __future__ import annotations
