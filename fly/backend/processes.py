@@ -16,6 +16,13 @@ from accelerate import PartialState
 _PATIENCE = timedelta(weeks=52)
 
 
+def on_cpu() -> bool:
+    """Whether accelerate works on the CPU: told so (`accelerate launch --cpu`), or for want of
+    anything else."""
+    told = os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}
+    return told or not torch.accelerator.is_available()
+
+
 def join_on_cpu(options: Mapping[str, Any]) -> None:
     """Make accelerate's state one of several CPU processes, where the launcher started several and
     HFLM's `options` put the target on the CPU.
@@ -23,6 +30,7 @@ def join_on_cpu(options: Mapping[str, Any]) -> None:
     Not with `tp_plan`, where all processes hold one model together.
     """
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ
-    on_cpu = options["device"] == "cpu" or not torch.accelerator.is_available()
-    if several and on_cpu and options.get("tp_plan") is None:
-        PartialState(cpu=True, timeout=_PATIENCE)
+    if several and options.get("tp_plan") is None and (options["device"] == "cpu" or on_cpu()):
+        state = PartialState(cpu=True, timeout=_PATIENCE)
+        # accelerate 1.6 numbers them, cpu:0 and cpu:1, and safetensors knows no such device.
+        state.device = torch.device("cpu")

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 logger = logging.getLogger(__name__)
 
@@ -19,13 +19,17 @@ _RANKED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE
 _ASKED = ("MASTER_PORT", "ACCELERATE_MIXED_PRECISION")
 
 
-def processes_to_start(environment: Mapping[str, str] = os.environ) -> int:
+def processes_to_start() -> int:
     """How many processes `accelerate launch` was asked for and left to us; 1 in any other case.
 
     Its environment does not name the number, so it is read from its command line.
     """
-    ranked = any(name in environment for name in _RANKED)
-    if ranked or not all(name in environment for name in _ASKED) or not _runs_on_cpu(environment):
+    ranked = any(name in os.environ for name in _RANKED)
+    if ranked or not all(name in os.environ for name in _ASKED):
+        return 1
+    from fly.backend.processes import on_cpu
+
+    if not on_cpu():
         return 1
     number = num_processes(_launcher_command())
     if number is None:
@@ -66,13 +70,6 @@ def start(number: int) -> int:
         _, failure = error.get_first_failure()
         return int(failure.exitcode)
     return 0
-
-
-def _runs_on_cpu(environment: Mapping[str, str]) -> bool:
-    import torch
-
-    forced = environment.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}
-    return forced or not torch.accelerator.is_available()
 
 
 def _launcher_command() -> list[str]:

@@ -4,7 +4,9 @@ reaches the draft."""
 
 import pytest
 import torch
+import transformers
 from lm_eval.models.huggingface import HFLM
+from packaging import version
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from fly.backend import FLyLM
@@ -73,10 +75,13 @@ def test_gguf_file(pair, tmp_path, base_texts):
     assert texts(ours) == texts(theirs) == base_texts
 
 
+# Without a GPU accelerate leaves all weights on the disk.
+ALL_OFFLOADED = pytest.mark.skipif(
+    version.parse(transformers.__version__).major < 5,
+    reason="transformers 4 cannot load a model that lies on the disk as a whole",
+)
 PLACEMENTS = {
-    # On a machine without a GPU accelerate leaves all weights in the offload folder.
-    "parallelize": {"parallelize": True},
-    "parallelize, memory named": {"parallelize": True, "max_cpu_memory": "1GiB"},
+    "parallelize": pytest.param({"parallelize": True}, marks=ALL_OFFLOADED),
     "device_map": {"parallelize": True, "device_map": {"": "cpu"}},
     "device_map by name": {"device_map": "cpu"},  # HFLM heeds it with `parallelize` only
 }

@@ -91,22 +91,37 @@ COMMANDS = {
 }
 
 
+@pytest.fixture
+def environment(monkeypatch):
+    """Sets variables that launchers set; the others are unset."""
+
+    def set_to(variables: dict[str, str]) -> None:
+        for name in (*launch._RANKED, *ASKED):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+
+    return set_to
+
+
 @pytest.mark.parametrize(("command", "number"), COMMANDS.values(), ids=COMMANDS)
-def test_number_of_processes(monkeypatch, caplog, command, number):
+def test_number_of_processes(monkeypatch, environment, caplog, command, number):
+    environment(ASKED)
     monkeypatch.setattr(launch, "_launcher_command", lambda: command)
     assert launch.num_processes(command) == number
-    assert launch.processes_to_start(ASKED) == (number or 1)
+    assert launch.processes_to_start() == (number or 1)
     assert ("--num_processes N" in caplog.text) == (number is None)
 
 
 @pytest.mark.parametrize(
-    "environment",
+    "variables",
     [{}, ASKED | {"RANK": "0", "WORLD_SIZE": "2"}, {"MASTER_PORT": "29500"}],
     ids=["no launcher", "started by a launcher", "another launcher"],
 )
-def test_nothing_is_left_to_start(monkeypatch, environment):
+def test_nothing_is_left_to_start(monkeypatch, environment, variables):
+    environment(variables)
     monkeypatch.setattr(launch, "_launcher_command", lambda: COMMANDS["underscore"][0])
-    assert launch.processes_to_start(environment) == 1
+    assert launch.processes_to_start() == 1
 
 
 @pytest.mark.parametrize("code", [0, 2])
