@@ -65,7 +65,9 @@ def _run_harness(arguments: list[str]) -> int:
         return 0
     number = launch.processes_to_start()
     if number > 1:
-        return launch.start(number)
+        from fly.backend import processes
+
+        return processes.start(number)
     with Harness() as harness:
         parsed.func(parsed)
         harness.finish()

@@ -1,5 +1,5 @@
 """`accelerate launch --num_processes N` on a CPU.  accelerate starts one process there, whatever N
-is (more only through MPI), so the processes asked for are started here, by torch's own launcher.
+is (more only through MPI), so those asked for are to be started by us.
 """
 
 from __future__ import annotations
@@ -7,8 +7,6 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import sys
-import uuid
 from collections.abc import Sequence
 
 logger = logging.getLogger(__name__)
@@ -47,29 +45,6 @@ def num_processes(command: Sequence[str]) -> int | None:
     known, _ = parser.parse_known_args(list(command))
     number: int | None = known.num_processes
     return number
-
-
-def start(number: int) -> int:
-    """Run this program in `number` processes that know of each other and return the exit code: 0,
-    or that of the first one that failed, upon which the others are ended."""
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
-
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=number,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        max_restarts=0,
-    )
-    try:
-        elastic_launch(config, sys.executable)(*sys.orig_argv[1:])
-    except ChildFailedError as error:
-        _, failure = error.get_first_failure()
-        return int(failure.exitcode)
-    return 0
 
 
 def _launcher_command() -> list[str]:

@@ -152,7 +152,7 @@ def test_arguments_reach_transformers_as_from_hflm(pair, monkeypatch, options):
 
 
 def test_draft_gets_no_argument_of_the_target(pair, monkeypatch):
-    """Nor a revision: the target's here names none that the draft could have."""
+    """Not its revision either, which may not exist for the draft."""
     calls = {}
     load = AutoModelForCausalLM.from_pretrained
 

@@ -122,10 +122,3 @@ def test_nothing_is_left_to_start(monkeypatch, environment, variables):
     environment(variables)
     monkeypatch.setattr(launch, "_launcher_command", lambda: COMMANDS["underscore"][0])
     assert launch.processes_to_start() == 1
-
-
-@pytest.mark.parametrize("code", [0, 2])
-def test_exit_code_is_that_of_the_process_that_failed(monkeypatch, code):
-    program = f"import os, sys; sys.exit({code} if os.environ['RANK'] == '1' else 0)"
-    monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", program])
-    assert launch.start(2) == code
