@@ -140,8 +140,3 @@ def test_think_end_token(theirs, problems, monkeypatch, as_id):
     expected = theirs.generate_until(requests, disable_tqdm=True)
     assert thinking.generate_until(requests, disable_tqdm=True) == expected
     assert expected[0] == plain[0].rpartition(end)[2].lstrip()
-
-
-def test_thinking_needs_its_end():
-    with pytest.raises(ValueError, match="think_end_token"):
-        FLyLM(config_path=CONFIG, device="cpu", enable_thinking=True)
