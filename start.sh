@@ -18,7 +18,8 @@ Each installs what it needs into .venv, or into the virtual environment that is 
 skips that when it is already there. Needs Python 3.10 or newer.
 
 Variables
-  PYTHON       which Python makes .venv            (the first of python3, python3.13 ... 3.10)
+  VENV         folder of the virtual environment   (that of the active one, or .venv)
+  PYTHON       which Python makes it               (the first of python3, python3.13 ... 3.10)
   CONSTRAINTS  versions to install                 (constraints/newest.txt)
   for llama:
   DRAFT        draft model                         (meta-llama/Llama-3.1-8B-Instruct)
@@ -39,16 +40,18 @@ is_new_enough() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 10))' >/dev/null 2>&1
 }
 
-# Sets `python` to that of the active virtual environment, or of .venv, which is made if missing.
+# Sets `python` to that of VENV, of the active virtual environment, or of .venv.  The active one is
+# taken as it is; the others are made if missing.
 enter_environment() {
-    local found="" candidate
-    if [[ -n "${VIRTUAL_ENV:-}" ]]; then
+    local found="" candidate folder="${VENV:-$PWD/.venv}"
+    if [[ -z "${VENV:-}" && -n "${VIRTUAL_ENV:-}" ]]; then
         python="$VIRTUAL_ENV/bin/python"
         is_new_enough "$python" ||
             fail "the active environment $VIRTUAL_ENV has no Python 3.10 or newer; deactivate it"
         return
     fi
-    python="$PWD/.venv/bin/python"
+    [[ "$folder" == /* ]] || folder="$PWD/$folder"
+    python="$folder/bin/python"
     if is_new_enough "$python"; then return; fi
     for candidate in ${PYTHON:-python3 python3.13 python3.12 python3.11 python3.10 python}; do
         if is_new_enough "$candidate"; then
@@ -58,9 +61,9 @@ enter_environment() {
     done
     [[ -n "$found" ]] || fail "Python 3.10 or newer is needed and was not found" \
         "($(python3 --version 2>&1 || true)); install one, or name it: PYTHON=/path/to/python3"
-    echo "start.sh: making .venv with $("$found" --version)"
-    "$found" -m venv --clear .venv ||
-        fail "could not make .venv; on Debian and Ubuntu: apt-get install python3-venv"
+    echo "start.sh: making $folder with $("$found" --version)"
+    "$found" -m venv --clear "$folder" ||
+        fail "could not make $folder; on Debian and Ubuntu: apt-get install python3-venv"
 }
 
 has_gpu() {

@@ -8,6 +8,7 @@ torch nor lm-eval.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,7 @@ from typing import Any
 from fly.config import FLyConfig
 from fly.errors import ConfigError, ModelError
 
-AUTO_BATCH_SIZE = 16
-"""Rows decoded at once under `--batch_size auto`.  lm-eval's own search runs one model at its full
-context and says nothing about two models with caches, so it is not used."""
+_AUTO = re.compile(r"auto(:[1-9][0-9]*)?")
 
 # Similarity from which an unknown model argument is taken for a misspelt setting of ours.
 _NEAR = 0.8
@@ -65,19 +64,20 @@ class ModelArguments:
         return cls(config, _require_models(config), rest)
 
 
-def check_batch_size(value: object) -> int | None:
-    """The number of rows, or None for "auto" and "auto:N".
+def check_batch_size(value: object) -> int | str:
+    """The number of rows, or "auto" or "auto:N" as it is: the engine finds the number then.
 
     Raises:
         ConfigError: the value is neither, or below 1.
     """
     text = str(value)
-    if text.split(":")[0] == "auto":
-        return None
+    if _AUTO.fullmatch(text):
+        return text
     if not text.isdecimal() or int(text) < 1:
         raise ConfigError(
             f"batch_size is {value!r}, but at least one row has to be decoded at a time",
-            fix=f"use a whole number from 1 on, or auto, which decodes {AUTO_BATCH_SIZE} at a time",
+            fix="use a whole number from 1 on, auto, which finds the fastest, or auto:N, which "
+            "looks for it N times",
         )
     return int(text)
 

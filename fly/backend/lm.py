@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lm_eval.models.huggingface import HFLM
 
-from fly.backend import pair
+from fly.backend import pair, processes
 from fly.backend.answers import Answers
-from fly.backend.arguments import AUTO_BATCH_SIZE, ModelArguments, check_batch_size
+from fly.backend.arguments import ModelArguments, check_batch_size
 from fly.backend.caching import claim_database
 from fly.backend.fingerprint import digest, text_settings, versions
 from fly.backend.journal import Journal
@@ -63,9 +63,16 @@ class FLyLM(HFLM):
         self._target_options = split.target
         self._records: list[RequestRecord] = []
         self._journal: Journal | None = None
+        self._rows_asked = check_batch_size(split.target.get("batch_size", 1))
         # HFLM's own default is "cuda", whether there is one or not.
         place = {} if split.target.get("device") else {"device": default_device()}
-        super().__init__(pretrained=split.target_path, **(split.target | place))
+        options = split.target | place
+        processes.join_on_cpu(options)
+        super().__init__(pretrained=split.target_path, **options)
+        # HFLM leaves a CPU's processes apart and takes the rank on this machine for the rank.
+        if hasattr(self, "accelerator"):
+            self._rank = self.accelerator.process_index
+            self._world_size = self.accelerator.num_processes
         self.draft = self._load_draft()
 
     @cached_property
@@ -73,18 +80,19 @@ class FLyLM(HFLM):
         """The engine, made when the first request comes: a task without generation does not need
         it."""
         return SpeculativeDecoder(
-            self.model, self.draft, self.tokenizer, self.fly_config, batch_size=self.num_rows
+            self.model,
+            self.draft,
+            self.tokenizer,
+            self.fly_config,
+            batch_size=self._rows_asked,
+            **({"max_batch_size": self.max_batch_size} if self.max_batch_size else {}),
         )
 
     @property
-    def num_rows(self) -> int:
-        """Rows decoded at once."""
-        rows = check_batch_size(self.batch_size)
-        return (
-            rows
-            if rows is not None
-            else min(AUTO_BATCH_SIZE, self.max_batch_size or AUTO_BATCH_SIZE)
-        )
+    def num_rows(self) -> int | str:
+        """Rows decoded at once; what was asked for until the first request comes."""
+        made = vars(self).get("decoder")
+        return made.batch_size.rows if made else self._rows_asked
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """Decode what the journal does not have; answers come in the order asked, each is in the
@@ -151,6 +159,7 @@ class FLyLM(HFLM):
         block = summarise(self._records if records is None else records)
         block |= {
             "batch_size": self.num_rows,
+            "served": self.decoder.served if "decoder" in vars(self) else None,
             "target": self._describe(self.fly_config.target_model_path, self.model),
             "draft": self._describe(self.fly_config.draft_model_path, self.draft)
             if self.draft

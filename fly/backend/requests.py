@@ -95,10 +95,12 @@ class RequestReader:
     def answer(self, prepared: Prepared, result: Result) -> str:
         """The text of a result without stop string and thinking, as HFLM returns it."""
         text, end = result.text, self.think_end_token
-        if isinstance(end, int) and end in result.token_ids:
-            last = len(result.token_ids) - 1 - result.token_ids[::-1].index(end)
-            decoded = self.tokenizer.decode(result.token_ids[last + 1 :], skip_special_tokens=True)
-            text = str(decoded).lstrip()
+        if isinstance(end, int):
+            if end in result.token_ids:
+                last = len(result.token_ids) - 1 - result.token_ids[::-1].index(end)
+                answer_ids = result.token_ids[last + 1 :]
+                text = str(self.tokenizer.decode(answer_ids, skip_special_tokens=True))
+            text = text.lstrip()  # with and without the token
         marker = end if isinstance(end, str) else None
         answer: str = postprocess_generated_text(text, list(prepared.until), marker)
         return answer

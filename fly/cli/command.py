@@ -47,6 +47,7 @@ def _run_harness(arguments: list[str]) -> int:
     from lm_eval._cli.harness import HarnessCLI
     from lm_eval.utils import setup_logging
 
+    from fly.cli import launch
     from fly.cli.harness import Harness, with_own_tasks
 
     setup_logging()
@@ -62,6 +63,11 @@ def _run_harness(arguments: list[str]) -> int:
             parsed.include_path = with_own_tasks(parsed.include_path)
         parsed.func(parsed)
         return 0
+    number = launch.processes_to_start()
+    if number > 1:
+        from fly.backend import processes
+
+        return processes.start(number)
     with Harness() as harness:
         parsed.func(parsed)
         harness.finish()

@@ -83,7 +83,12 @@ class SlotModel:
     @property
     def device(self) -> torch.device:
         """Where ids go and logits come from."""
-        return self.model.device
+        device = self.model.device
+        if device.type != "meta":
+            return device
+        # Offloaded: accelerate's hook knows where the weights are brought to run.
+        hook = getattr(self.model, "_hf_hook", None)
+        return torch.device(getattr(hook, "execution_device", None) or "cpu")
 
     def prefill(self, prompts: Sequence[list[int]], first_row: int) -> None:
         """Write prompts into rows `first_row` and following, from slot 0, a bounded number of

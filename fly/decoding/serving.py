@@ -25,6 +25,8 @@ class Pair:
     target: CausalModel
     draft: CausalModel | None
     drafter: str  # name; the one asked for, or none where the pair cannot speculate
+    target_tier: Tier | None = None  # None where it came with the engine's interface
+    draft_tier: Tier | None = None
 
     @property
     def source(self) -> Any:
@@ -52,7 +54,7 @@ def serve_pair(
     """
     found = None
     if isinstance(target, CausalModel):
-        verifying = target
+        verifying, tier = target, None
     else:
         found = probe(target.eval())
         if found.tier is Tier.NONE:
@@ -64,17 +66,18 @@ def serve_pair(
             # Verifying token by token would cost what plain decoding costs.
             if drafter != NO_DRAFTER:
                 _warn("target", target, found)
-            return Pair(serve(Tier.PLAIN, target), None, NO_DRAFTER)
-        verifying = serve(found.tier, target, share_prefixes=share_prefixes)
+            return Pair(serve(Tier.PLAIN, target), None, NO_DRAFTER, Tier.PLAIN)
+        tier = found.tier
+        verifying = serve(tier, target, share_prefixes=share_prefixes)
     if draft is None or isinstance(draft, CausalModel):
-        return Pair(verifying, draft, drafter)
+        return Pair(verifying, draft, drafter, tier)
     if found is None or draft is not target:
         found = probe(draft.eval())
     if found.tier in (Tier.PLAIN, Tier.NONE):
         _warn("draft", draft, found)
-        return Pair(verifying, None, NO_DRAFTER)
+        return Pair(verifying, None, NO_DRAFTER, tier)
     drafting = serve(found.tier, draft, verifying.vocab_size, share_prefixes=share_prefixes)
-    return Pair(verifying, drafting, drafter)
+    return Pair(verifying, drafting, drafter, tier, found.tier)
 
 
 def _warn(role: str, model: PreTrainedModel, found: Finding) -> None:

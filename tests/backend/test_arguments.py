@@ -2,7 +2,7 @@
 
 import pytest
 
-from fly.backend.arguments import AUTO_BATCH_SIZE, ModelArguments, check_batch_size
+from fly.backend.arguments import ModelArguments, check_batch_size
 from fly.errors import ConfigError, ModelError
 
 
@@ -87,5 +87,5 @@ def test_no_draft_is_asked_for_where_none_drafts(pair, settings):
 
 
 def test_batch_size():
-    assert [check_batch_size(value) for value in (1, "32", "auto", "auto:4")] == [1, 32, None, None]
-    assert AUTO_BATCH_SIZE >= 1
+    values = (1, "32", "auto", "auto:4")
+    assert [check_batch_size(value) for value in values] == [1, 32, "auto", "auto:4"]

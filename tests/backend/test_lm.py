@@ -9,7 +9,6 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from fly.backend import FLyLM
-from fly.backend.arguments import AUTO_BATCH_SIZE
 
 NATIVE = {"enable_fly": False}
 
@@ -136,9 +135,17 @@ def test_a_ready_model(lm, tasks):
 
 
 def test_automatic_batch_size(pair):
-    given = {"config_path": str(pair.config), "device": "cpu", "batch_size": "auto"}
-    assert FLyLM(**given).num_rows == AUTO_BATCH_SIZE
-    assert FLyLM(**given, max_batch_size=2).num_rows == 2
+    given = {"config_path": str(pair.config), "device": "cpu", "batch_size": "auto:2"}
+    lm = FLyLM(**given, max_batch_size=2)
+    assert lm.num_rows == "auto:2"
+    asked = instances([f"{n}:" for n in range(5)], until=["\n"], max_gen_toks=9, do_sample=False)
+    answers = lm.generate_until(asked, disable_tqdm=True)
+    assert lm.num_rows == 2
+    one = FLyLM(**{**given, "batch_size": 1}).generate_until(asked, disable_tqdm=True)
+    assert answers == one
+    block = lm.speculative_decoding()
+    assert block["batch_size"] == 2
+    assert block["served"] == {"target": "batched", "draft": "batched", "drafter": "model"}
 
 
 def test_fingerprint_follows_what_changes_text(pair):

@@ -1,6 +1,5 @@
 """The toy pair and tasks, and a way to run the command here without a network."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,11 +19,9 @@ def fly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
     from lm_eval.tasks import TaskManager
 
     from fly.cli import main
+    from tests.cli.without_defaults import defaults
 
-    order = list(inspect.signature(TaskManager.__init__).parameters)
-    defaults = list(TaskManager.__init__.__defaults__)
-    defaults[order.index("include_defaults") - 1] = False
-    monkeypatch.setattr(TaskManager.__init__, "__defaults__", tuple(defaults))
+    monkeypatch.setattr(TaskManager.__init__, "__defaults__", defaults())
     monkeypatch.chdir(tmp_path)
 
     def run(*arguments: str | Path) -> int:

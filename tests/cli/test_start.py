@@ -29,7 +29,7 @@ def test_scripts_parse(script):
 def test_help_names_commands_and_variables():
     done = start("--help")
     assert done.returncode == 0
-    words = ["demo", "test", "llama", "DRAFT", "CONFIG", "TASKS", "BATCH_SIZE", "OUTPUT"]
+    words = ["demo", "test", "llama", "DRAFT", "CONFIG", "TASKS", "BATCH_SIZE", "OUTPUT", "VENV"]
     assert all(word in done.stdout for word in words)
 
 
@@ -55,9 +55,23 @@ def test_too_old_python(tmp_path):
     assert "Python 3.10" in done.stderr
 
 
-def test_ci_runs_the_tests_and_nothing_else():
+def test_environment_of_its_own_goes_before_the_active_one(tmp_path):
+    """The new folder is made by PYTHON, which here says how it was called."""
+    fake = tmp_path / "python"
+    fake.write_text('#!/bin/sh\n[ "$1" = -c ] && exit 0\necho called "$@"\nexit 1\n')
+    fake.chmod(0o755)
+    own = tmp_path / "own"
+    done = start("test", VENV=str(own), PYTHON=str(fake), VIRTUAL_ENV=str(tmp_path / "active"))
+    assert done.returncode == 1
+    assert f"called -m venv --clear {own}" in done.stdout
+
+
+def test_ci_tests_newest_and_floor():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    commands = [line for line in script.read_text().splitlines() if not line.startswith("#")]
-    assert len(commands) == 1
-    assert commands[0].endswith('start.sh" test')
+    newest, floor = script.read_text().replace("\\\n", "").splitlines()[-2:]
+    assert newest == "bash start.sh test"
+    settings, _, folders = floor.partition("bash start.sh test ")
+    assert settings.split() == ["VENV=.venv-floor", "CONSTRAINTS=constraints/floor.txt"]
+    assert folders.split() == ["tests/decoding", "tests/drafting", "tests/acceptance"]
+    assert all((ROOT / folder).is_dir() for folder in folders.split())
