@@ -91,7 +91,7 @@ class SpeculativeDecoder:
             "drafter": pair.drafter,
         }
         self._engine = self._make_engine(pair, tokenizer, record_rounds)
-        self._processing = ProcessingFactory(pair.source)
+        self._processing = ProcessingFactory(pair.source, pair.target.device)
         self._owner: Scheduler | None = None  # of the rows, both caches' and the drafter's
         self._check = RequestCheck(
             tokenizer,

@@ -39,6 +39,16 @@ def check_attention(config: PretrainedConfig) -> None:
         )
 
 
+def execution_device(model: PreTrainedModel) -> torch.device:
+    """Where a model takes its ids and gives its logits."""
+    device = model.device
+    if device.type != "meta":
+        return device
+    # Offloaded: accelerate's hook knows where the weights are brought to run.
+    hook = getattr(model, "_hf_hook", None)
+    return torch.device(getattr(hook, "execution_device", None) or "cpu")
+
+
 class SlotModel:
     """A causal language model with one cache row per row of the batch; slot = position."""
 
@@ -83,12 +93,7 @@ class SlotModel:
     @property
     def device(self) -> torch.device:
         """Where ids go and logits come from."""
-        device = self.model.device
-        if device.type != "meta":
-            return device
-        # Offloaded: accelerate's hook knows where the weights are brought to run.
-        hook = getattr(self.model, "_hf_hook", None)
-        return torch.device(getattr(hook, "execution_device", None) or "cpu")
+        return execution_device(self.model)
 
     def prefill(self, prompts: Sequence[list[int]], first_row: int) -> None:
         """Write prompts into rows `first_row` and following, from slot 0, a bounded number of

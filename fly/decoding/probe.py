@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fly.decoding.model import SlotModel, check_attention
+from fly.decoding.model import SlotModel, check_attention, execution_device
 from fly.decoding.protocol import CausalModel
 from fly.decoding.rowwise import RowModel
 
@@ -112,7 +112,7 @@ def sample(model: PreTrainedModel, vocab_size: int, total: int) -> tuple[Tensor,
     for seed in range(4):
         generator = torch.Generator().manual_seed(seed)
         ids = torch.randint(0, vocab_size, (2 * NUM_ROWS, total), generator=generator)
-        ids = ids.to(model.device)
+        ids = ids.to(execution_device(model))
         logits: Tensor = model(input_ids=ids, use_cache=False).logits
         if not logits.isnan().any():
             break

@@ -99,12 +99,12 @@ class _Builder(GenerationMixin):
 class ProcessingFactory:
     """Makes the processing of requests to one target."""
 
-    def __init__(self, model: Any) -> None:
-        """Read the model's generation config."""
+    def __init__(self, model: Any, device: torch.device) -> None:
+        """Read the model's generation config; its logits come on `device`."""
         self._builder: Any = _Builder(model.config)
         found = getattr(model, "generation_config", None)
         self._defaults: GenerationConfig = GenerationConfig() if found is None else found
-        self._device = model.device
+        self._device = device
         self._known: dict[str, Processing | None] = {}
 
     def make(self, index: int, request: Request, budget: int) -> Processing | None:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from fly.decoding.model import PREFILL_TOKENS
+from fly.decoding.model import PREFILL_TOKENS, execution_device
 from fly.decoding.positions import num_positions
 from fly.errors import ModelError
 
@@ -126,7 +126,7 @@ class RowModel:
     @property
     def device(self) -> torch.device:
         """Where ids go and logits come from."""
-        return self.model.device
+        return execution_device(self.model)
 
     def prefill(self, prompts: Sequence[list[int]], first_row: int) -> None:
         """Read prompts into rows `first_row` and following.
