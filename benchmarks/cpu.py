@@ -30,7 +30,7 @@ from fly.demo.score import solved
 SEARCH_SEED, MEASURE_SEED = 202, 101
 CODE_SHARE = 1 / 3  # as in the tasks
 ALONE = 8  # methods at batch 1 run over every eighth problem of a block
-SHOTS = 2  # few-shot prompts are built for every other problem of a block
+SHOTS = 4  # few-shot prompts are built for every fourth problem of a block
 ASSISTED = {"assisted-default": None, "assisted-k4": 4, "assisted-k15": 15}
 Block = dict[str, Timed]  # by method
 
