@@ -205,6 +205,7 @@ def summarise(scores: dict[str, object], blocks: Sequence[Block]) -> dict[str, o
             {
                 name: {
                     "answers": len(timed.answers),
+                    "tokens": timed.num_tokens,
                     "seconds": timed.seconds,
                     "tokens_per_s": timed.tokens_per_s,
                     "statistics": timed.statistics and timed.statistics.to_dict(),

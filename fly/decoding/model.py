@@ -104,6 +104,8 @@ class SlotModel:
             waves = plan_prefill(self._held, prompts, first_row)
         else:
             waves = [[Span(row, row, 0, ids) for row, ids in enumerate(prompts, first_row)]]
+        # Nothing is held until all of it is: an interrupted prefill leaves rows half written.
+        self._held[first_row : first_row + len(prompts)] = [[] for _ in prompts]
         for wave in waves:
             for span in wave:
                 if span.source != span.row:

@@ -95,6 +95,28 @@ def test_repeated_and_extended_prompts_share_too():
         assert_same(target, asked, answers, [generated(target, ids, 20) for ids in asked])
 
 
+def test_an_interrupted_prefill_leaves_nothing_to_copy(monkeypatch):
+    target = tiny("llama")
+    base = prompts(2, longest=60, seed=5)[0] * 60
+    engine = decoder(target, None, 1, "none")
+    engine.generate([base[:60]], max_new_tokens=2)
+    monkeypatch.setattr("fly.decoding.model.PREFILL_TOKENS", 16)
+    forward, calls = target.forward, []
+
+    def interrupted(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return forward(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target, "forward", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            engine.generate([tuple(reversed(base[:90]))], max_new_tokens=2)
+    [result] = engine.generate([base[:70]], max_new_tokens=20)
+    assert_same(target, [base[:70]], [result.token_ids], [generated(target, base[:70], 20)])
+
+
 class Cramped:
     """Lets a model run out of memory above so many tokens at once."""
 
