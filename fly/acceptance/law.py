@@ -28,24 +28,33 @@ class Law:
         q = self.draft.gather(-1, ids[..., None])[..., 0]
         return (self.draws[:, :-1, 0] * q < p) & (q > 0)
 
-    def choice(self, ids: Tensor, in_proposal: Tensor) -> Tensor:
-        """The target's own token, should it be asked for at a position: the correction where a
-        token was proposed, else a draw from p.  [B, K+1] int64.
+    def choice(self, ids: Tensor, in_proposal: Tensor, places: Tensor) -> Tensor:
+        """The target's own tokens at `places` [B, n]: the correction where a token was proposed,
+        else a draw from p.  [B, n] int64.
 
         Args:
             ids: [B, K] proposed tokens.
             in_proposal: [B, K] bool.
+            places: 0 to K.
         """
-        p = self.target[:, :-1]
+        p = at(self.target, places)
+        if ids.shape[1] == 0:
+            return draw(p, self.draws[..., 1].gather(1, places))
+        proposed = places.clamp_max(ids.shape[1] - 1)
         if self.draft is None:
-            left = p.scatter(-1, ids[..., None], 0.0)
+            left = p.scatter(-1, ids.gather(1, proposed)[..., None], 0.0)
         else:
-            left = (p - self.draft).clamp_min(0)
+            left = (p - at(self.draft, proposed)).clamp_min(0)
+        was_proposed = in_proposal.gather(1, proposed) & (places < ids.shape[1])
         # Nothing is left where p and q agree to the last bit: there a refusal has no probability.
-        has_residual = in_proposal & (left.sum(-1) > 0)
-        residual = torch.where(has_residual[..., None], left, p)
-        weights = torch.cat([residual, self.target[:, -1:]], dim=1)
-        return draw(weights, self.draws[..., 1])
+        has_residual = was_proposed & (left.sum(-1) > 0)
+        weights = torch.where(has_residual[..., None], left, p)
+        return draw(weights, self.draws[..., 1].gather(1, places))
+
+
+def at(table: Tensor, places: Tensor) -> Tensor:
+    """Rows of table [B, T, V] at places [B, n].  [B, n, V]."""
+    return table.gather(1, places[..., None].expand(-1, -1, table.shape[-1]))
 
 
 def draw(weights: Tensor, uniform: Tensor) -> Tensor:

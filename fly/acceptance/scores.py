@@ -33,9 +33,26 @@ class Scores:
         """The target's own token at every position: its argmax, or where rows are sampled the one
         that it draws should the proposed token be refused.  [B, K+1] int64.
         """
+        if self.law is None:
+            return self.final.argmax(-1)
+        num_rows, k = self.ids.shape
+        places = torch.arange(k + 1, device=self.ids.device).expand(num_rows, -1)
+        return self.law.choice(self.ids, self.in_proposal, places)
+
+    def choice_at(self, places: Tensor) -> Tensor:
+        """The target's own token at one place of every row, `places` [B].  [B] int64."""
+        if self.law is None or "choice" in vars(self):
+            return self.choice.gather(1, places[:, None])[:, 0]
+        return self.law.choice(self.ids, self.in_proposal, places[:, None])[:, 0]
+
+    @property
+    def is_finite(self) -> Tensor:
+        """Rows whose logits are numbers, as far as their choice hangs on them.  [B] bool."""
         if self.law is not None:
-            return self.law.choice(self.ids, self.in_proposal)
-        return self.final.argmax(-1)
+            return self.law.target.sum(-1).isfinite().all(-1)
+        # Plain argmax puts NaN first, so looking at the chosen logits finds any.
+        best = self.logits.gather(-1, self.choice[..., None])[..., 0]  # [B, K+1]
+        return best.isfinite().all(-1)
 
     @property
     def final(self) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from fly.backend.journal import Entry, Journal, request_key
 from fly.backend.occurrences import draw_seed, find_originals, number_copies
 from fly.backend.records import RequestRecord
+from fly.backend.requests import wanted_temperature
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -40,9 +41,10 @@ class Answers:
         self._texts = [""] * len(instances)
         base = torch.initial_seed()  # what lm-eval's --seed gave torch
         copies = number_copies(instances)
+        sampled = [wanted_temperature(each.args[1], temperature) > 0 for each in instances]
         self._keys = [
-            request_key(instance, copy, base if _samples(instance, temperature) else None)
-            for instance, copy in zip(instances, copies, strict=True)
+            request_key(instance, copy, base if is_sampled else None)
+            for instance, copy, is_sampled in zip(instances, copies, sampled, strict=True)
         ]
         self.resumed: list[RequestRecord] = []  # of the requests that are known already
         self.pending: list[int] = []  # places of the requests to decode
@@ -77,11 +79,3 @@ class Answers:
     def texts(self) -> list[str]:
         """All answers, in the order asked."""
         return [self._texts[original] for original in self._originals]
-
-
-def _samples(instance: Instance, temperature: float) -> bool:
-    """Whether the answer hangs on random draws, as `RequestReader` decides it."""
-    gen_kwargs = instance.args[1]
-    if "do_sample" in gen_kwargs:
-        return bool(gen_kwargs["do_sample"])
-    return bool(gen_kwargs.get("temperature", temperature))

@@ -10,7 +10,7 @@ instead of ignored; the configuration's temperature holds for requests that say 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from lm_eval.models.utils import (
     postprocess_generated_text,
 )
 
-from fly.decoding import SHAPING, Request, Result
+from fly.decoding import OTHER_METHODS, SHAPING, Request, Result
 from fly.errors import RequestError
 
 if TYPE_CHECKING:
@@ -31,15 +31,20 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# What `generate` takes and the engine does not heed, or heeds only at another value than the one
-# here.
+# What `generate` takes and the engine reads elsewhere or does not heed, or heeds only at another
+# value than the one here.
 _IGNORED = frozenset({"do_sample", "temperature", "use_cache", "pad_token_id", "max_length"})
-_NEUTRAL = {
-    "num_beams": 1,
-    "num_return_sequences": 1,
-    "length_penalty": 1.0,
-    "early_stopping": False,
-}
+_NEUTRAL = {"num_return_sequences": 1, "length_penalty": 1.0, "early_stopping": False}
+
+
+def wanted_temperature(gen_kwargs: Mapping[str, Any], configured: float) -> float:
+    """The temperature that generation arguments ask for, 0 for greedy decoding; `configured` holds
+    where they leave it open.  0 for `do_sample` at temperature 0, which nobody can mean.
+    """
+    do_sample, temperature = gen_kwargs.get("do_sample"), gen_kwargs.get("temperature")
+    if do_sample is not None and not do_sample:
+        return 0.0
+    return configured if temperature is None else float(temperature)
 
 
 @dataclass(frozen=True)
@@ -114,7 +119,7 @@ class RequestReader:
         budget = int(kwargs.pop("max_gen_toks"))
         if self.config.total_gen_tok is not None:
             budget = min(budget, self.config.total_gen_tok)
-        temperature = self._temperature(gen_kwargs, kwargs, task)
+        temperature = self._temperature(gen_kwargs, task)
         self._refuse_unknown(kwargs, task)
         room = self.max_context - budget
         if budget < 1 or room < 1:
@@ -133,7 +138,11 @@ class RequestReader:
             stop=tuple(string for string in until if string and string != eos),
             temperature=temperature,
             seed=seed,
-            generation={key: value for key, value in kwargs.items() if key in SHAPING},
+            generation={
+                key: value
+                for key, value in kwargs.items()
+                if key in SHAPING or key in OTHER_METHODS
+            },
             key=task,
         )
         return Prepared(request, tuple(until)), len(ids) > room
@@ -164,16 +173,12 @@ class RequestReader:
             )
         return [self.prefix_token_id]
 
-    def _temperature(self, gen_kwargs: dict[str, Any], kwargs: dict[str, Any], task: str) -> float:
-        """What the request says, and where it says nothing of sampling, the configuration."""
-        if not {"do_sample", "temperature"} & gen_kwargs.keys():
-            return self.config.temperature
-        if not kwargs["do_sample"]:
-            return 0.0
-        temperature = float(kwargs.get("temperature") or 0.0)
-        if temperature <= 0:
+    def _temperature(self, gen_kwargs: dict[str, Any], task: str) -> float:
+        temperature = wanted_temperature(gen_kwargs, self.config.temperature)
+        if gen_kwargs.get("do_sample") and temperature <= 0:
             raise RequestError(
-                f"task {task!r}: do_sample is True, but temperature is {kwargs.get('temperature')}",
+                f"task {task!r}: do_sample is True, but temperature is "
+                f"{gen_kwargs.get('temperature')}",
                 fix="add a temperature: --gen_kwargs do_sample=True,temperature=0.8",
             )
         return temperature
@@ -183,6 +188,8 @@ class RequestReader:
             if key in _IGNORED or key in SHAPING or value is None:
                 continue
             if key in _NEUTRAL and value == _NEUTRAL[key]:
+                continue
+            if value in OTHER_METHODS.get(key, ()):
                 continue
             raise RequestError(
                 f"task {task!r}: generation argument {key} is {value!r}, which speculative "

@@ -1,8 +1,16 @@
 """The decoding engine.  It knows torch and transformers, and nothing of lm-eval."""
 
 from fly.decoding.decoder import SpeculativeDecoder
-from fly.decoding.processing import SHAPING
+from fly.decoding.processing import OTHER_METHODS, SHAPING
 from fly.decoding.rows import Request, Result, RoundRecord
 from fly.decoding.statistics import Statistics
 
-__all__ = ["SHAPING", "Request", "Result", "RoundRecord", "SpeculativeDecoder", "Statistics"]
+__all__ = [
+    "OTHER_METHODS",
+    "SHAPING",
+    "Request",
+    "Result",
+    "RoundRecord",
+    "SpeculativeDecoder",
+    "Statistics",
+]

@@ -5,6 +5,7 @@ it is overwritten by the next write.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,8 @@ class SlotLayer(DynamicLayer):
     ) -> tuple[Tensor, Tensor]:
         """Write [B, H, n, D] at the current slots; return views [B, H, visible, D]."""
         write = self._owner.write
-        self._reserve((key_states, value_states))
+        if not self.buffers:
+            self.buffers = self._allocate((key_states, value_states))
         rows, slots = (index.to(key_states.device) for index in (write.rows, write.slots))
         last = write.first + key_states.shape[0]
         views = []
@@ -59,19 +61,18 @@ class SlotLayer(DynamicLayer):
         self.keys, self.values = views
         return self.keys, self.values
 
-    def _reserve(self, new: tuple[Tensor, Tensor]) -> None:
-        """Make the buffers as large as the owner's sizes, keeping what they hold."""
+    def _allocate(self, like: Sequence[Tensor]) -> list[Tensor]:
+        """Zeros of the owner's sizes, one buffer for each of `like`, [B, H, n, D]."""
         num_rows, capacity = self._owner.num_rows, self._owner.capacity
-        if (
-            self.buffers
-            and self.buffers[0].shape[0] >= num_rows
-            and self.buffers[0].shape[2] >= capacity
-        ):
-            return
-        grown = [
-            states.new_zeros(num_rows, states.shape[1], capacity, states.shape[3]) for states in new
+        return [
+            states.new_zeros(num_rows, states.shape[1], capacity, states.shape[3])
+            for states in like
         ]
-        for buffer, old in zip(grown, self.buffers, strict=False):
+
+    def grow(self) -> None:
+        """Make the buffers as large as the owner's sizes, keeping what they hold."""
+        grown = self._allocate(self.buffers)
+        for buffer, old in zip(grown, self.buffers, strict=True):
             buffer[: old.shape[0], :, : old.shape[2]] = old
         self.buffers = grown
 
@@ -88,10 +89,11 @@ class SlotLayer(DynamicLayer):
 class SlotCache(Cache):
     """A transformers cache of slot layers.  `write` must be set before every forward."""
 
-    def __init__(self, num_layers: int) -> None:
+    def __init__(self, num_layers: int, longest: int | None = None) -> None:
         """An empty cache; buffers are allocated by the first forward, on the device and in the
-        dtype of its states.
+        dtype of its states.  Rows reach hardly further than `longest`, if that is known.
         """
+        self._longest = longest
         self.num_rows = 0
         self.capacity = 0
         nothing = torch.empty(0, 0, dtype=torch.int64)
@@ -100,10 +102,15 @@ class SlotCache(Cache):
         super().__init__(layers=list(self.slot_layers))
 
     def reserve(self, num_rows: int, visible: int) -> None:
-        """Ask for room; capacity grows by doubling so that copies stay rare."""
+        """Make room; capacity grows by doubling so that copies stay rare."""
+        has_room = num_rows <= self.num_rows and visible <= self.capacity
         self.num_rows = max(self.num_rows, num_rows)
         if visible > self.capacity:
-            self.capacity = max(visible, 2 * self.capacity)
+            doubled = 2 * self.capacity
+            self.capacity = max(visible, min(doubled, self._longest or doubled))
+        if not has_room:
+            for layer in self.slot_layers:
+                layer.grow()
 
     def clear(self) -> None:
         """Forget everything and give the memory back; the next forward starts from zeros."""
@@ -112,8 +119,17 @@ class SlotCache(Cache):
             layer.buffers = []
             layer.keys = layer.values = None  # views of the buffers
 
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Copy the first `length` slots of row `source` over row `destination`."""
+    def copy_row(self, source: int, destination: int, length: int) -> None:
+        """Row `destination` becomes the first `length` slots of row `source`, and zeros."""
         for layer in self.slot_layers:
             for buffer in layer.buffers:
                 buffer[destination, :, :length] = buffer[source, :, :length]
+        self.wipe(destination, length)
+
+    def wipe(self, row: int, length: int) -> None:
+        """Zeros behind the first `length` slots, where an earlier request may have left what is not
+        a number: that would shine through masks.
+        """
+        for layer in self.slot_layers:
+            for buffer in layer.buffers:
+                buffer[row, :, length:] = 0

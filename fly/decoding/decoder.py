@@ -91,7 +91,10 @@ class SpeculativeDecoder:
             "drafter": pair.drafter,
         }
         self._engine = self._make_engine(pair, tokenizer, record_rounds)
-        self._processing = ProcessingFactory(pair.source, pair.target.device)
+        self._processing = ProcessingFactory(
+            pair.source, pair.target.vocab_size, pair.target.device
+        )
+        self._widest = 0  # rows that the caches have been used for
         self._owner: Scheduler | None = None  # of the rows, both caches' and the drafter's
         self._check = RequestCheck(
             tokenizer,
@@ -219,10 +222,11 @@ class SpeculativeDecoder:
         """One round, with new rows where there is room; the rows that it finished."""
         try:
             self._admit(scheduler)
+            self._widest = max(self._widest, len(scheduler.rows))
             begin = time.perf_counter()
             run_round(scheduler.rows, self._engine)
         except torch.OutOfMemoryError as error:
-            if len(scheduler.rows) == 1:
+            if max(self._widest, len(scheduler.rows)) == 1:
                 raise DecodingError(
                     f"out of memory with a single row, request {scheduler.rows[0].index} of "
                     f"{len(scheduler.rows[0].ids)} tokens",
@@ -241,19 +245,22 @@ class SpeculativeDecoder:
         return []
 
     def _shrink(self, scheduler: Scheduler) -> None:
-        """Half as many rows from now on; what the present ones have decoded stays."""
-        self.batch_size.halve(len(scheduler.rows))
-        warnings.warn(
-            f"out of memory with {len(scheduler.rows)} rows; going on with at most "
-            f"{self.batch_size.rows}",
-            FLyWarning,
-            stacklevel=2,
-        )
+        """Half as many rows from now on, unless the caches were wider than these rows: then caches
+        of their own size may do.  What the rows have decoded stays.
+        """
+        num_rows = len(scheduler.rows)
+        if num_rows >= self._widest:
+            self.batch_size.halve(num_rows)
+            what = f"going on with at most {self.batch_size.rows}"
+        else:
+            what = f"making caches anew that had {self._widest}"
+        warnings.warn(f"out of memory with {num_rows} rows; {what}", FLyWarning, stacklevel=2)
         scheduler.requeue()
         self._clear()
 
     def _clear(self) -> None:
         """Give up what both caches hold."""
+        self._widest = 0
         self._target.clear()
         if self._draft is not None:
             self._draft.clear()

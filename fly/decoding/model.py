@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -49,6 +49,12 @@ def execution_device(model: PreTrainedModel) -> torch.device:
     return torch.device(getattr(hook, "execution_device", None) or "cpu")
 
 
+def forward_parameters(model: PreTrainedModel) -> Collection[str]:
+    """Names that a model's forward takes; behind an adapter, those of the model itself."""
+    base = getattr(model, "get_base_model", lambda: model)()
+    return inspect.signature(base.forward).parameters
+
+
 class SlotModel:
     """A causal language model with one cache row per row of the batch; slot = position."""
 
@@ -80,14 +86,14 @@ class SlotModel:
         check_attention(config)
         self.model = model
         self._masks = MaskPlan.from_config(config)
-        self.cache = SlotCache(config.num_hidden_layers)
+        self.num_positions = num_positions(config)
+        self.cache = SlotCache(config.num_hidden_layers, self.num_positions)
         self._share_prefixes = share_prefixes
         self._held: list[list[int]] = []  # per cache row the prompt that its slots begin with
         self.vocab_size: int = config.vocab_size
         self._common_vocab = min(self.vocab_size, common_vocab or self.vocab_size)
-        self.num_positions = num_positions(config)
         self._dtype = model.dtype  # asking the model walks through its parameters
-        takes = inspect.signature(model.forward).parameters
+        takes = forward_parameters(model)
         self._keeps_logits = "logits_to_keep" in takes
 
     @property
@@ -108,8 +114,10 @@ class SlotModel:
         self._held[first_row : first_row + len(prompts)] = [[] for _ in prompts]
         for wave in waves:
             for span in wave:
-                if span.source != span.row:
-                    self.cache.move(span.source, span.row, span.start)
+                if span.source == span.row:
+                    self.cache.wipe(span.row, span.start)
+                else:
+                    self.cache.copy_row(span.source, span.row, span.start)
             for chunk in chunks(wave, PREFILL_TOKENS):
                 self._fill(chunk)
         self._held[first_row : first_row + len(prompts)] = map(list, prompts)
@@ -175,7 +183,7 @@ class SlotModel:
 
     def move(self, source: int, destination: int, length: int) -> None:
         """Copy the first `length` slots of one row over another."""
-        self.cache.move(source, destination, length)
+        self.cache.copy_row(source, destination, length)
         self._held[destination] = self._held[source]
 
     def clear(self) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,7 +61,7 @@ SHAPING = frozenset(
     }
 )
 # Ways of decoding that no processor expresses, with the values that leave them out.
-_OTHER_METHODS: Mapping[str, tuple[Any, ...]] = {
+OTHER_METHODS: Mapping[str, tuple[Any, ...]] = {
     "num_beams": (None, 1),
     "guidance_scale": (None, 1),
     "penalty_alpha": (None, 0),
@@ -99,8 +99,9 @@ class _Builder(GenerationMixin):
 class ProcessingFactory:
     """Makes the processing of requests to one target."""
 
-    def __init__(self, model: Any, device: torch.device) -> None:
-        """Read the model's generation config; its logits come on `device`."""
+    def __init__(self, model: Any, vocab_size: int, device: torch.device) -> None:
+        """Read the model's generation config; its logits [.., vocab_size] come on `device`."""
+        self._vocab_size = vocab_size
         self._builder: Any = _Builder(model.config)
         found = getattr(model, "generation_config", None)
         self._defaults: GenerationConfig = GenerationConfig() if found is None else found
@@ -113,45 +114,54 @@ class ProcessingFactory:
         Raises:
             RequestError: an argument is impossible, or asks for another way of decoding.
         """
-        length = len(request.prompt_ids)
-        key = repr((request.temperature, sorted(request.generation.items())))
+        asked = {name: _plain(value) for name, value in request.generation.items()}
+        key = repr((request.temperature, sorted(asked.items())))
         if key not in self._known:
-            processing = self._build(index, request, length, budget)
+            processing = self._build(index, replace(request, generation=asked), budget)
             if processing is not None and processing.needs_history:
                 return processing  # its processors may know the prompt's length
             self._known[key] = processing
         return self._known[key]
 
-    def _build(self, index: int, request: Request, length: int, budget: int) -> Processing | None:
+    def _build(self, index: int, request: Request, budget: int) -> Processing | None:
         wanted: dict[str, Any] = dict(request.generation) | {"do_sample": request.temperature > 0}
         if request.temperature > 0:
             wanted["temperature"] = float(request.temperature)
-        unknown = sorted(set(request.generation) - SHAPING)
-        if unknown:
-            raise RequestError(
-                f"request {index}: generation argument {unknown[0]} is "
-                f"{request.generation[unknown[0]]!r}, which speculative decoding does not have",
-                fix="leave it out, or decode with transformers' own generate",
-            )
+        _refuse_other_arguments(index, request)
         try:
+            length = len(request.prompt_ids)
             config = self._merge(wanted, length + budget)
             processors = self._builder._get_logits_processor(
                 config, input_ids_seq_length=length, device=self._device
             )
-        except (ValueError, TypeError) as error:
+            self._try(processors, config, request)
+        except (ValueError, TypeError, IndexError) as error:
             raise RequestError(
                 f"request {index}: {error} (generation arguments {wanted})",
                 fix="give arguments that transformers' generate takes",
             ) from error
-        self._refuse_other_methods(index, config)
+        _refuse_other_methods(index, config)
         if not processors and not config.do_sample:
             return None
         names = {type(processor).__name__ for processor in processors}
         return Processing(processors, bool(config.do_sample), not names <= CONTEXT_FREE)
 
+    def _try(
+        self, processors: LogitsProcessorList, config: GenerationConfig, request: Request
+    ) -> None:
+        """Let errors that depend on ids come now and not in the middle of decoding."""
+        for name in ("forced_bos_token_id", "forced_eos_token_id"):  # each at one length only
+            ids = torch.tensor(getattr(config, name, None) or 0)
+            if ids.min() < 0 or ids.max() >= self._vocab_size:
+                raise ValueError(f"{name} is not in the vocabulary of {self._vocab_size}")
+        history = torch.tensor([request.prompt_ids], device=self._device)
+        Processing(processors, False, True).apply(
+            torch.zeros(1, self._vocab_size, device=self._device), history
+        )
+
     def _merge(self, wanted: Mapping[str, Any], max_length: int) -> GenerationConfig:
         """What `generate` would run with: the request over the model's config over the defaults."""
-        config = copy.deepcopy(self._defaults)
+        config: Any = copy.deepcopy(self._defaults)
         defaults = getattr(config, "_get_default_generation_params", None)
         if defaults is not None:  # transformers 5 keeps what nobody has set as None until here
             config.update(**defaults(), defaults_only=True)
@@ -160,15 +170,32 @@ class ProcessingFactory:
         ids = config.eos_token_id
         tensor = None if ids is None else torch.tensor(ids, device=self._device).reshape(-1)
         config._eos_token_tensor = tensor
-        return config
+        merged: GenerationConfig = config
+        return merged
 
-    @staticmethod
-    def _refuse_other_methods(index: int, config: GenerationConfig) -> None:
-        for name, neutral in _OTHER_METHODS.items():
-            value = getattr(config, name, None)
-            if value not in neutral:
-                raise RequestError(
-                    f"request {index}: the target's generation config has {name} {value!r}, which "
-                    "speculative decoding does not do",
-                    fix=f"remove {name} from the target's generation_config.json",
-                )
+
+def _plain(value: object) -> object:
+    """Tensors and arrays as lists, whose text tells them apart."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def _refuse_other_arguments(index: int, request: Request) -> None:
+    for name, value in request.generation.items():
+        if name not in SHAPING and value not in OTHER_METHODS.get(name, ()):
+            raise RequestError(
+                f"request {index}: generation argument {name} is {value!r}, which speculative "
+                "decoding does not have",
+                fix="leave it out, or decode with transformers' own generate",
+            )
+
+
+def _refuse_other_methods(index: int, config: GenerationConfig) -> None:
+    for name, neutral in OTHER_METHODS.items():
+        value = getattr(config, name, None)
+        if value not in neutral:
+            raise RequestError(
+                f"request {index}: the target's generation config has {name} {value!r}, which "
+                "speculative decoding does not do",
+                fix=f"ask for {name} {neutral[-1]!r}, or remove it from the target's "
+                "generation_config.json",
+            )

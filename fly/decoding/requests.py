@@ -15,6 +15,9 @@ from fly.errors import FLyWarning, RequestError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# Below, logits divided by it overflow.
+LEAST_TEMPERATURE = 1e-5
+
 
 @dataclass(frozen=True)
 class RequestCheck:
@@ -61,10 +64,10 @@ class RequestCheck:
                 f"request {index}: stop is {request.stop!r}",
                 fix="give a list of strings, none of them empty",
             )
-        if not 0 <= request.temperature < math.inf:
+        if request.temperature != 0 and not LEAST_TEMPERATURE <= request.temperature < math.inf:
             raise RequestError(
                 f"request {index}: temperature is {request.temperature!r}",
-                fix="use 0 for greedy decoding, or a positive number",
+                fix=f"use 0 for greedy decoding, or a number from {LEAST_TEMPERATURE} up",
             )
         wanted = min(request.max_new_tokens, self.max_new_tokens or request.max_new_tokens)
         if self.num_positions is None:

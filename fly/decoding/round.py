@@ -115,14 +115,10 @@ def _score(
 
 def _to_host(rows: Sequence[Row], scores: Scores, verdict: Verdict) -> list[Outcome]:
     """The round's only wait for the device: everything decided, in one transfer."""
-    kept = leading_true(verdict.accepted)[:, None]  # [B, 1]
-    own = scores.choice.gather(1, kept)  # [B, 1] correction, or bonus where all are kept
-    # Plain argmax puts NaN first, so looking at the chosen logits finds any.
-    best = scores.logits.gather(-1, scores.choice[..., None])[..., 0]  # [B, K+1]
-    finite = best.isfinite().all(-1, keepdim=True)
-    if scores.law is not None:
-        finite = finite & scores.law.target.isfinite().all(-1).all(-1, keepdim=True)
-    columns = [kept, own, finite, scores.lengths[:, None], scores.ids, verdict.reason]
+    kept = leading_true(verdict.accepted)  # [B]
+    own = scores.choice_at(kept)  # correction, or bonus where all are kept
+    single = torch.stack([kept, own, scores.is_finite.long(), scores.lengths], dim=1)
+    columns = [single, scores.ids, verdict.reason]
     table = torch.cat([column.to(torch.int64) for column in columns], dim=1).tolist()
     k = scores.ids.shape[1]
     outcomes = []

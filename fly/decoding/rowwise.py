@@ -9,7 +9,6 @@ earlier state and feeding the accepted tokens again.
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from fly.decoding.model import PREFILL_TOKENS, execution_device
+from fly.decoding.model import PREFILL_TOKENS, execution_device, forward_parameters
 from fly.decoding.positions import num_positions
 from fly.errors import ModelError
 
@@ -116,7 +115,7 @@ class RowModel:
         self._common_vocab = min(self.vocab_size, common_vocab or self.vocab_size)
         self._max_extension = max_extension
         self._is_plain = is_plain
-        self._takes = inspect.signature(model.forward).parameters
+        self._takes = forward_parameters(model)
         self._cache_name = next(
             (name for name in CACHE_NAMES if name in self._takes), CACHE_NAMES[0]
         )
@@ -169,11 +168,8 @@ class RowModel:
         return torch.cat([logits, padding])
 
     def move(self, source: int, destination: int, length: int) -> None:
-        """Copy one row over another."""
-        row = self._rows.get(source, CachedRow())
-        self._rows[destination] = CachedRow(
-            list(row.known), copied(row.cache), row.held, list(row.copies)
-        )
+        """Row `source` takes the place of row `destination` and is given up."""
+        self._rows[destination] = self._rows.pop(source, CachedRow())
 
     def clear(self) -> None:
         """Forget all rows."""

@@ -120,7 +120,9 @@ class DraftModel(Protocol):
         ...
 
     def move(self, source: int, destination: int, length: int) -> None:
-        """Copy the first `length` slots of one row over another."""
+        """Row `source` (of `length` tokens) takes the place of row `destination`; `source` is given
+        up.
+        """
         ...
 
 

@@ -197,7 +197,12 @@ def test_repeats_have_answers_of_their_own_and_padding_has_none(tmp_path):
     assert answers.texts() == ["x", "first", "second", "first", "second"]
 
 
-SAMPLED = [({"do_sample": True}, 0.0), ({"temperature": 0.5}, 0.0), ({}, 0.7)]
+SAMPLED = [
+    ({"do_sample": True, "temperature": 0.5}, 0.0),
+    ({"do_sample": None, "temperature": 0.5}, 0.0),
+    ({"temperature": 0.5}, 0.0),
+    ({}, 0.7),
+]
 GREEDY = [({"do_sample": False}, 0.7), ({"temperature": 0.0}, 0.7), ({}, 0.0)]
 
 

@@ -124,6 +124,8 @@ def test_refused(gen_kwargs):
         ({"temperature": 0.0}, 0.6, 0.0),
         ({"temperature": 0.8}, 0.0, 0.8),
         ({"do_sample": True, "temperature": 0.8}, 0.6, 0.8),
+        ({"do_sample": None, "temperature": 0.8}, 0.6, 0.8),
+        ({"do_sample": True}, 0.6, 0.6),
     ],
 )
 def test_temperature(gen_kwargs, configured, temperature):
@@ -134,7 +136,7 @@ def test_temperature(gen_kwargs, configured, temperature):
 def test_what_shapes_the_distribution_goes_to_the_engine():
     shaping = {"top_p": 0.9, "top_k": 7, "min_p": 0.1, "repetition_penalty": 1.2}
     [request] = read(instance("ab", do_sample=True, temperature=1.0, num_beams=1, **shaping))
-    assert request.generation == shaping
+    assert request.generation == {**shaping, "num_beams": 1}
     assert request.seed == 0
 
 

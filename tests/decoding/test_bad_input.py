@@ -77,6 +77,18 @@ REQUESTS = {  # request, message
         Request((5,), 5, temperature=1.0, generation={"min_p": 1.5}),
         "`min_p` has to be a float",
     ),
+    "a bad word outside the vocabulary": (
+        Request((5,), 5, generation={"bad_words_ids": [[VOCAB]]}),
+        "request 1: ",
+    ),
+    "a forced end outside the vocabulary": (
+        Request((5,), 5, generation={"forced_eos_token_id": 9999}),
+        "forced_eos_token_id is not in the vocabulary",
+    ),
+    "a temperature that divides to infinity": (
+        Request((5,), 5, temperature=1e-39),
+        "temperature is 1e-39",
+    ),
     "beam search": (
         Request((5,), 5, generation={"num_beams": 4}),
         "generation argument num_beams is 4, which speculative decoding does not have",

@@ -1,5 +1,6 @@
 """Answers do not depend on batch size, order or neighbours; memory that runs out costs none."""
 
+import copy
 import random
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder
+from fly.decoding.cache import SlotLayer
 from fly.errors import DecodingError, FLyWarning
 from tests.models import VOCAB, assert_same, blurred, generated, prompts, tiny, tiny_tokenizer
 
@@ -95,6 +97,27 @@ def test_repeated_and_extended_prompts_share_too():
         assert_same(target, asked, answers, [generated(target, ids, 20) for ids in asked])
 
 
+def test_slots_are_copied_into_rows_that_did_not_exist():
+    target = tiny("llama")
+    prompt = (prompts(2, longest=60, seed=5)[0] * 60)[:50]
+    engine = decoder(target, blurred(target), 8, settings={"acceptance": "native"})
+    for count in (1, 2, 5):
+        results = engine.generate([prompt] * count, max_new_tokens=12)
+        want = generated(target, prompt, 12)
+        assert_same(target, [prompt] * count, [r.token_ids for r in results], [want] * count)
+
+
+def test_a_batch_that_grows_copies_from_its_rows(monkeypatch):
+    monkeypatch.setattr("fly.decoding.sizing.WORTHWHILE", 0)
+    target = tiny("llama")
+    shots = (prompts(2, longest=60, seed=5)[0] * 60)[:50]
+    asked = [(*shots, *own) for own in prompts(60, longest=20)]
+    engine = decoder(target, None, "auto", "none", max_batch_size=32)
+    answers = [result.token_ids for result in engine.generate(asked, max_new_tokens=12)]
+    assert engine.batch_size.rows == 32
+    assert_same(target, asked, answers, [generated(target, ids, 12) for ids in asked])
+
+
 def test_an_interrupted_prefill_leaves_nothing_to_copy(monkeypatch):
     target = tiny("llama")
     base = prompts(2, longest=60, seed=5)[0] * 60
@@ -174,6 +197,45 @@ def test_out_of_memory_in_the_middle_loses_nothing(monkeypatch):
         with pytest.warns(FLyWarning, match="going on with at most 2"):
             results = engine.generate(asked, max_new_tokens=40)
     assert_same(target, asked, [result.token_ids for result in results], want)
+
+
+def test_a_last_long_answer_gets_caches_of_its_own_size(monkeypatch):
+    """One row does not fit into caches that were made for eight; the next call gets eight again."""
+    target = tiny("llama")
+    ids = prompts(2, longest=20)[0]
+    asked = [*[Request(ids, 6 + i) for i in range(7)], Request(ids, 120)]
+    want = dict(decoder(target, None, 1, "none").decode(asked))
+    grow = SlotLayer.grow
+
+    def cramped(layer):
+        if layer._owner.num_rows * layer._owner.capacity > 8 * 64:
+            raise torch.OutOfMemoryError("out of memory")
+        grow(layer)
+
+    monkeypatch.setattr(SlotLayer, "grow", cramped)
+    engine = decoder(target, None, 8, "none")
+    with pytest.warns(FLyWarning, match="out of memory with 1 rows; making caches anew that had 8"):
+        found = dict(engine.decode(asked))
+    assert all(found[i].token_ids == want[i].token_ids for i in range(8))
+    assert engine.batch_size.rows == 8
+
+
+@pytest.mark.parametrize("rule", ["native", "fly"])
+def test_a_draft_that_breaks_down_spoils_no_other_request(rule):
+    target = tiny("llama", eos_token_id=None)
+    draft = copy.deepcopy(blurred(target))
+    with torch.no_grad():
+        draft.model.embed_tokens.weight[77] = torch.nan
+    settings = {"acceptance": rule, "win_len": 1, "entropy_thre": 0.0}
+    asked = [tuple(range(4, 64)), *(ids for ids in prompts(6) if 77 not in ids)]
+    broken = (5, 6, 77, 8, 9, 10) * 12
+    alone, behind = (
+        decoder(target, draft, 3, settings=settings).generate([*first, *asked], max_new_tokens=20)
+        for first in ([], [broken])
+    )
+    for one, other in zip(alone, behind[1:], strict=True):
+        assert one.token_ids == other.token_ids
+        assert one.statistics.matched == other.statistics.matched
 
 
 def test_out_of_memory_with_one_row_is_told(monkeypatch):

@@ -77,6 +77,24 @@ def test_capacity_doubles():
     assert capacities == {1, 2, 4, 8, 16, 32, 64, 128}
 
 
+def test_capacity_hardly_passes_what_rows_can_reach():
+    cache = SlotCache(1, longest=40)
+    capacities = set()
+    for slot in range(45):  # padding writes a little further
+        write(cache, 0, [[slot]], slot + 1)
+        capacities.add(cache.capacity)
+    assert capacities == {1, 2, 4, 8, 16, 32, 40, 41, 42, 43, 44, 45}
+
+
+def test_room_is_there_before_the_next_forward():
+    """Slots are copied into new rows first."""
+    cache = SlotCache(1)
+    write(cache, 0, [[0, 1]], 2)
+    cache.reserve(5, 9)
+    assert cache.layers[0].buffers[0].shape == (5, HEADS, 9, SIZE)
+    cache.copy_row(0, 4, 2)
+
+
 def test_sizes_as_attention_asks_for_them():
     cache = SlotCache(1)
     write(cache, 0, [[4, 5], [0, 1]], 6)
@@ -84,18 +102,18 @@ def test_sizes_as_attention_asks_for_them():
     assert cache.get_mask_sizes(2, 0) == (6, 0)
 
 
-def test_move_copies_the_first_slots_only():
+def test_a_copied_row_is_its_first_slots_and_zeros():
     cache = SlotCache(2)
     for layer in range(2):
         cache.reserve(3, 4)
         cache.write = Write(torch.arange(3)[:, None], torch.arange(4).expand(3, 4), 0, 4)
         cache.update(states(3, 4, layer), states(3, 4, layer + 9), layer)
     before = [[b.clone() for b in layer.buffers] for layer in cache.layers]
-    cache.move(2, 0, 3)
+    cache.copy_row(2, 0, 3)
     for layer, olds in zip(cache.layers, before, strict=True):
         for buffer, old in zip(layer.buffers, olds, strict=True):
             assert torch.equal(buffer[0, :, :3], old[2, :, :3])
-            assert torch.equal(buffer[0, :, 3], old[0, :, 3])
+            assert not buffer[0, :, 3].any(), "not what another request has left there"
             assert torch.equal(buffer[1:], old[1:])
 
 
@@ -128,7 +146,8 @@ def test_equals_a_dictionary_of_slots():
             source, destination = fate.sample(range(first + rows + 1), 2)
             if max(source, destination) < cache.num_rows:
                 length = fate.randrange(8)
-                cache.move(source, destination, length)
-                for slot in range(length):
-                    moved = known.get((source, slot), torch.zeros(HEADS, SIZE))
-                    known[destination, slot] = moved
+                cache.copy_row(source, destination, length)
+                nothing = torch.zeros(HEADS, SIZE)
+                for slot in range(cache.capacity):
+                    copied = known.get((source, slot), nothing) if slot < length else nothing
+                    known[destination, slot] = copied

@@ -192,6 +192,19 @@ def test_a_generation_config_with_another_method_is_refused():
     target = with_defaults(tiny("llama"), num_beams=3)
     with pytest.raises(RequestError, match="generation config has num_beams 3"):
         decoder(target).generate(prompts(2), max_new_tokens=5)
+    assert len(decoder(target).generate(prompts(2), max_new_tokens=5, num_beams=1)) == 2
+
+
+def test_long_arrays_are_told_apart():
+    """Their own text leaves the middle out."""
+    target = tiny("llama")
+    base = [VOCAB - 1] * 1500
+    one, other = (torch.tensor([*base[:700], token, *base[701:]]) for token in (7, 8))
+    asked = [Request(PROMPT, 20, generation={"suppress_tokens": ids}) for ids in (one, other)]
+    found = dict(decoder(target).decode(asked))
+    for index, token in enumerate((7, 8)):
+        suppressed = {"suppress_tokens": [token, VOCAB - 1]}
+        assert found[index].token_ids == generate(target, PROMPT, 20, **suppressed)
 
 
 def test_draws_are_the_same_in_longer_tables():
