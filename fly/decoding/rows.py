@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from fly.decoding.processing import Processing
 from fly.decoding.statistics import Statistics
+
+if TYPE_CHECKING:
+    from fly.decoding.processing import Processing
 
 FinishReason = Literal["eos", "stop", "length"]
 
