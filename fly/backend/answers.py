@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from fly.backend.journal import Entry, Journal, request_key
-from fly.backend.occurrences import draw_seed, find_originals, number_copies
+from fly.backend.occurrences import draw_seed, find_originals, hash_document, number_copies
 from fly.backend.records import RequestRecord
 from fly.backend.requests import wanted_temperature
 
@@ -40,7 +40,7 @@ class Answers:
         self._originals = find_originals(instances)
         self._texts = [""] * len(instances)
         base = torch.initial_seed()  # what lm-eval's --seed gave torch
-        copies = number_copies(instances)
+        self._copies = copies = number_copies(instances)
         sampled = [wanted_temperature(each.args[1], temperature) > 0 for each in instances]
         self._keys = [
             request_key(instance, copy, base if is_sampled else None)
@@ -64,9 +64,13 @@ class Answers:
 
     def put(self, place: int, text: str, result: Result) -> RequestRecord:
         """Take in a finished request and save it; returns its record."""
+        instance = self._instances[place]
         record = RequestRecord(
-            task=self._instances[place].task_name or "",
-            doc_id=self._instances[place].doc_id,
+            task=instance.task_name or "",
+            doc_id=instance.doc_id,
+            doc_hash=hash_document(instance.doc),
+            idx=instance.idx,
+            copy=self._copies[place],
             finish_reason=result.finish_reason,
             num_tokens=len(result.token_ids),
             statistics=result.statistics,

@@ -4,25 +4,65 @@ alone; generated answers are the journal's."""
 from __future__ import annotations
 
 import re
+import weakref
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.api.model import CacheHook
+from sqlitedict import SqliteDict
 
 from fly.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fly.backend.journal import Journal
 
 _MARK = "fly_fingerprint"
 _FILE_NAME = re.compile(r"(?P<prefix>.*)_rank(?P<rank>\d+)\.db", re.DOTALL)
 
 
-def claim_database(database: Any, fingerprint: str) -> tuple[str, int]:
+class JournalHook(CacheHook):
+    """lm-eval's hook, as a model keeps it that may be evaluated again: it keeps neither file nor
+    journal open.  Both are there as long as the CachingLM that opened the file, which is as long as
+    the evaluation that `use_cache` was given to."""
+
+    def __init__(self, database: SqliteDict, journal: Journal) -> None:
+        """Nothing is opened yet."""
+        self._database = weakref.ref(database)
+        self._journal = journal
+
+    @property
+    def dbdict(self) -> SqliteDict | None:
+        """lm-eval's file."""
+        return self._database()
+
+    @property
+    def journal(self) -> Journal | None:
+        """The journal beside it."""
+        return None if self._database() is None else self._journal
+
+
+class WithoutTexts(SqliteDict):
+    """lm-eval's file, to which a CachingLM hands every answer: generated ones are dropped.
+
+    Its keys know no model, so that any other model on the same path would be given ours.
+    """
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        """Save what is no text."""
+        if not isinstance(value, str):
+            super().__setitem__(key, value)
+
+
+def claim_database(database: SqliteDict, fingerprint: str) -> tuple[str, int]:
     """Make lm-eval's cache safe to look into; returns the path that --use_cache gave it, and the
     rank that lm-eval gave this process, which under torchrun is not the model's.
 
     Its keys know neither model nor settings, so a file is marked with the fingerprint.  Generated
-    answers in it, which lm-eval puts there when it is not started by our command, are dropped: the
-    journal has them, with their statistics.
+    answers in it are dropped, and those to come never get in: the journal has them, with their
+    statistics.
 
     Args:
-        database: lm-eval's SqliteDict.
+        database: lm-eval's; becomes a `WithoutTexts`, as lm-eval holds it already.
 
     Raises:
         ConfigError: the file has answers of another configuration.
@@ -38,9 +78,10 @@ def claim_database(database: Any, fingerprint: str) -> tuple[str, int]:
         if key != _MARK:
             del database[key]
     database.commit()
+    database.__class__ = WithoutTexts
     named = _FILE_NAME.fullmatch(database.filename)
-    prefix, rank = (named["prefix"], int(named["rank"])) if named else (database.filename, 0)
-    return prefix.removesuffix(f"_{fingerprint}"), rank
+    prefix, cache_rank = (named["prefix"], int(named["rank"])) if named else (database.filename, 0)
+    return prefix.removesuffix(f"_{fingerprint}"), cache_rank
 
 
 def generating_directly(caching: Callable[..., Any]) -> Callable[..., Any]:

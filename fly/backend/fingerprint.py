@@ -1,8 +1,9 @@
-"""What a text depends on besides its request: models and their contents, loading, configuration,
-versions.  Answers are kept under a digest of it, so none is ever reused under another setting.
+"""What an answer depends on besides its request: models and their contents, loading, configuration,
+versions, our own sources.  Answers are kept under a digest of it, so none is ever reused under
+another setting.
 
 Left out on purpose: batch size, device and number of processes.  They change no text but where two
-tokens tie (benchmarks/README.md), and a run may be resumed with others.
+tokens nearly tie (benchmarks/README.md), and a run may be resumed with others.
 """
 
 from __future__ import annotations
@@ -10,14 +11,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from huggingface_hub import try_to_load_from_cache
-
 import fly
+from fly.backend.contents import contents, tell_sources, unknown
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,21 +25,22 @@ if TYPE_CHECKING:
 
 # Arguments of HFLM that cannot change a text.
 _TEXT_NEUTRAL = frozenset({"device", "batch_size", "max_batch_size", "offload_folder"})
-# Arguments of HFLM that name something to load, and a file that it is known to have.
-_LOADED = {
-    "peft": "adapter_config.json",
-    "delta": "config.json",
-    "tokenizer": "tokenizer_config.json",
-}
-_NO_PART_OF_A_MODEL = frozenset({".md", ".jsonl", ".db", ".log"})
-_HASHED_BYTES = 64 << 20  # larger files, which are weights, are told by size and time
+_LIBRARIES = ("lm_eval", "torch", "transformers", "tokenizers")
+# Each loads models in some way, if it is installed.
+_OPTIONAL = ("accelerate", "auto_gptq", "bitsandbytes", "flash_attn", "gguf", "gptqmodel", "peft")
 _DIGITS = 12
 
 
 def versions() -> dict[str, str]:
     """Those of fly and of the libraries that take part in making a text."""
-    others = ("lm_eval", "torch", "transformers")
-    return {"fly": fly.__version__} | {name: importlib.metadata.version(name) for name in others}
+    found = {"fly": fly.__version__}
+    found |= {name: importlib.metadata.version(name) for name in _LIBRARIES}
+    for name in _OPTIONAL:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def text_settings(
@@ -49,30 +49,34 @@ def text_settings(
     target: PreTrainedModel,
     draft: PreTrainedModel | None,
 ) -> dict[str, Any]:
-    """All that can change a text, as plain JSON.
+    """All that can change a text or its statistics, as plain JSON.
+
+    Warns where the contents of something that was loaded cannot be told; the settings are then
+    equal to no others.
 
     Args:
         target_options: HFLM's arguments for the target.
-        target: as loaded; tells the dtype that "auto" became, and the commit of a model from the
-            hub.
+        target: as loaded; tells the dtype that "auto" became.
         draft: likewise; None where there is none.
     """
-    subfolder = str(target_options.get("subfolder") or "")
     return {
         "config": config.fingerprint(),
+        "enable_statistics": config.enable_statistics,
         "loading": {
             key: str(value)
             for key, value in sorted(target_options.items())
             if key not in _TEXT_NEUTRAL
         },
-        "loaded": {
-            key: _contents(str(target_options[key]), "", _commit_of(str(target_options[key]), file))
-            for key, file in _LOADED.items()
-            if isinstance(target_options.get(key), (str, Path))
-        },
-        "target": _model(config.target_model_path, subfolder, target),
-        "draft": _model(config.draft_model_path, "", draft) if draft is not None else None,
+        "loaded": _loaded(config.target_model_path or "", target_options),
+        "target": {"dtype": str(target.dtype)},
+        "draft": {
+            "dtype": str(draft.dtype),
+            "contents": contents(config.draft_model_path or "", revision=config.draft_revision),
+        }
+        if draft is not None
+        else None,
         "versions": versions(),
+        "sources": tell_sources(Path(fly.__file__).parent),
     }
 
 
@@ -82,35 +86,38 @@ def digest(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
-def _model(path: str | None, subfolder: str, model: PreTrainedModel) -> dict[str, Any]:
-    commit = getattr(model.config, "_commit_hash", None)
-    return {"dtype": str(model.dtype), "contents": _contents(path or "", subfolder, commit)}
+def _loaded(path: str, options: Mapping[str, Any]) -> dict[str, object]:
+    """The contents of everything that HFLM loaded for the target, each from where it did.
 
-
-def _contents(path: str, subfolder: str, commit: str | None) -> object:
-    """The commit of a model on the hub; for a folder, what tells each of its files."""
-    folders = {Path(path), Path(path, subfolder)}
-    if not Path(path).is_dir():
-        return commit
-    return {
-        str(file.relative_to(path)): _file(file)
-        for folder in sorted(folders)
-        for file in sorted(folder.iterdir())
-        if file.is_file() and not file.name.startswith(".")
-        if file.suffix not in _NO_PART_OF_A_MODEL
+    It hands `revision` to all of them, `cache_dir` to weights alone and `subfolder` to all but
+    adapter and delta.
+    """
+    revision = str(options["revision"]) if "revision" in options else None
+    cache_dir = str(options["cache_dir"]) if options.get("cache_dir") else None
+    subfolder = str(options.get("subfolder") or "")
+    gguf_files = [str(options["gguf_file"])] if options.get("gguf_file") else []
+    found = {
+        "target": contents(path, revision=revision, subfolder=subfolder, more_files=gguf_files)
     }
-
-
-def _file(file: Path) -> str:
-    stat = file.stat()
-    if stat.st_size > _HASHED_BYTES:
-        return f"{stat.st_size} bytes of {stat.st_mtime_ns}"
-    return hashlib.sha256(file.read_bytes()).hexdigest()[:_DIGITS]
-
-
-def _commit_of(name: str, file: str) -> str | None:
-    """The commit from which the hub's cache serves a repository; None for a folder."""
-    if Path(name).is_dir():
-        return None
-    found = re.search(r"/snapshots/([0-9a-f]+)/", str(try_to_load_from_cache(name, file)))
-    return found.group(1) if found else None
+    if cache_dir and not Path(path).is_dir():
+        found["weights"] = contents(
+            path,
+            revision=revision,
+            cache_dir=cache_dir,
+            subfolder=subfolder,
+            more_files=gguf_files,
+        )
+    for key in ("tokenizer", "peft", "delta"):
+        name = options.get(key)
+        if not name:
+            continue
+        if not isinstance(name, (str, Path)):
+            found[key] = unknown(f"the {key}, an object,")
+            continue
+        found[key] = contents(
+            str(name),
+            revision=revision,
+            cache_dir=cache_dir if key == "delta" else None,
+            subfolder=subfolder if key == "tokenizer" else "",
+        )
+    return found

@@ -29,8 +29,6 @@ from fly.errors import JournalError
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
 
-FORMAT = 1
-
 
 @dataclass(frozen=True)
 class Entry:
@@ -61,18 +59,19 @@ class Journal:
     """
 
     def __init__(
-        self, prefix: str, rank: int, fingerprint: str, settings: Mapping[str, Any]
+        self, prefix: str, cache_rank: int, fingerprint: str, settings: Mapping[str, Any]
     ) -> None:
         """Nothing is opened yet.
 
         Args:
             prefix: the path of --use_cache; fingerprint and rank are appended.
-            rank: of this process.
-            fingerprint: stands for the settings.
+            cache_rank: the number in the name of lm-eval's own file of this process.
+            fingerprint: stands for the settings, and for the format of the lines, as the sources
+                are among them.
             settings: written at the top of a new journal, for people to read.
         """
         common = f"{prefix}_{fingerprint}_rank"
-        self.path = Path(f"{common}{rank}.jsonl")
+        self.path = Path(f"{common}{cache_rank}.jsonl")
         self._siblings = f"{glob.escape(Path(common).name)}*.jsonl"
         self._fingerprint = fingerprint
         self._settings = settings
@@ -83,7 +82,8 @@ class Journal:
         """Lock the file, drop a line that was being written when its process was killed, and read.
 
         Raises:
-            JournalError: another process writes to it, or it is damaged or cannot be written.
+            JournalError: another process writes to it, it is damaged or cannot be written, or one
+                of the others cannot be read.
         """
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ class Journal:
         try:
             _lock(self._fd, self.path)
             entries, num_bytes = read_journal(self.path, self._fingerprint)
-            os.ftruncate(self._fd, num_bytes)
+            self._cut(num_bytes)
             if num_bytes == 0:
                 self._append(_header(self._fingerprint, self._settings))
             for file in sorted(self.path.parent.glob(self._siblings)):
@@ -131,6 +131,12 @@ class Journal:
         self._append({"key": key, "answer": entry.answer, "record": asdict(entry.record)})
         self._entries[key] = entry
 
+    def _cut(self, num_bytes: int) -> None:
+        try:
+            os.ftruncate(self._fd, num_bytes)
+        except OSError as error:
+            raise self._cannot_write(error) from error
+
     def _append(self, value: Mapping[str, Any]) -> None:
         # ASCII, so that no character of an answer can end a line or break in the middle.
         line = json.dumps(value).encode("ascii") + b"\n"
@@ -152,16 +158,23 @@ def read_journal(path: Path, fingerprint: str) -> tuple[dict[str, Entry], int]:
     """The finished requests by key, and the number of bytes up to the end of the last whole line.
 
     Raises:
-        JournalError: a line but the last is damaged, or the journal belongs to other settings.
+        JournalError: it cannot be read, a line but the last is damaged, or the journal belongs to
+            other settings.
     """
-    data = path.read_bytes()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise JournalError(
+            f"{path}: this journal of --use_cache cannot be read: {error}",
+            fix="make it readable, delete it to decode its requests again, or name another path",
+        ) from error
     num_bytes = data.rfind(b"\n") + 1
     entries: dict[str, Entry] = {}
     for number, line in enumerate(data[:num_bytes].split(b"\n")[:-1], start=1):
         try:
             value = json.loads(line)
             if number == 1:
-                known = (value["fly_journal"], value["fingerprint"])
+                known = value["fly_journal"]
             else:
                 key, entry = _entry(value)
                 entries[key] = entry
@@ -172,17 +185,16 @@ def read_journal(path: Path, fingerprint: str) -> tuple[dict[str, Entry], int]:
                 if number > 1
                 else "delete the file to start anew, or name another --use_cache",
             ) from error
-        if number == 1 and known != (FORMAT, fingerprint):
+        if number == 1 and known != fingerprint:
             raise JournalError(
-                f"{path}: a journal of format {known[0]} and settings {known[1]}, but this run has "
-                f"format {FORMAT} and settings {fingerprint}",
+                f"{path}: a journal of settings {known}, but this run has settings {fingerprint}",
                 fix="name another --use_cache; do not rename journals",
             )
     return entries, num_bytes
 
 
 def _header(fingerprint: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"fly_journal": FORMAT, "fingerprint": fingerprint, "settings": settings}
+    return {"fly_journal": fingerprint, "settings": settings}
 
 
 def _entry(value: dict[str, Any]) -> tuple[str, Entry]:

@@ -16,7 +16,7 @@ from lm_eval.models.huggingface import HFLM
 from fly.backend import pair, processes
 from fly.backend.answers import Answers
 from fly.backend.arguments import ModelArguments, check_batch_size
-from fly.backend.caching import claim_database
+from fly.backend.caching import JournalHook, claim_database
 from fly.backend.fingerprint import digest, text_settings, versions
 from fly.backend.journal import Journal
 from fly.backend.progress import DecodingProgress
@@ -62,7 +62,7 @@ class FLyLM(HFLM):
         self.fly_config = split.config
         self._target_options = split.target
         self._records: list[RequestRecord] = []
-        self._journal: Journal | None = None
+        self._records_are_told = False  # by `get_model_info`, once an evaluation
         self._rows_asked = check_batch_size(split.target.get("batch_size", 1))
         # HFLM's own default is "cuda", whether there is one or not.
         place = {} if split.target.get("device") else {"device": default_device()}
@@ -98,12 +98,16 @@ class FLyLM(HFLM):
         """Decode what the journal does not have; answers come in the order asked, each is in the
         journal as soon as it is there.
 
+        The records are of the last call, of which lm-eval makes one an evaluation; so a model may
+        be evaluated again, or called again after it was interrupted.
+
         Raises:
             RequestError: a request cannot be decoded as asked; none has been started.
             JournalError: the journal is damaged, in use, or cannot be written.
         """
         disable = disable_tqdm or self.rank != 0
-        with self._journal or nullcontext() as journal:
+        self._records, self._records_are_told = [], False
+        with getattr(self.cache_hook, "journal", None) or nullcontext() as journal:
             answers = Answers(requests, journal, self.fly_config.temperature)
             self._records += answers.resumed
             if answers.pending:
@@ -112,7 +116,8 @@ class FLyLM(HFLM):
 
     def _decode(self, requests: Sequence[Instance], answers: Answers, disable_bar: bool) -> None:
         """Decode the pending requests and put them in."""
-        prepared = self._reader().read(requests, answers.seeds)
+        reader = self._reader()
+        prepared = reader.read(requests, answers.seeds)
         with (
             DecodingProgress(len(requests), disable=disable_bar) as progress,
             torch.autocast(
@@ -121,25 +126,27 @@ class FLyLM(HFLM):
         ):
             results = self.decoder.decode([one.request for one in prepared], progress.on_round)
             for index, result in results:
-                text = self._reader().answer(prepared[index], result)
+                text = reader.answer(prepared[index], result)
                 self._records.append(answers.put(answers.pending[index], text, result))
                 progress.advance()
 
     def set_cache_hook(self, cache_hook: Any) -> None:
-        """Called by lm-eval under `use_cache`: from then on finished requests are kept in a journal
-        beside lm-eval's file.
+        """Called by lm-eval under `use_cache`: until it lets go of its file, finished requests are
+        kept in a journal beside it.
 
         Raises:
             ConfigError: that file has answers of another model or configuration.
         """
+        database = cache_hook.dbdict
+        if database is not None:
+            prefix, cache_rank = claim_database(database, self.fingerprint())
+            journal = Journal(prefix, cache_rank, self.fingerprint(), self._text_settings)
+            cache_hook = JournalHook(database, journal)
         super().set_cache_hook(cache_hook)
-        if cache_hook.dbdict is not None:
-            prefix, rank = claim_database(cache_hook.dbdict, self.fingerprint())
-            self._journal = Journal(prefix, rank, self.fingerprint(), self._text_settings)
 
     def gather_records(self) -> list[RequestRecord] | None:
-        """What became of each request, of all processes; None except on rank 0.  Every process has
-        to call it."""
+        """What became of each request of the last `generate_until`, of all processes; None except
+        on rank 0.  Every process has to call it."""
         if self.world_size == 1:
             return self._records
         gathered: list[Any] | None = [None] * self.world_size if self.rank == 0 else None
@@ -170,7 +177,10 @@ class FLyLM(HFLM):
         return block
 
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits over all that can change a text: `text_settings` lists it."""
+        """Twelve hexadecimal digits over all that can change a text: `text_settings` lists it.
+
+        Another one for every model whose contents cannot be told.
+        """
         return digest(self._text_settings)
 
     @cached_property
@@ -180,8 +190,12 @@ class FLyLM(HFLM):
     def get_model_info(self) -> dict[str, Any]:
         """HFLM's description of the target, what it was decoded with, and the statistics.
 
-        lm-eval asks after the evaluation and puts it into `results["config"]`.
+        lm-eval asks once, after the evaluation, and puts it into `results["config"]`.  Asked again
+        without a `generate_until` between, it was an evaluation without generation: no statistics.
         """
+        if self._records_are_told:
+            self._records = []
+        self._records_are_told = True
         info: dict[str, Any] = super().get_model_info()
         info["target_model_path"] = self.fly_config.target_model_path
         info["draft_model_path"] = self.fly_config.draft_model_path if self.draft else None

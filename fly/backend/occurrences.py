@@ -11,7 +11,9 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from lm_eval.utils import handle_non_serializable, hash_string
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -38,6 +40,16 @@ def draw_seed(instance: Instance, copy: int, base: int) -> int:
     """
     named = json.dumps([base, instance.task_name, instance.doc_id, instance.idx, copy])
     return int.from_bytes(hashlib.sha256(named.encode()).digest()[:8], "big")
+
+
+def hash_document(doc: Any) -> str | None:
+    """The `doc_hash` of lm-eval's sample files, which unlike their `doc_id` is the same whatever
+    part of a task is asked for; None for a document of which lm-eval cannot make a sample."""
+    try:
+        text = json.dumps(doc, indent=2, default=handle_non_serializable, ensure_ascii=False)
+        return str(hash_string(text))
+    except (TypeError, ValueError):
+        return None
 
 
 def find_originals(instances: Sequence[Instance]) -> list[int]:

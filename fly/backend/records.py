@@ -17,10 +17,17 @@ from fly.decoding import Statistics
 
 @dataclass(frozen=True)
 class RequestRecord:
-    """One finished request: where it came from, how it ended, what decoding did."""
+    """One finished request: where it came from, how it ended, what decoding did.
+
+    `doc_hash` is that of lm-eval's sample files, whose `resps[i][copy]` is the answer; i counts the
+    document's indices in order, and most tasks have one, 0.
+    """
 
     task: str
-    doc_id: int | None
+    doc_id: int | None  # as lm-eval asks; under --samples the sample files number otherwise
+    doc_hash: str | None
+    idx: int  # of the request among those of its document
+    copy: int  # among the task's `repeats` of the request
     finish_reason: str
     num_tokens: int
     statistics: Statistics
@@ -31,6 +38,9 @@ class RequestRecord:
         line = {
             "task": self.task,
             "doc_id": self.doc_id,
+            "doc_hash": self.doc_hash,
+            "idx": self.idx,
+            "copy": self.copy,
             "finish_reason": self.finish_reason,
             "num_tokens": self.num_tokens,
             "resumed": self.resumed,

@@ -26,7 +26,7 @@ def tasks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def lm(pair):
-    """A model of ours on the pair; its records grow, so a test that reads them makes its own."""
+    """A model of ours on the pair; its records are of the last test that decoded with it."""
     from fly.backend import FLyLM
 
     return FLyLM(config_path=str(pair.config), device="cpu", batch_size=4)

@@ -5,6 +5,7 @@ import lm_eval
 import pytest
 import torch
 from lm_eval.api.instance import Instance
+from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from sqlitedict import SqliteDict
 
@@ -15,19 +16,24 @@ from fly.errors import ConfigError
 
 @pytest.fixture
 def evaluate(pair, tasks, tmp_path):
-    """Evaluate `toy_text` with a new model; returns samples' answers and the results block."""
+    """Evaluate `toy_text` with a new model; returns samples' answers and the results block.  As
+    `evaluate.text` with a given model and cache, for the answers alone."""
 
-    def run(names=("toy_text",), **settings):
-        lm = FLyLM(config_path=str(pair.config), device="cpu", batch_size=2, **settings)
+    def text(lm, cache, names=("toy_text",)):
         results = lm_eval.simple_evaluate(
             model=lm,
             tasks=list(names),
             task_manager=TaskManager(include_path=str(tasks), include_defaults=False),
-            use_cache=str(tmp_path / "cache"),
+            use_cache=cache and str(tmp_path / cache),
         )
-        answers = [sample["resps"] for sample in results["samples"][names[0]]]
+        return [sample["resps"] for sample in results["samples"][names[0]]]
+
+    def run(names=("toy_text",), **settings):
+        lm = FLyLM(config_path=str(pair.config), device="cpu", batch_size=2, **settings)
+        answers = text(lm, "cache", names)
         return answers, lm.speculative_decoding()["overall"]
 
+    run.text = text
     return run
 
 
@@ -50,7 +56,7 @@ def test_another_configuration_is_refused(evaluate):
 def test_each_answer_is_saved_when_it_finishes(pair, tmp_path, monkeypatch):
     """Killed right after the first, the journal has it, though its batch was not done."""
     lm = FLyLM(config_path=str(pair.config), device="cpu", batch_size=3)
-    lm_eval.api.model.CachingLM(lm, str(tmp_path / "cache_rank0.db"))
+    cached = lm_eval.api.model.CachingLM(lm, str(tmp_path / "cache_rank0.db"))
     requests = [
         Instance("generate_until", {}, ("tell", {"until": [], "max_gen_toks": n}), 0, ("t", n, 1))
         for n in (40, 3, 60)
@@ -63,12 +69,12 @@ def test_each_answer_is_saved_when_it_finishes(pair, tmp_path, monkeypatch):
 
     monkeypatch.setattr("fly.backend.lm.DecodingProgress.advance", stop)
     with pytest.raises(KeyboardInterrupt):
-        lm.generate_until(requests, disable_tqdm=True)
+        cached.generate_until(requests)
     monkeypatch.undo()
     assert unfinished == [None, None]
     assert [record.doc_id for record in lm._records] == [3]
-    answers = lm.generate_until(requests, disable_tqdm=True)
-    again = [(record.doc_id, record.resumed) for record in lm._records[1:]]
+    answers = cached.generate_until(requests)
+    again = [(record.doc_id, record.resumed) for record in lm._records]
     assert sorted(again) == [(3, True), (40, False), (60, False)]
     assert all(answers)
 
@@ -83,7 +89,8 @@ def test_sampled_requests_resume(pair, tmp_path, monkeypatch):
         lm = FLyLM(config_path=str(pair.config), device="cpu", batch_size=2)
         torch.manual_seed(seed)
         if cache is not None:
-            lm_eval.api.model.CachingLM(lm, str(tmp_path / cache))
+            cached = lm_eval.api.model.CachingLM(lm, str(tmp_path / cache))
+            return lm, cached.generate_until(requests)
         return lm, lm.generate_until(requests, disable_tqdm=True)
 
     def stop(progress):
@@ -103,6 +110,29 @@ def test_sampled_requests_resume(pair, tmp_path, monkeypatch):
     assert not any(record.resumed for record in lm._records)
 
 
+def test_hf_after_us_on_the_same_path(evaluate, pair, tmp_path):
+    """lm-eval's own backend looks into the same file; its answers are none of ours."""
+    loose = {"acceptance": "fly", "abla_no_window": True, "entropy_thre": 0.02}
+    ours, _ = evaluate(**loose)
+    theirs = evaluate.text(HFLM(pretrained=str(pair.target), device="cpu"), "cache")
+    assert theirs == evaluate.text(HFLM(pretrained=str(pair.target), device="cpu"), None)
+    assert theirs != ours
+    again, block = evaluate(**loose)
+    assert again == ours
+    assert block["resumed"] == 5
+
+
+def test_journal_ends_with_the_evaluation(evaluate, pair, tmp_path):
+    lm = FLyLM(config_path=str(pair.config), device="cpu", batch_size=2)
+    first = evaluate.text(lm, "cache")
+    counted = []
+    for cache in (None, "cache", "cache"):
+        assert evaluate.text(lm, cache) == first
+        overall = lm.speculative_decoding()["overall"]
+        counted.append((overall["requests"], overall["resumed"]))
+    assert counted == [(5, 0), (5, 5), (5, 5)]
+
+
 NAMES = {
     "from Python": ("cache_rank0.db", "cache", 0),
     "from the command": ("folder/cache_abc_rank3.db", "folder/cache", 3),
@@ -120,5 +150,7 @@ def test_journal_lies_beside_lm_evals_file(tmp_path, file, prefix, rank):
         database.update({"text": "an answer", "score": (-1.5, True)})
         claim_database(database, "abc")
         assert set(database) == {"score", "fly_fingerprint"}
+        database["generated"], database["scored"] = "an answer", (-1.5, True)
+        assert set(database) == {"score", "scored", "fly_fingerprint"}
         with pytest.raises(ConfigError, match="another path"):
             claim_database(database, "xyz")

@@ -1,6 +1,7 @@
 """The fingerprint follows what can change a text, contents of the models included, and nothing
 else."""
 
+import importlib.metadata
 import json
 import shutil
 
@@ -21,9 +22,9 @@ def copies(pair, tmp_path):
         target_model_path=str(tmp_path / "target"), draft_model_path=str(tmp_path / "draft")
     )
     model = torch.nn.Linear(1, 1)
-    model.dtype, model.config = torch.float32, None
+    model.dtype = torch.float32
 
-    def current(**options):
+    def current(config=config, **options):
         return digest(text_settings(config, options, model, model))
 
     return tmp_path, current
@@ -67,50 +68,76 @@ def test_subfolder_and_adapter(copies):
     (path / "target" / "sub" / "config.json").write_text("{}")
     (path / "adapter").mkdir()
     (path / "adapter" / "adapter_config.json").write_text("{}")
+    adapter = path / "adapter" / "adapter_config.json"
     for options, file in (
         ({"subfolder": "sub"}, path / "target" / "sub" / "config.json"),
-        ({"peft": str(path / "adapter")}, path / "adapter" / "adapter_config.json"),
+        ({"peft": str(path / "adapter")}, adapter),
+        ({"delta": str(path / "adapter")}, adapter),
+        ({"tokenizer": path / "adapter"}, adapter),
     ):
         first = current(**options)
         append(file)
         assert current(**options) != first
 
 
-def test_large_files_go_by_size_and_time(copies, monkeypatch):
-    path, current = copies
-    monkeypatch.setattr(fingerprint, "_HASHED_BYTES", 1000)
-    first = current()
-    assert current() == first
-    shutil.copy(path / "draft" / "model.safetensors", path / "target" / "model.safetensors")
-    assert current() != first
-
-
-def test_commit_of_a_model_on_the_hub():
-    config = FLyConfig(target_model_path="some/model", use_sd=False)
-    found = set()
-    for commit in ("1" * 40, "2" * 40):
-        model = torch.nn.Linear(1, 1)
-        model.dtype = torch.float32
-        model.config = type("Config", (), {"_commit_hash": commit})
-        found.add(digest(text_settings(config, {}, model, None)))
-    assert len(found) == 2
-
-
-def test_commit_of_an_adapter_on_the_hub(copies, monkeypatch):
-    _, current = copies
-    found = set()
-    for commit in ("1" * 40, "2" * 40, None):
-        file = f"/hub/models--a--b/snapshots/{commit}/x" if commit else None
-        monkeypatch.setattr(fingerprint, "try_to_load_from_cache", lambda *_, file=file: file)
-        found.add(current(peft="a/b"))
-    assert len(found) == 3
-
-
 def test_versions(copies, monkeypatch):
     _, current = copies
     first = current()
-    monkeypatch.setattr(fingerprint.fly, "__version__", "0.0.0")
+    with monkeypatch.context() as patch:
+        patch.setattr(fingerprint.fly, "__version__", "0.0.0")
+        assert current() != first
+    known = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "0.0.0" if name == "tokenizers" else known(name)
+    )
     assert current() != first
+
+
+def test_versions_of_what_is_installed(monkeypatch):
+    def version(name):
+        if name in ("peft", "bitsandbytes"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "1"
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    assert {"accelerate", "tokenizers"} <= fingerprint.versions().keys()
+    assert not {"peft", "bitsandbytes"} & fingerprint.versions().keys()
+
+
+def test_sources(copies, monkeypatch, tmp_path):
+    """An editable clone is another program after `git pull`, with the same version."""
+    _, current = copies
+    (tmp_path / "clone" / "part").mkdir(parents=True)
+    monkeypatch.setattr(fingerprint.fly, "__file__", str(tmp_path / "clone" / "__init__.py"))
+    found = [current(), current()]
+    for change in ("a = 1", "a = 2"):
+        (tmp_path / "clone" / "part" / "file.py").write_text(change)
+        found.append(current())
+    (tmp_path / "clone" / "part" / "file.py").rename(tmp_path / "clone" / "file.py")
+    found.append(current())
+    (tmp_path / "clone" / "file.pyc").write_text("no source")
+    found.append(current())
+    assert found[0] == found[1]
+    assert found[4] == found[5]
+    assert len(set(found)) == 4
+
+
+def test_counters_that_are_asked_for(copies):
+    """They are part of a record."""
+    _, current = copies
+    first = current()
+    config = FLyConfig(
+        target_model_path=str(copies[0] / "target"),
+        draft_model_path=str(copies[0] / "draft"),
+        enable_statistics=True,
+    )
+    assert current(config=config) != first
+
+
+def test_an_object_is_equal_to_nothing(copies, caplog):
+    _, current = copies
+    assert current(tokenizer=object()) != current(tokenizer=object())
+    assert "the tokenizer, an object, cannot be told" in caplog.text
 
 
 def test_of_a_loaded_pair(lm, pair):

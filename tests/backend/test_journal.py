@@ -20,13 +20,13 @@ from fly.errors import JournalError
 ODD = 'é\u2028\r\n\0"\ud800 \U0001f600'  # line ends of every kind, a lone surrogate
 
 
-def open_journal(folder, fingerprint="abc", rank=0):
-    return Journal(str(folder / "cache[1]"), rank, fingerprint, {"target": "t"})
+def open_journal(folder, fingerprint="abc", cache_rank=0):
+    return Journal(str(folder / "cache[1]"), cache_rank, fingerprint, {"target": "t"})
 
 
 def entry(answer="yes", doc_id=0):
     statistics = Statistics(requests=1, rounds=2, emitted=5, seconds_target=0.125)
-    return Entry(answer, RequestRecord("toy", doc_id, "stop", 5, statistics))
+    return Entry(answer, RequestRecord("toy", doc_id, "hash", 0, 0, "stop", 5, statistics))
 
 
 def filled(folder, answers, **options):
@@ -107,14 +107,14 @@ def test_foreign_settings_share_no_journal(tmp_path):
         assert journal.path != mine
     mine.rename(journal.path)
     with pytest.raises(
-        JournalError, match="settings abc, but this run has format 1 and settings x"
+        JournalError, match="a journal of settings abc, but this run has settings x"
     ):
         open_journal(tmp_path, "xyz").__enter__()
 
 
 def test_what_other_processes_finished_counts(tmp_path):
     """A run of two processes that is resumed by one."""
-    theirs = filled(tmp_path, ["one", "two"], rank=1)
+    theirs = filled(tmp_path, ["one", "two"], cache_rank=1)
     torn = theirs.read_bytes()[:-3]
     theirs.write_bytes(torn)
     with open_journal(tmp_path) as journal:
@@ -164,6 +164,17 @@ def test_a_path_that_cannot_be_written(tmp_path):
         open_journal(tmp_path / "file").__enter__()
 
 
+def test_a_journal_that_cannot_be_read(tmp_path):
+    path = filled(tmp_path, ["one"])
+    folder = path.with_name(path.name.replace("rank0", "rank1"))
+    folder.mkdir()
+    with pytest.raises(JournalError, match=r"rank1\.jsonl: .* cannot be read"):
+        open_journal(tmp_path).__enter__()
+    folder.rmdir()
+    with open_journal(tmp_path) as journal:
+        assert journal.get("k0") == entry("one", 0)
+
+
 def test_every_part_of_a_request_is_in_its_key():
     base = instance(until=["a"], max_gen_toks=3)
     others = [
@@ -195,6 +206,8 @@ def test_repeats_have_answers_of_their_own_and_padding_has_none(tmp_path):
         assert [record.resumed for record in answers.resumed] == [True, True]
         answers.put(1, "first", result())
     assert answers.texts() == ["x", "first", "second", "first", "second"]
+    lines = [json.loads(line)["record"] for line in journal.path.read_text().splitlines()[1:]]
+    assert [(line["doc_id"], line["copy"]) for line in lines] == [(1, 0), (0, 1), (0, 0)]
 
 
 SAMPLED = [

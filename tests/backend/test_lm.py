@@ -99,8 +99,8 @@ def test_results_block(pair):
     lm = FLyLM(config_path=str(pair.config), device="cpu", batch_size=2)
     empty = lm.speculative_decoding()
     assert empty["overall"]["requests"] == 0
-    lm.generate_until(instances(["a", "b"], task="first", max_gen_toks=5), True)
-    lm.generate_until(instances(["c"], task="second", max_gen_toks=5), True)
+    asked = instances(["a", "b"], task="first", max_gen_toks=5)
+    lm.generate_until([*asked, *instances(["c"], task="second", max_gen_toks=5)], True)
     block = lm.speculative_decoding(lm.gather_records())
     assert {task: one["requests"] for task, one in block["tasks"].items()} == {
         "first": 2,
@@ -132,6 +132,15 @@ def test_a_ready_model(lm, tasks):
     manager = TaskManager(include_path=str(tasks), include_defaults=False)
     results = lm_eval.simple_evaluate(model=lm, tasks=["toy_text"], task_manager=manager)
     assert "exact_match,none" in results["results"]["toy_text"]
+
+
+def test_evaluated_twice(pair, tasks):
+    """Each evaluation tells of its own requests, one without generation of none."""
+    lm = FLyLM(config_path=str(pair.config), device="cpu", batch_size=4)
+    manager = TaskManager(include_path=str(tasks), include_defaults=False)
+    for name, num_requests in (("toy_text", 5), ("toy_text", 5), ("toy_choice", 0)):
+        results = lm_eval.simple_evaluate(model=lm, tasks=[name], task_manager=manager)
+        assert results["config"]["speculative_decoding"]["overall"]["requests"] == num_requests
 
 
 def test_automatic_batch_size(pair):

@@ -7,7 +7,7 @@ from fly.decoding import Statistics
 
 
 def record(task, reason="eos", **counters):
-    return RequestRecord(task, 3, reason, 4, Statistics(requests=1, **counters))
+    return RequestRecord(task, 3, "hash", 0, 1, reason, 4, Statistics(requests=1, **counters))
 
 
 def dump(value):
@@ -48,6 +48,9 @@ def test_line_of_a_request():
     assert {
         "task",
         "doc_id",
+        "doc_hash",
+        "idx",
+        "copy",
         "finish_reason",
         "num_tokens",
         "resumed",

@@ -32,10 +32,12 @@ def fly(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]:
 
 @pytest.fixture
 def run_toy(fly: Callable[..., int], tasks: Path) -> Callable[..., int]:
-    """The command on `toy_text`, with what every run here needs."""
+    """The command on `toy_text`, or on other tasks of a folder, with what every run here needs."""
 
-    def run(*arguments: str | Path, names: Sequence[str] = ("toy_text",)) -> int:
-        shared = ["--include_path", tasks, "--device", "cpu", "--tasks", ",".join(names)]
+    def run(
+        *arguments: str | Path, names: Sequence[str] = ("toy_text",), folder: Path = tasks
+    ) -> int:
+        shared = ["--include_path", folder, "--device", "cpu", "--tasks", ",".join(names)]
         return fly(*arguments, *shared)
 
     return run

@@ -101,6 +101,32 @@ def test_flags(run_toy, pair, tmp_path, capsys):
     assert emitted == block["overall"]["counters"]["emitted"] > 0
 
 
+def test_requests_are_joined_with_samples(run_toy, pair, tasks, tmp_path):
+    """By `doc_hash` and `copy`, also where lm-eval numbers documents in two ways."""
+    (tmp_path / "more").mkdir()
+    text = (tasks / "toy_text.yaml").read_text().replace("do_sample: false", "temperature: 1.0")
+    text = text.replace("task: toy_text", "task: toy_repeats") + "repeats: 3\n"
+    (tmp_path / "more" / "toy_repeats.yaml").write_text(text)
+    given = ["--model_args", f"config_path={pair.config}", "--use_cache", tmp_path / "cache"]
+    given += ["--samples", json.dumps({"toy_repeats": [2, 4]}), "--log_samples"]
+    given += ["--output_path", tmp_path / "out"]
+    assert run_toy("--model", "hf", *given, names=["toy_repeats"], folder=tmp_path / "more") == 0
+
+    def lines(pattern):
+        [file] = tmp_path.rglob(pattern)
+        return [json.loads(line) for line in file.read_text().splitlines()]
+
+    samples = {one["doc_hash"]: one for one in lines("samples_toy_repeats_*.jsonl")}
+    assert sorted(one["doc_id"] for one in samples.values()) == [2, 4]
+    records = [(one["doc_hash"], one["idx"], one["copy"]) for one in lines("speculative_*.jsonl")]
+    assert sorted(records) == sorted((one, 0, copy) for one in samples for copy in range(3))
+    for line in lines("cache_*.jsonl")[1:]:
+        record = line["record"]
+        answers = samples[record["doc_hash"]]["resps"][record["idx"]]
+        assert answers[record["copy"]] == line["answer"]
+        assert answers.count(line["answer"]) == 1
+
+
 def test_json_model_args(run_toy, pair, tmp_path):
     given = json.dumps({"config_path": str(pair.config), "enable_fly": False})
     out = tmp_path / "out"

@@ -23,7 +23,9 @@ def test_numbers_are_not_cut(monkeypatch, capsys, columns):
         emitted=1_023_567,
         seconds_target=321.0,
     )
-    print_summary(RUN | summarise([RequestRecord("fly_demo_math", 0, "eos", 9, statistics)]))
+    print_summary(
+        RUN | summarise([RequestRecord("fly_demo_math", 0, None, 0, 0, "eos", 9, statistics)])
+    )
     out = capsys.readouterr().out
     for number in ("1,023,567", "111,222", "3,189", "8.20", "91.2%", "1.21%"):
         assert out.count(number) == 2, number
