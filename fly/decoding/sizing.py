@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from statistics import median
 
-from fly.config.batch_size import num_searches, read_batch_size
+from fly.config.batch_size import check_batch_size, num_searches
 
 FIRST_ROWS = 8
 TRIAL_ROUNDS = 5
@@ -23,12 +23,12 @@ class BatchSize:
     """
 
     def __init__(self, wanted: int | str, max_rows: int = MAX_ROWS) -> None:
-        """Read "auto", "auto:N" or a number of rows, which may be text; `max_rows` bounds a search.
+        """Read "auto", "auto:N" or a number of rows; `max_rows` bounds a search.
 
         Raises:
             ConfigError: it is none of these.
         """
-        self.wanted = wanted = read_batch_size(wanted)
+        self.wanted = wanted = check_batch_size(wanted)
         self._max_rows = max(1, max_rows)
         self._searches = num_searches(wanted)
         self.rows = min(FIRST_ROWS, self._max_rows) if isinstance(wanted, str) else wanted
