@@ -8,16 +8,14 @@ torch nor lm-eval.
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fly.config import FLyConfig
+from fly.config.batch_size import num_searches, read_batch_size, read_max_batch_size
 from fly.errors import ConfigError, ModelError
-
-_AUTO = re.compile(r"auto(:[1-9][0-9]*)?")
 
 # Similarity from which an unknown model argument is taken for a misspelt setting of ours.
 _NEAR = 0.8
@@ -26,7 +24,7 @@ _NEAR = 0.8
 @dataclass(frozen=True)
 class ModelArguments:
     """One set of model arguments, checked: the configuration, and HFLM's keyword arguments without
-    `pretrained`."""
+    `pretrained`, with the batch sizes read."""
 
     config: FLyConfig
     target_path: str
@@ -41,7 +39,7 @@ class ModelArguments:
         `draft_model_path`.
 
         Raises:
-            ConfigError: the configuration or the batch size is wrong, or a model is not named or
+            ConfigError: the configuration or a batch size is wrong, or a model is not named or
                 not there.
             ModelError: an encoder-decoder backend is asked for.
         """
@@ -58,28 +56,28 @@ class ModelArguments:
                 fix="leave backend out; evaluate encoder-decoder models with lm-eval's own hf "
                 "model, without config_path",
             )
-        if "batch_size" in rest:
-            check_batch_size(rest["batch_size"])
+        _read_batch_sizes(rest)
         config = FLyConfig.load(path, settings)
         return cls(config, _require_models(config), rest)
 
 
-def check_batch_size(value: object) -> int | str:
-    """The number of rows, or "auto" or "auto:N" as it is: the engine finds the number then.
+def _read_batch_sizes(rest: dict[str, Any]) -> None:
+    """Read them in place; None is as good as not given, as it is for lm-eval.
 
     Raises:
-        ConfigError: the value is neither, or below 1.
+        ConfigError: one is wrong, or the processes of one model would have to find it.
     """
-    text = str(value)
-    if _AUTO.fullmatch(text):
-        return text
-    if not text.isdecimal() or int(text) < 1:
+    for key, read in (("batch_size", read_batch_size), ("max_batch_size", read_max_batch_size)):
+        value = rest.pop(key, None)
+        if value is not None:
+            rest[key] = read(value)
+    if rest.get("tp_plan") is not None and num_searches(rest.get("batch_size", 1)):
         raise ConfigError(
-            f"batch_size is {value!r}, but at least one row has to be decoded at a time",
-            fix="use a whole number from 1 on, auto, which finds the fastest, or auto:N, which "
-            "looks for it N times",
+            f"batch_size is {rest['batch_size']!r} with tp_plan {rest['tp_plan']!r}, but the "
+            "processes that hold one model together have to decode the same rows, and each would "
+            "find another number by its own clock",
+            fix="use a whole number, or leave tp_plan out",
         )
-    return int(text)
 
 
 def _require_models(config: FLyConfig) -> str:

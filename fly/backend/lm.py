@@ -15,7 +15,7 @@ from lm_eval.models.huggingface import HFLM
 
 from fly.backend import pair, processes
 from fly.backend.answers import Answers
-from fly.backend.arguments import ModelArguments, check_batch_size
+from fly.backend.arguments import ModelArguments
 from fly.backend.caching import JournalHook, claim_database
 from fly.backend.fingerprint import digest, text_settings, versions
 from fly.backend.journal import Journal
@@ -63,7 +63,7 @@ class FLyLM(HFLM):
         self._target_options = split.target
         self._records: list[RequestRecord] = []
         self._records_are_told = False  # by `get_model_info`, once an evaluation
-        self._rows_asked = check_batch_size(split.target.get("batch_size", 1))
+        self._rows_asked: int | str = split.target.get("batch_size", 1)
         # HFLM's own default is "cuda", whether there is one or not.
         place = {} if split.target.get("device") else {"device": default_device()}
         options = split.target | place
@@ -234,7 +234,7 @@ class FLyLM(HFLM):
                 path, self.fly_config, trust_remote_code=self._trust_remote_code
             )
             pair.compare_tokenizers(self.tokenizer, draft, names=(pretrained, path))
-        with pair.opening("target_model_path", pretrained):
+        with pair.opening("target_model_path", pretrained, options):
             super()._create_model(pretrained, **options)
 
     def _load_draft(self) -> PreTrainedModel | None:

@@ -6,7 +6,8 @@ The target is loaded by lm-eval's HFLM.  The draft takes only `draft_dtype`, `dr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -20,18 +21,18 @@ if TYPE_CHECKING:
 
     from fly.config import FLyConfig
 
-# Arguments of HFLM that change the target and never hold for the draft.
-_ALTERING = (
-    "peft",
-    "delta",
-    "subfolder",
-    "gguf_file",
-    "revision",
-    "autogptq",
-    "gptqmodel",
-    "load_in_8bit",
-    "load_in_4bit",
+# Arguments of HFLM that leave the weights those of the checkpoint: how prompts and answers are
+# read, in which batches, and where the weights lie.  Any other may change the target, and never
+# holds for the draft.
+_NEUTRAL = frozenset(
+    {"backend", "batch_size", "device", "dtype", "logits_cache", "max_batch_size", "max_length"}
+    | {"mixed_precision_dtype", "softmax_dtype", "truncation", "trust_remote_code"}
+    | {"add_bos_token", "prefix_token_id", "tokenizer", "use_fast_tokenizer"}
+    | {"chat_template_args", "enable_thinking", "think_end_token"}
+    | {"attn_implementation", "device_map", "parallelize", "tp_plan"}
+    | {"max_cpu_memory", "max_memory_per_gpu", "offload_folder"}
 )
+_UNKNOWN_ARGUMENT = re.compile(r"got an unexpected keyword argument '(\w+)'")
 _SHOWN = 3  # differing ids quoted in an error
 
 
@@ -122,19 +123,23 @@ def load_draft(
     return draft
 
 
-def is_same_model(config: FLyConfig, target_options: dict[str, Any]) -> bool:
+def is_same_model(config: FLyConfig, target_options: Mapping[str, Any]) -> bool:
     """Whether the draft is the very target, so that its weights are loaded once and serve both.
 
     Not so where the target differs from what its path alone means, or the draft from the target.
     """
     own = config.draft_dtype or config.draft_device or config.draft_revision
-    altered = any(target_options.get(key) for key in _ALTERING)
-    return config.target_model_path == config.draft_model_path and not own and not altered
+    given = {key for key, value in target_options.items() if value is not None}
+    is_plain = given <= _NEUTRAL
+    return config.target_model_path == config.draft_model_path and not own and is_plain
 
 
 @contextmanager
-def opening(key: str, path: str) -> Iterator[None]:
+def opening(key: str, path: str, options: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Turn transformers' errors about a model that it cannot open into one of ours.
+
+    Args:
+        options: arguments passed on, of which the model's constructor may not know one.
 
     Raises:
         ModelError: says which setting named the model; the first line of the reason is kept.
@@ -149,4 +154,14 @@ def opening(key: str, path: str) -> Iterator[None]:
             f"{key} is {path!r}, which transformers could not open: {reason}",
             fix="check the name; a folder needs config.json, weights and tokenizer; "
             "a gated model needs access and a login (hf auth login)",
+        ) from error
+    except TypeError as error:
+        unknown = _UNKNOWN_ARGUMENT.search(str(error))
+        if unknown is None or unknown[1] not in (options or {}):
+            raise
+        name = unknown[1]
+        raise ModelError(
+            f"unknown model argument {name!r} (value {(options or {})[name]!r}): neither fly, "
+            f"lm-eval's hf nor the model {path!r} has it",
+            fix="check its name, or leave it out",
         ) from error

@@ -39,9 +39,10 @@ def join_on_cpu(options: Mapping[str, Any]) -> None:
         state.device = torch.device("cpu")
 
 
-def start(number: int) -> int:
-    """Run this program in `number` processes that know of each other and return the exit code: 0,
-    or that of the first one that failed, upon which the others are ended."""
+def rerun_in(number: int) -> int:
+    """Run this program anew, with its own command line, in `number` processes that know of each
+    other; returns the exit code: 0, or that of the first one that failed, upon which the others are
+    ended."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 

@@ -28,26 +28,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments without the program's name; None takes the process's own.
 
     Raises:
-        SystemExit: from the argument parser, for --help and for arguments it does not know.
+        SystemExit: from the argument parser, for --help and for arguments it does not know; and
+            with `argv` None, when other processes have done the work (fly/cli/launch.py).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments and arguments[0] in VERBS:
             module, _, function = VERBS[arguments[0]].partition(":")
             return int(getattr(importlib.import_module(module), function)(arguments[1:]))
-        return _run_harness(arguments)
+        return _run_harness(arguments, own_program=argv is None)
     except FLyError as error:
         sys.stderr.write(f"fly: error: {error}\n")
         return EXIT_USER_ERROR
 
 
-def _run_harness(arguments: list[str]) -> int:
+def _run_harness(arguments: list[str], *, own_program: bool) -> int:
     """lm-eval's command line: `run` with the backend in place, `ls` and `validate` with our
     tasks."""
     from lm_eval._cli.harness import HarnessCLI
     from lm_eval.utils import setup_logging
 
-    from fly.cli import launch
     from fly.cli.harness import Harness, with_own_tasks
 
     setup_logging()
@@ -63,12 +63,7 @@ def _run_harness(arguments: list[str]) -> int:
             parsed.include_path = with_own_tasks(parsed.include_path)
         parsed.func(parsed)
         return 0
-    number = launch.processes_to_start()
-    if number > 1:
-        from fly.backend import processes
-
-        return processes.start(number)
-    with Harness() as harness:
+    with Harness(own_program=own_program) as harness:
         parsed.func(parsed)
         harness.finish()
     return 0

@@ -1,8 +1,8 @@
 """lm-eval's `run` with the backend in place, for the length of a `with` block.
 
-Three names of lm-eval are wrapped and put back: `EvaluatorConfig.from_cli`, where flags and
-`--config` files have just been merged, and `simple_evaluate` in its two places.  lm-eval's registry
-of models is not changed.
+Names of lm-eval that are wrapped and put back: `EvaluatorConfig.from_cli`, where flags and
+`--config` files have just been merged; `simple_evaluate` in its two places; and while a model of
+ours is evaluated, `CachingLM`.  lm-eval's registry of models is not changed.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import fly
 from fly.backend.arguments import ModelArguments
+from fly.cli import launch
 
 if TYPE_CHECKING:
     from lm_eval.loggers import EvaluationTracker
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from fly.backend.records import RequestRecord
 
 _HF_NAMES = frozenset({"hf", "hf-auto", "huggingface"})
+# Flags of lm-eval that reach the model as arguments, too.
+_FLAGS = ("batch_size", "max_batch_size", "device")
 
 
 def model_to_run(model: object, model_args: object) -> object:
@@ -53,8 +56,9 @@ def with_own_tasks(include_path: str | Sequence[str] | None) -> list[str]:
 class Harness:
     """`with Harness() as harness:` run lm-eval's command inside; then `harness.finish()`."""
 
-    def __init__(self) -> None:
-        """Nothing is wrapped yet."""
+    def __init__(self, *, own_program: bool = False) -> None:
+        """Nothing is wrapped yet.  `own_program`: see `launch.start_processes`."""
+        self._own_program = own_program
         self._stack = ExitStack()
         self._block: dict[str, Any] | None = None
         self._records: list[RequestRecord] = []
@@ -96,15 +100,17 @@ class Harness:
             write_request_log(self._tracker, self._records)
 
     def _prepare(self, config: Any) -> Any:
-        """Check our arguments before tasks or models are touched, add our tasks, and wrap
-        `simple_evaluate`.
+        """Check our arguments before processes, tasks or models are touched, start the processes
+        left to us, add our tasks, and wrap `simple_evaluate`.
 
         `config` is lm-eval's merged configuration and is changed in place.
         """
         config.include_path = with_own_tasks(config.include_path)
         config.model = model_to_run(config.model, config.model_args)
         if config.model == "fly":
-            ModelArguments.split({"batch_size": config.batch_size} | as_mapping(config.model_args))
+            self._check(config)
+            # For ours alone: processes of another model would not find each other.
+            launch.start_processes(own_program=self._own_program)
 
         import lm_eval
         import lm_eval.evaluator
@@ -120,6 +126,18 @@ class Harness:
             self._stack.enter_context(_replaced(owner, "simple_evaluate", simple_evaluate))
         return config
 
+    @staticmethod
+    def _check(config: Any) -> None:
+        """Refuse what can be known to be wrong; flags repeated among the model arguments are said
+        once, as the model arguments say it."""
+        config.model_args = as_mapping(config.model_args)
+        for name in _FLAGS:
+            value = config.model_args.pop(name, None)
+            if value is not None:
+                setattr(config, name, value)
+        flags = {name: getattr(config, name) for name in _FLAGS}
+        ModelArguments.split(flags | config.model_args)
+
     def _evaluate(self, original: Callable[..., Any], options: dict[str, Any]) -> Any:
         """`simple_evaluate` on a model of ours, labelled in the results as what it evaluates: the
         target."""
@@ -129,7 +147,7 @@ class Harness:
         from fly.backend.caching import generating_directly
 
         arguments = as_mapping(options["model_args"])
-        passed_on = {key: options.get(key) for key in ("batch_size", "max_batch_size", "device")}
+        passed_on = {key: options.get(key) for key in _FLAGS}
         lm: FLyLM = FLyLM.create_from_arg_obj(arguments, passed_on)
         if options.get("use_cache") is not None:
             # lm-eval's key is prompt and generation arguments alone: another model would get this

@@ -4,17 +4,15 @@ is decoded for the search alone: it watches real rounds.
 
 from __future__ import annotations
 
-import re
 from statistics import median
 
-from fly.errors import ConfigError
+from fly.config.batch_size import check_batch_size, num_searches
 
 FIRST_ROWS = 8
 TRIAL_ROUNDS = 5
 # A doubled batch must advance rows this much faster: below, it only costs memory.
 WORTHWHILE = 1.1
 MAX_ROWS = 64  # of a search, unless told otherwise; lm-eval's default too
-_AUTO = re.compile(r"auto(?::([1-9]\d*))?")
 
 
 class BatchSize:
@@ -30,15 +28,9 @@ class BatchSize:
         Raises:
             ConfigError: it is none of these.
         """
-        match = _AUTO.fullmatch(wanted) if isinstance(wanted, str) else None
-        is_number = isinstance(wanted, int) and not isinstance(wanted, bool) and wanted >= 1
-        if match is None and not is_number:
-            raise ConfigError(
-                f"batch_size is {wanted!r}", fix="use a whole number from 1 up, auto or auto:N"
-            )
-        self.wanted = wanted
+        self.wanted = wanted = check_batch_size(wanted)
         self._max_rows = max(1, max_rows)
-        self._searches = int(match.group(1) or 1) if match else 0
+        self._searches = num_searches(wanted)
         self.rows = min(FIRST_ROWS, self._max_rows) if isinstance(wanted, str) else wanted
         self._queue = 0
         self._searched = 0

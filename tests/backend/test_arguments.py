@@ -2,7 +2,7 @@
 
 import pytest
 
-from fly.backend.arguments import ModelArguments, check_batch_size
+from fly.backend.arguments import ModelArguments
 from fly.errors import ConfigError, ModelError
 
 
@@ -41,6 +41,12 @@ REFUSED = {  # arguments beside the configuration, words of the message
     "no batch": ({"batch_size": 0}, ["batch_size", "0"]),
     "negative batch": ({"batch_size": "-4"}, ["batch_size", "-4"]),
     "batch in words": ({"batch_size": "large"}, ["batch_size", "large", "auto"]),
+    "no bound": ({"max_batch_size": 0}, ["max_batch_size", "0"]),
+    "bound in words": ({"max_batch_size": "auto"}, ["max_batch_size", "auto"]),
+    "ranks that measure": (
+        {"batch_size": "auto:2", "tp_plan": "auto"},
+        ["batch_size", "auto:2", "tp_plan"],
+    ),
     "missing target": ({"target_model_path": "./nowhere"}, ["target_model_path", "nowhere"]),
     "missing draft": ({"pretrained": "/no/such/model"}, ["draft_model_path", "/no/such/model"]),
     "missing nested": ({"target_model_path": "a/b/c"}, ["target_model_path", "a/b/c"]),
@@ -86,6 +92,19 @@ def test_no_draft_is_asked_for_where_none_drafts(pair, settings):
     assert not split.config.needs_draft
 
 
-def test_batch_size():
-    values = (1, "32", "auto", "auto:4")
-    assert [check_batch_size(value) for value in values] == [1, 32, "auto", "auto:4"]
+BATCH_SIZES = {  # as given, as HFLM gets it
+    "number": ({"batch_size": 4}, {"batch_size": 4}),
+    "text": (
+        {"batch_size": "4", "max_batch_size": "32"},
+        {"batch_size": 4, "max_batch_size": 32},
+    ),
+    "search": ({"batch_size": "auto:4"}, {"batch_size": "auto:4"}),
+    "not given": ({"batch_size": None, "max_batch_size": None}, {}),
+    "one for all ranks": ({"batch_size": "4", "tp_plan": "x"}, {"batch_size": 4, "tp_plan": "x"}),
+    "no ranks": ({"batch_size": "auto", "tp_plan": None}, {"batch_size": "auto", "tp_plan": None}),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), BATCH_SIZES.values(), ids=BATCH_SIZES)
+def test_batch_sizes(pair, given, expected):
+    assert ModelArguments.split({"config_path": str(pair.config)} | given).target == expected

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from fly.backend import FLyLM
-from fly.backend.pair import compare_tokenizers
+from fly.backend.pair import compare_tokenizers, is_same_model, opening
+from fly.config import FLyConfig
 from fly.errors import ModelError
 from tests.backend import pairs
 
@@ -71,6 +72,38 @@ def test_draft_equal_to_target_is_loaded_once(pair):
     assert shared.draft is shared.model
     own = FLyLM(**given, draft_dtype="bfloat16")
     assert own.draft is not own.model
+
+
+SHARED = {  # arguments of the target; whether it is then what the draft's path means
+    "none": ({}, True),
+    "dtype and batches": ({"dtype": "bfloat16", "batch_size": "auto", "device": "cpu"}, True),
+    "prompts": ({"tokenizer": "x", "max_length": 64, "enable_thinking": False}, True),
+    "places": ({"parallelize": True, "device_map": "auto", "offload_folder": "x"}, True),
+    "not given": ({"peft": None, "load_in_8bit": None}, True),
+    "adapter": ({"peft": "x"}, False),
+    "quantised": ({"load_in_4bit": True}, False),
+    "quantised by configuration": ({"quantization_config": {"bits": 4}}, False),
+    "of the model's own configuration": ({"rope_scaling": {"factor": 2.0}}, False),
+    "one that nobody knows yet": ({"variant": "fp8"}, False),
+}
+
+
+@pytest.mark.parametrize(("options", "shared"), SHARED.values(), ids=SHARED)
+def test_shared_only_where_no_argument_can_alter_the_target(options, shared):
+    config = FLyConfig.model_construct(target_model_path="a/b", draft_model_path="a/b")
+    assert is_same_model(config, options) == shared
+
+
+def test_unknown_argument_is_named(pair):
+    with pytest.raises(ModelError, match="unknown model argument 'foo'") as caught:
+        FLyLM(config_path=str(pair.config), device="cpu", foo=1)
+    assert "leave it out" in caught.value.fix
+
+
+def test_other_type_errors_keep_their_traceback():
+    for text in ("foo() got an unexpected keyword argument 'bar'", "no number"):
+        with pytest.raises(TypeError, match=r"bar|number"), opening("key", "path", {"foo": 1}):
+            raise TypeError(text)
 
 
 def test_no_draft_is_loaded_without_need(pair):

@@ -51,4 +51,4 @@ def test_join_on_cpu(monkeypatch, environment, options, accelerator, joined):
 def test_exit_code_is_that_of_the_process_that_failed(monkeypatch, code):
     program = f"import os, sys; sys.exit({code} if os.environ['RANK'] == '1' else 0)"
     monkeypatch.setattr(sys, "orig_argv", [sys.executable, "-c", program])
-    assert processes.start(2) == code
+    assert processes.rerun_in(2) == code

@@ -150,6 +150,27 @@ def test_yaml_config_as_a_single_token(fly, pair, tasks, tmp_path):
     assert results_in(tmp_path / "out")["config"]["model"] == "fly"
 
 
+def test_flags_among_the_model_arguments_win(run_toy, pair, tmp_path):
+    """lm-eval gives both to the model, and Python ends that with a TypeError."""
+    given = {"config_path": str(pair.config), "batch_size": "3", "max_batch_size": "16"}
+    more = ["--batch_size", "2", "--output_path", tmp_path / "out"]
+    model_args = json.dumps(given | {"device": "cpu"})
+    assert run_toy("run", "--model", "hf", "--model_args", model_args, *more) == 0
+    results = results_in(tmp_path / "out")
+    assert results["speculative_decoding"]["batch_size"] == 3
+    assert int(results["config"]["batch_size"]) == 3
+    assert results["config"]["model_args"] == {"config_path": str(pair.config)}
+
+
+def test_flags_that_say_nothing(fly, pair, tasks, tmp_path):
+    settings = {"model": "hf", "model_args": {"config_path": str(pair.config), "batch_size": None}}
+    settings |= {"batch_size": None, "max_batch_size": "8", "tasks": ["toy_text"]}
+    settings |= {"include_path": str(tasks), "output_path": str(tmp_path / "out")}
+    (tmp_path / "run.yaml").write_text(json.dumps(settings))
+    assert fly("run", "--config", tmp_path / "run.yaml", "--device", "cpu") == 0
+    assert results_in(tmp_path / "out")["speculative_decoding"]["batch_size"] == 1
+
+
 def test_without_config_path_hf_stays_hf(run_toy, pair, tmp_path, capsys):
     out = tmp_path / "out"
     given = ["--model_args", f"pretrained={pair.target}", "--output_path", out]

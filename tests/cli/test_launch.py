@@ -1,5 +1,5 @@
 """`accelerate launch --num_processes 2 -m fly` on a CPU: two processes, and what comes out is that
-of one."""
+of one.  Nobody else's program is run again."""
 
 import json
 import os
@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fly.cli import launch
+from fly.backend import processes
+from fly.cli import launch, main
+from fly.errors import ConfigError
 from tests.cli.test_harness import results_in
 
 NAMES = ["toy_text", "toy_choice"]
@@ -17,17 +19,15 @@ NUM_ITEMS = 5  # odd, so that one process has fewer
 ASKED = {"MASTER_PORT": "29500", "ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_USE_CPU": "True"}
 
 
-@pytest.fixture(scope="module")
-def launched(pair, tasks, tmp_path_factory) -> tuple[Path, str]:
-    """Folder and standard output of a launch of two processes."""
-    folder = tmp_path_factory.mktemp("launched")
+def accelerate_launch(folder: Path, tasks: Path, model_args: str) -> subprocess.CompletedProcess:
+    """A launch of two processes that writes to `folder`/out."""
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2"]
     command = ["-m", "tests.cli.without_defaults", "run", "--model", "hf"]
-    command += ["--model_args", f"config_path={pair.config},acceptance=native"]
+    command += ["--model_args", model_args]
     command += ["--include_path", str(tasks), "--tasks", ",".join(NAMES), "--device", "cpu"]
     command += ["--output_path", str(folder / "out"), "--log_samples"]
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.run(
+    return subprocess.run(
         [*accelerate, *command],
         cwd=folder,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
@@ -36,6 +36,13 @@ def launched(pair, tasks, tmp_path_factory) -> tuple[Path, str]:
         timeout=400,
         check=False,
     )
+
+
+@pytest.fixture(scope="module")
+def launched(pair, tasks, tmp_path_factory) -> tuple[Path, str]:
+    """Folder and standard output of a launch of two processes."""
+    folder = tmp_path_factory.mktemp("launched")
+    done = accelerate_launch(folder, tasks, f"config_path={pair.config},acceptance=native")
     assert done.returncode == 0, done.stderr
     return folder / "out", done.stdout
 
@@ -83,10 +90,48 @@ def test_statistics_are_those_of_all_processes(launched):
     assert emitted == block["overall"]["counters"]["emitted"]
 
 
+@pytest.mark.slow
+def test_another_model_is_evaluated_once(pair, tasks, tmp_path):
+    """lm-eval's own backend would not join the processes: each would evaluate everything."""
+    done = accelerate_launch(tmp_path, tasks, f"pretrained={pair.target}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("|exact_match|") == 1
+    assert results_in(tmp_path / "out")["config"]["model"] == "hf"
+
+
+@pytest.mark.slow
+def test_wrong_settings_are_told_once(pair, tasks, tmp_path):
+    done = accelerate_launch(tmp_path, tasks, f"config_path={pair.config},spd_k=0")
+    assert done.returncode != 0
+    assert done.stderr.count("fly: error: ") == 1
+
+
+LAUNCH = ["accelerate", "launch"]
+MODULE = ["python", "-m", "accelerate.commands.launch"]
 COMMANDS = {
-    "underscore": (["accelerate", "launch", "--num_processes", "3", "-m", "fly", "run"], 3),
-    "hyphen": (["python", "accelerate", "launch", "--cpu", "--num-processes=4", "-m", "fly"], 4),
-    "in a file": (["accelerate", "launch", "--config_file", "x.yaml", "-m", "fly"], None),
+    "underscore": ([*LAUNCH, "--num_processes", "3", "-m", "fly", "run"], 3),
+    "hyphen": (["python", *LAUNCH, "--cpu", "--num-processes=4", "-m", "fly"], 4),
+    "path": (["/x/python3.11", "/x/bin/accelerate", "launch", "--num_processes", "2", "y.py"], 2),
+    "one word": (["accelerate-launch", "--num_processes", "2", "-m", "fly"], 2),
+    "module": ([*MODULE, "--num_processes", "2", "-m", "fly"], 2),
+    "options of Python": (
+        ["python", "-u", "-X", "dev", *MODULE[1:], "--num_processes", "2", "-m", "fly"],
+        2,
+    ),
+    "verb of the module": (
+        ["python", "-m", "accelerate.commands.accelerate_cli", "launch", "--num_processes=2", "y"],
+        2,
+    ),
+    "none": ([*LAUNCH, "--num_processes", "0", "-m", "fly"], 0),
+    "in a file": ([*LAUNCH, "--config_file", "x.yaml", "-m", "fly"], None),
+    "behind the program": ([*LAUNCH, "-m", "fly", "--num_processes", "3"], None),
+    "behind a script": ([*LAUNCH, "x.py", "--num_processes=3"], None),
+    "no number": ([*LAUNCH, "--num_processes", "auto", "-m", "fly"], None),
+    "another verb": (["accelerate", "test", "--num_processes", "3", "-m", "fly"], None),
+    "another program": (["python", "x.py", *LAUNCH, "--num_processes", "3", "-m", "fly"], None),
+    "another module": (["python", "-m", "x", *LAUNCH, "--num_processes", "3", "y"], None),
+    "a shell": (["bash", "-c", "accelerate launch --num_processes 3 -m fly"], None),
+    "gone": ([], None),
 }
 
 
@@ -94,22 +139,24 @@ COMMANDS = {
 def environment(monkeypatch):
     """Sets variables that launchers set; the others are unset."""
 
-    def set_to(variables: dict[str, str]) -> None:
-        for name in (*launch._RANKED, *ASKED):
+    def set_to(variables: dict[str, str], command: list[str]) -> None:
+        for name in (*launch._RANKED, *ASKED, "MASTER_ADDR"):
             monkeypatch.delenv(name, raising=False)
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
+        monkeypatch.setattr(launch, "_launcher_command", lambda: command)
 
     return set_to
 
 
 @pytest.mark.parametrize(("command", "number"), COMMANDS.values(), ids=COMMANDS)
-def test_number_of_processes(monkeypatch, environment, caplog, command, number):
-    environment(ASKED)
-    monkeypatch.setattr(launch, "_launcher_command", lambda: command)
-    assert launch.num_processes(command) == number
+def test_number_of_processes(environment, caplog, capfd, command, number):
+    environment(ASKED, command)
+    options = launch.launch_options(command)
+    assert (options and options.num_processes) == number
     assert launch.processes_to_start() == (number or 1)
     assert ("--num_processes N" in caplog.text) == (number is None)
+    assert not capfd.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -117,7 +164,58 @@ def test_number_of_processes(monkeypatch, environment, caplog, command, number):
     [{}, ASKED | {"RANK": "0", "WORLD_SIZE": "2"}, {"MASTER_PORT": "29500"}],
     ids=["no launcher", "started by a launcher", "another launcher"],
 )
-def test_nothing_is_left_to_start(monkeypatch, environment, variables):
-    environment(variables)
-    monkeypatch.setattr(launch, "_launcher_command", lambda: COMMANDS["underscore"][0])
+def test_nothing_is_left_to_start(environment, variables):
+    environment(variables, COMMANDS["underscore"][0])
     assert launch.processes_to_start() == 1
+
+
+TWO = ["--num_processes", "2"]
+MACHINES = {  # options, address of the first machine, whether that is refused
+    "two": ([*TWO, "--num_machines", "2"], "10.0.0.1", True),
+    "two, no number": (["--num_machines", "2"], "10.0.0.1", True),
+    "in a file": ([*TWO, "--config_file", "x.yaml"], "10.0.0.1", True),
+    "one": ([*TWO, "--num_machines", "1"], "10.0.0.1", False),
+    "this one": (TWO, "127.0.0.1", False),
+    "one process": (["--num_processes", "1"], "10.0.0.1", False),
+}
+
+
+@pytest.mark.parametrize(("options", "address", "refused"), MACHINES.values(), ids=MACHINES)
+def test_several_machines_are_refused(environment, options, address, refused):
+    environment(ASKED | {"MASTER_ADDR": address}, [*LAUNCH, *options, "-m", "fly"])
+    if refused:
+        with pytest.raises(ConfigError, match="several machines"):
+            launch.processes_to_start()
+    else:
+        assert launch.processes_to_start() == int(options[1])
+
+
+@pytest.fixture
+def reruns(monkeypatch, environment):
+    """How often the program was run again, all told: in how many processes each time."""
+    environment(ASKED, COMMANDS["underscore"][0])
+    numbers: list[int] = []
+    monkeypatch.setattr(processes, "rerun_in", lambda number: numbers.append(number) or 7)
+    return numbers
+
+
+def test_the_command_ends_with_its_processes(reruns, pair, monkeypatch):
+    given = ["run", "--model", "hf", "--model_args", f"config_path={pair.config}", "--tasks", "x"]
+    monkeypatch.setattr(sys, "argv", ["fly", *given])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert (end.value.code, reruns) == (7, [3])
+
+
+def test_a_script_that_calls_the_command_is_not_run_again(reruns, run_toy, pair, caplog):
+    assert run_toy("run", "--model", "hf", "--model_args", f"config_path={pair.config}") == 0
+    assert not reruns
+    assert "goes on alone" in caplog.text
+
+
+def test_processes_are_started_after_the_settings_were_checked(reruns, pair, monkeypatch, capsys):
+    given = ["--model", "hf", "--model_args", f"config_path={pair.config},spd_k=0", "--tasks", "x"]
+    monkeypatch.setattr(sys, "argv", ["fly", *given])
+    assert main() == 2
+    assert not reruns
+    assert "spd_k" in capsys.readouterr().err

@@ -79,7 +79,7 @@ def test_halving_is_final(wanted):
     assert size.rows == 1
 
 
-@pytest.mark.parametrize("wanted", [0, -1, True, 2.5, "8", "auto:0", "automatic", "auto:x"])
+@pytest.mark.parametrize("wanted", [0, -1, True, None, 2.5, "8", "auto:0", "automatic", "auto:x"])
 def test_refuses(wanted):
     with pytest.raises(ConfigError, match="batch_size is"):
         BatchSize(wanted)
