@@ -85,11 +85,7 @@ class SpeculativeDecoder:
             share_prefixes=share_prefixes,
         )
         self._target, self._draft = pair.target, pair.draft
-        self.served = {
-            "target": pair.target_tier and pair.target_tier.value,
-            "draft": pair.draft_tier and pair.draft_tier.value,
-            "drafter": pair.drafter,
-        }
+        self.served = pair.describe()
         self._engine = self._make_engine(pair, tokenizer, record_rounds)
         self._processing = ProcessingFactory(
             pair.source, pair.target.vocab_size, pair.target.device

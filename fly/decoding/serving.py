@@ -28,6 +28,11 @@ class Pair:
     target_tier: Tier | None = None  # None where it came with the engine's interface
     draft_tier: Tier | None = None
 
+    def describe(self) -> dict[str, str | None]:
+        """The tiers' names and the drafter's, for reports."""
+        target, draft = (tier and tier.value for tier in (self.target_tier, self.draft_tier))
+        return {"target": target, "draft": draft, "drafter": self.drafter}
+
     @property
     def source(self) -> Any:
         """The target as it was loaded, with its configuration."""
