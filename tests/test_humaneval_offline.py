@@ -74,18 +74,18 @@ def offline_folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.slow
-def test_humaneval_instruct_runs_as_it_is(offline_folder, hf_home):
-    out = offline_folder / "out"
-    command = [sys.executable, "-m", "fly", "--model", "hf", "--tasks", "humaneval_instruct"]
-    command += ["--model_args", "config_path=demo,total_gen_tok=160", "--batch_size", "8"]
+def evaluate(folder: Path, task: str, total_gen_tok: int, *more: str) -> tuple[str, Path]:
+    """Run the task through the command; what it printed, and the folder of its files."""
+    out = folder / "out"
+    command = [sys.executable, "-m", "fly", "--model", "hf", "--tasks", task]
+    command += ["--model_args", f"config_path=demo,total_gen_tok={total_gen_tok}"]
     command += ["--apply_chat_template", "--confirm_run_unsafe_code", "--device", "cpu"]
-    command += ["--output_path", str(out), "--log_samples"]
+    command += ["--output_path", str(out), "--log_samples", *more]
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"HF_ALLOW_CODE_EVAL": "1", "PYTHONPATH": path}
     done = subprocess.run(
         command,
-        cwd=offline_folder,
+        cwd=folder,
         env=environment,
         capture_output=True,
         text=True,
@@ -93,7 +93,13 @@ def test_humaneval_instruct_runs_as_it_is(offline_folder, hf_home):
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "Speculative decoding" in done.stdout
+    return done.stdout, out
+
+
+@pytest.mark.slow
+def test_humaneval_instruct_runs_as_it_is(offline_folder, hf_home):
+    printed, out = evaluate(offline_folder, "humaneval_instruct", 160, "--batch_size", "8")
+    assert "Speculative decoding" in printed
 
     [file] = out.rglob("results_*.json")
     results = json.loads(file.read_text())
@@ -109,3 +115,19 @@ def test_humaneval_instruct_runs_as_it_is(offline_folder, hf_home):
     assert prompt != first["doc"]["prompt"]
     [requests] = out.rglob("speculative_humaneval_instruct_*.jsonl")
     assert len(requests.read_text().splitlines()) == NUM_ITEMS
+
+
+@pytest.mark.slow
+def test_humaneval_64_instruct_draws_64_samples(offline_folder, hf_home):
+    """`repeats: 64` at the task's own temperature and top_p."""
+    evaluate(offline_folder, "humaneval_64_instruct", 32, "--batch_size", "64", "--limit", "1")
+    out = offline_folder / "out"
+    [samples] = out.rglob("samples_humaneval_64_instruct_*.jsonl")
+    [sample] = map(json.loads, samples.read_text().splitlines())
+    assert sample["arguments"]["gen_args_0"]["arg_1"]["temperature"] == 0.2
+    [answers] = sample["resps"]
+    assert len(answers) == 64
+    assert len(set(answers)) > 4  # at temperature 0.2 the pair is sure of most
+    [requests] = out.rglob("speculative_humaneval_64_instruct_*.jsonl")
+    lines = [json.loads(line) for line in requests.read_text().splitlines()]
+    assert sorted(line["copy"] for line in lines) == list(range(64))
