@@ -67,7 +67,8 @@ def verified(prefix, ids, is_drawn):
     proposal = torch.tensor(ids).expand(size, K)
     scores = Scores(p.log(), proposal, torch.full((size,), K), law=Law(p, q, table))
     kept = leading_true(NativeRule().accept(scores).accepted)
-    own = scores.choice.gather(1, kept[:, None])[:, 0]
+    own = scores.choice_at(kept)
+    assert torch.equal(own, scores.choice.gather(1, kept[:, None])[:, 0])
     found = {}
     for n, token in zip(kept.tolist(), own.tolist(), strict=True):
         tokens = (*ids[:n], token)
