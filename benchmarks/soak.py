@@ -20,7 +20,7 @@ import torch
 from methods import Pair
 
 from fly.config import FLyConfig
-from fly.decoding import Request, SpeculativeDecoder
+from fly.decoding import Request, Result, SpeculativeDecoder
 from fly.demo.problems import heldout
 
 SEED = 303
@@ -48,10 +48,14 @@ def draw_requests(pair: Pair, count: int) -> list[Request]:
 
 def decoder(pair: Pair, batch_size: int) -> SpeculativeDecoder:
     """FLy with the settings of demo.json."""
-    config = FLyConfig()
     return SpeculativeDecoder(
-        pair.target, pair.draft, pair.tokenizer, config, batch_size=batch_size
+        pair.target, pair.draft, pair.tokenizer, FLyConfig(), batch_size=batch_size
     )
+
+
+def answer(result: Result) -> Answer:
+    """What of a result has to be the same at batch 1."""
+    return result.token_ids, result.text, result.finish_reason
 
 
 def soak(pair: Pair, requests: Sequence[Request]) -> tuple[dict[int, Answer], list[int]]:
@@ -60,7 +64,7 @@ def soak(pair: Pair, requests: Sequence[Request]) -> tuple[dict[int, Answer], li
     answers: dict[int, Answer] = {}
     memory = []
     for index, result in decoder(pair, BATCH_SIZE).decode(requests):
-        answers[index] = (result.token_ids, result.text, result.finish_reason)
+        answers[index] = answer(result)
         memory.append(process.memory_info().rss)
         if len(memory) % SETTLED == 0:
             print(f"{len(memory)} answers, {memory[-1] / 2**20:.1f} MiB", flush=True)
@@ -71,9 +75,7 @@ def answer_alone(requests: Sequence[Request]) -> list[Answer]:
     """The answers at batch 1; one process's share, on one thread."""
     torch.set_num_threads(1)
     found = dict(decoder(Pair(), 1).decode(requests))
-    return [
-        (found[i].token_ids, found[i].text, found[i].finish_reason) for i in range(len(requests))
-    ]
+    return [answer(found[index]) for index in range(len(requests))]
 
 
 def all_alone(requests: Sequence[Request], num_processes: int) -> list[Answer]:
@@ -100,7 +102,7 @@ def main() -> None:
     settled = memory[min(SETTLED, len(memory)) - 1]
     growth = max(memory[SETTLED:], default=settled) / settled - 1
     alone = all_alone(requests, arguments.threads)
-    different = [index for index, answer in enumerate(alone) if together[index] != answer]
+    different = [index for index, own in enumerate(alone) if together[index] != own]
     report = {
         "environment": environment.describe(),
         "requests": len(requests),
@@ -108,7 +110,7 @@ def main() -> None:
         "seconds": seconds,
         "tokens": sum(len(ids) for ids, _, _ in together.values()),
         "finish_reasons": {
-            reason: sum(answer[2] == reason for answer in together.values())
+            reason: sum(each[2] == reason for each in together.values())
             for reason in ("eos", "stop", "length")
         },
         "memory_growth_behind_500": {"at_most": MOST_GROWTH, "found": growth},

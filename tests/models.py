@@ -98,6 +98,13 @@ def prompts(count: int, longest: int = 40, seed: int = 3) -> tuple[tuple[int, ..
 @functools.cache
 def generated(model: PreTrainedModel, prompt: tuple[int, ...], max_new_tokens: int) -> list[int]:
     """What `generate` answers, one request at a time."""
+    return generate(model, prompt, max_new_tokens)
+
+
+def generate(
+    model: PreTrainedModel, prompt: Sequence[int], max_new_tokens: int, **options: object
+) -> list[int]:
+    """The same with further arguments, which need not be hashable."""
     ids = torch.tensor([prompt])
     output = model.generate(
         ids,
@@ -105,6 +112,7 @@ def generated(model: PreTrainedModel, prompt: tuple[int, ...], max_new_tokens: i
         max_new_tokens=max_new_tokens,
         do_sample=False,
         pad_token_id=2,
+        **options,
     )
     return output[0, len(prompt) :].tolist()
 

@@ -28,7 +28,7 @@ class BatchSize:
         Raises:
             ConfigError: it is none of these.
         """
-        self.wanted = wanted = check_batch_size(wanted)
+        wanted = check_batch_size(wanted)
         self._max_rows = max(1, max_rows)
         self._searches = num_searches(wanted)
         self.rows = min(FIRST_ROWS, self._max_rows) if isinstance(wanted, str) else wanted

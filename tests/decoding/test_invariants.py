@@ -11,7 +11,7 @@ from fly.acceptance import Reason
 from fly.acceptance.fly import FlyRule
 from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder, Statistics
-from tests.decoding.test_equality import assert_slots, rescored
+from tests.decoding.test_equality import compare_slots, counters, rescored
 from tests.models import (
     EOS,
     VOCAB,
@@ -210,22 +210,9 @@ def test_statistics_add_up(case):
 @tries(12)
 @given(cases(temperatures=(0.0, 1.5)))
 def test_slots_hold_what_a_fresh_prefill_gives(case):
-    """After each round, for target and draft; the draft may lack its last proposed token."""
+    """After each round, for target and draft."""
     decoder = case.decoder()
-    caches = [(decoder._target, 1)]
-    if decoder._draft is not None:
-        caches.append((decoder._draft, 2))
-    retire = decoder._retire
-
-    def retire_and_compare(scheduler):
-        finished = retire(scheduler)
-        for slots, behind in caches:
-            for index, row in enumerate(scheduler.rows):
-                if committed := row.ids[:-behind]:
-                    assert_slots(slots, index, committed)
-        return finished
-
-    decoder._retire = retire_and_compare
+    compare_slots(decoder)
     assert len(case.answers(decoder)) == len(case.requests)
 
 
@@ -238,12 +225,6 @@ def test_a_batch_equals_its_rows_alone(case):
         assert result.token_ids == alone.token_ids
         assert (result.text, result.finish_reason) == (alone.text, alone.finish_reason)
         assert counters(result) == counters(alone)
-
-
-def counters(result):
-    """What does not depend on neighbours: no times, and no forwards shared with them."""
-    counts = result.statistics.to_dict()
-    return {k: v for k, v in counts.items() if k != "draft_forwards" and "seconds" not in k}
 
 
 def test_random_models_differ():

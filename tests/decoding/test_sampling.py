@@ -13,7 +13,7 @@ from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder, Statistics
 from fly.decoding.sampling import uniform_draws
 from fly.errors import RequestError
-from tests.models import VOCAB, blurred, prompts, tiny, tiny_tokenizer
+from tests.models import VOCAB, blurred, generate, prompts, tiny, tiny_tokenizer
 
 DRAFTERS = ("model", "multilevel", "ngram", "none")
 PROMPT = (5, 9, 30, 5, 9, 41, 5, 9)
@@ -124,20 +124,6 @@ def test_greedy_and_sampled_requests_share_a_batch():
         assert together[index].token_ids == alone[index].token_ids
         if request.temperature == 0:
             assert together[index].token_ids == generate(target, request.prompt_ids, 20)
-
-
-def generate(model, prompt, count, **options):
-    """What transformers' generate answers."""
-    ids = torch.tensor([prompt])
-    output = model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=count,
-        do_sample=False,
-        pad_token_id=2,
-        **options,
-    )
-    return output[0, len(prompt) :].tolist()
 
 
 PROCESSORS = {
