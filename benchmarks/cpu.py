@@ -13,6 +13,7 @@ import random
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -21,7 +22,7 @@ import torch
 from equality import equality
 from fewshot import five_shot
 from intervals import Ratio, ratio_over_blocks
-from methods import Pair, Timed, assisted_generate, engine, interleave, plain_generate
+from methods import Pair, Timed, anew, assisted_generate, engine, interleave, plain_generate
 from search import TEMPERATURE, Best, search
 
 from fly.demo.problems import Problem, heldout
@@ -66,7 +67,7 @@ def measure(pair: Pair, best: Best, blocks: Sequence[Sequence[Problem]]) -> list
         "native-sampled": best.native_sampled.method(pair),
     }
     shots = {
-        f"five-shot-{name}": engine(pair, best.fly.batch_size, share_prefixes=share)
+        f"five-shot-{name}": anew(partial(engine, pair, best.fly.batch_size, share_prefixes=share))
         for name, share in (("shared", True), ("unshared", False))
     }
     alone = {
@@ -151,10 +152,11 @@ def main() -> None:
     arguments = parser().parse_args()
     torch.set_num_threads(arguments.threads)
     pair = Pair()
-    looked_at = [pair.encode(p.prompt) for p in draw_problems(arguments.search, SEARCH_SEED)]
-    best, speeds = search(pair, looked_at)
-    print(json.dumps(speeds, indent=1), best, flush=True)
     problems = draw_problems(arguments.problems, MEASURE_SEED)
+    measured = {problem.key for problem in problems}
+    others = [p for p in draw_problems(arguments.search, SEARCH_SEED) if p.key not in measured]
+    best, speeds = search(pair, [pair.encode(problem.prompt) for problem in others])
+    print(json.dumps(speeds, indent=1), best, flush=True)
     dealt = deal(problems, arguments.blocks, arguments.passes)
     blocks = measure(pair, best, dealt)
     once = slice(arguments.blocks)  # each problem is scored once

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -117,16 +118,25 @@ def engine(
     return run
 
 
+def anew(make: Callable[[], Method]) -> Method:
+    """A method that is made for every call, outside its time: nothing is held from the last."""
+    return lambda prompts: make()(prompts)
+
+
 def plain_generate(pair: Pair, batch_size: int, temperature: float = 0.0) -> Method:
-    """The target's own `generate`, prompts sorted by length and padded on the left."""
+    """The target's own `generate`, prompts sorted by length and padded on the left, in batches as
+    even as they can be: a small last one would be slow.
+    """
     sampling = {"do_sample": True, "temperature": temperature} if temperature else {}
 
     def run(prompts: Prompts) -> Timed:
         begin = time.perf_counter()
         order = sorted(range(len(prompts)), key=lambda index: -len(prompts[index]))
         answers: Answers = [[] for _ in prompts]
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+        num_batches = math.ceil(len(order) / batch_size)
+        for number in range(num_batches):
+            begins, ends = (len(order) * n // num_batches for n in (number, number + 1))
+            chosen = order[begins:ends]
             found = generate_batch(pair, [prompts[index] for index in chosen], **sampling)
             for index, answer in zip(chosen, found, strict=True):
                 answers[index] = answer
