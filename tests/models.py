@@ -63,7 +63,8 @@ def tiny(kind: str, seed: int = 0, **overrides: object) -> PreTrainedModel:
             if weights.dim() > 1:
                 # Large blocks behind small embeddings: the text hangs on all that went before.
                 is_convolution = weights.dim() == 3 and weights.shape[1] == 1
-                fan_in = weights.shape[0 if kind == "gpt2" else 2 if is_convolution else 1]
+                is_transposed = kind in ("gpt2", "openai-gpt")
+                fan_in = weights.shape[0 if is_transposed else 2 if is_convolution else 1]
                 is_embedding = any(part in name for part in ("embed", "wte", "wpe"))
                 size = 0.1 if is_embedding else 2 * fan_in**-0.5
                 weights.copy_(size * torch.randn(weights.shape, generator=generator))

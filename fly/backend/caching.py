@@ -1,5 +1,5 @@
-"""lm-eval's cache beside the journal: its sqlite file keeps log-likelihoods, of one configuration
-alone; generated answers are the journal's."""
+"""lm-eval's cache beside the journal: its sqlite file keeps log-likelihoods, each configuration's
+apart; generated answers are the journal's."""
 
 from __future__ import annotations
 
@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING, Any
 from lm_eval.api.model import CacheHook
 from sqlitedict import SqliteDict
 
-from fly.errors import ConfigError
-
 if TYPE_CHECKING:
     from fly.backend.journal import Journal
 
-_MARK = "fly_fingerprint"
 _FILE_NAME = re.compile(r"(?P<prefix>.*)_rank(?P<rank>\d+)\.db", re.DOTALL)
 
 
@@ -42,10 +39,8 @@ class JournalHook(CacheHook):
 
 
 class WithoutTexts(SqliteDict):
-    """lm-eval's file, to which a CachingLM hands every answer: generated ones are dropped.
-
-    Its keys know no model, so that any other model on the same path would be given ours.
-    """
+    """lm-eval's file, to which a CachingLM hands every answer: generated ones are dropped, as the
+    journal has them."""
 
     def __setitem__(self, key: str, value: Any) -> None:
         """Save what is no text."""
@@ -53,35 +48,20 @@ class WithoutTexts(SqliteDict):
             super().__setitem__(key, value)
 
 
-def claim_database(database: SqliteDict, fingerprint: str) -> tuple[str, int]:
+def keep_apart(database: SqliteDict, fingerprint: str) -> tuple[str, int]:
     """Make lm-eval's cache safe to look into; returns the path that --use_cache gave it, and the
     rank that lm-eval gave this process, which under torchrun is not the model's.
 
-    Its keys know neither model nor settings, so a file is marked with the fingerprint.  Generated
-    answers in it are dropped, and those to come never get in: the journal has them, with their
-    statistics.
+    Its keys know neither model nor settings, so ours begin with the fingerprint: no other model
+    finds them, nor do we find another's.
 
     Args:
         database: lm-eval's; becomes a `WithoutTexts`, as lm-eval holds it already.
-
-    Raises:
-        ConfigError: the file has answers of another configuration.
     """
-    owner = database.get(_MARK)
-    if owner != fingerprint and len(database):
-        raise ConfigError(
-            f"use_cache: {database.filename} holds answers of another model or configuration",
-            fix="use another path for each configuration, or the command, which does so itself",
-        )
-    database[_MARK] = fingerprint
-    for key in [key for key, value in database.items() if isinstance(value, str)]:
-        if key != _MARK:
-            del database[key]
-    database.commit()
     database.__class__ = WithoutTexts
+    database.encode_key = lambda key: f"{fingerprint} {key}"
     named = _FILE_NAME.fullmatch(database.filename)
-    prefix, cache_rank = (named["prefix"], int(named["rank"])) if named else (database.filename, 0)
-    return prefix.removesuffix(f"_{fingerprint}"), cache_rank
+    return (named["prefix"], int(named["rank"])) if named else (database.filename, 0)
 
 
 def generating_directly(caching: Callable[..., Any]) -> Callable[..., Any]:

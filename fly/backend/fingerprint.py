@@ -61,7 +61,9 @@ def text_settings(
     """
     return {
         "config": config.fingerprint(),
-        "enable_statistics": config.enable_statistics,
+        "official_counters": [config.enable_fly, config.win_len]
+        if config.enable_statistics
+        else None,
         "loading": {
             key: str(value)
             for key, value in sorted(target_options.items())

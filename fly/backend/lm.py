@@ -16,7 +16,7 @@ from lm_eval.models.huggingface import HFLM
 from fly.backend import pair, processes
 from fly.backend.answers import Answers
 from fly.backend.arguments import ModelArguments
-from fly.backend.caching import JournalHook, claim_database
+from fly.backend.caching import JournalHook, keep_apart
 from fly.backend.fingerprint import digest, text_settings, versions
 from fly.backend.journal import Journal
 from fly.backend.progress import DecodingProgress
@@ -133,13 +133,10 @@ class FLyLM(HFLM):
     def set_cache_hook(self, cache_hook: Any) -> None:
         """Called by lm-eval under `use_cache`: until it lets go of its file, finished requests are
         kept in a journal beside it.
-
-        Raises:
-            ConfigError: that file has answers of another model or configuration.
         """
         database = cache_hook.dbdict
         if database is not None:
-            prefix, cache_rank = claim_database(database, self.fingerprint())
+            prefix, cache_rank = keep_apart(database, self.fingerprint())
             journal = Journal(prefix, cache_rank, self.fingerprint(), self._text_settings)
             cache_hook = JournalHook(database, journal)
         super().set_cache_hook(cache_hook)
@@ -166,6 +163,7 @@ class FLyLM(HFLM):
         block = summarise(self._records if records is None else records)
         block |= {
             "batch_size": self.num_rows,
+            "processes": self.world_size,
             "served": self.decoder.served if "decoder" in vars(self) else None,
             "target": self._describe(self.fly_config.target_model_path, self.model),
             "draft": self._describe(self.fly_config.draft_model_path, self.draft)

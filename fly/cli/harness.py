@@ -149,10 +149,6 @@ class Harness:
         arguments = as_mapping(options["model_args"])
         passed_on = {key: options.get(key) for key in _FLAGS}
         lm: FLyLM = FLyLM.create_from_arg_obj(arguments, passed_on)
-        if options.get("use_cache") is not None:
-            # lm-eval's key is prompt and generation arguments alone: another model would get this
-            # one's log-likelihoods.
-            options["use_cache"] = f"{options['use_cache']}_{lm.fingerprint()}"
         label = {"pretrained": lm.fly_config.target_model_path}
         caching = generating_directly(lm_eval.api.model.CachingLM)
         with _replaced(lm_eval.api.model, "CachingLM", caching):

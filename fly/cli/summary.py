@@ -61,7 +61,13 @@ def _legend(block: dict[str, Any]) -> str:
         if num_resumed
         else ""
     )
+    several = (
+        f"tokens/s: of each of the {block['processes']} processes.\n"
+        if block["processes"] > 1
+        else ""
+    )
     return (
         "τ: tokens per round, bonus included.  accepted: of the proposed.  loose: of the emitted.\n"
+        f"{several}"
         f"target {block['target']['path']}, draft {draft}, batch {block['batch_size']}{resumed}"
     )

@@ -116,6 +116,7 @@ class SpeculativeDecoder:
             else None,
             record_rounds=record_rounds,
             count_official=self.config.enable_statistics,
+            is_verbose=self.config.verbose,
         )
 
     @property
@@ -223,6 +224,7 @@ class SpeculativeDecoder:
             run_round(scheduler.rows, self._engine)
         except torch.OutOfMemoryError as error:
             if max(self._widest, len(scheduler.rows)) == 1:
+                self._clear()  # shorter requests may fit
                 raise DecodingError(
                     f"out of memory with a single row, request {scheduler.rows[0].index} of "
                     f"{len(scheduler.rows[0].ids)} tokens",

@@ -55,6 +55,17 @@ def forward_parameters(model: PreTrainedModel) -> Collection[str]:
     return inspect.signature(base.forward).parameters
 
 
+def read_whole(model: PreTrainedModel, ids: Tensor, keep: int = 0) -> Tensor:
+    """Logits of texts [B, T] from one forward that uses no cache: [B, T, V], or of the last `keep`
+    tokens only.  What an adapter puts before the text is left out.
+    """
+    takes = forward_parameters(model)
+    offered: dict[str, Any] = {"use_cache": False, "logits_to_keep": keep}
+    options = {name: value for name, value in offered.items() if name in takes}
+    logits: Tensor = model(input_ids=ids, **options).logits
+    return logits[:, -(keep or ids.shape[1]) :]
+
+
 class SlotModel:
     """A causal language model with one cache row per row of the batch; slot = position."""
 

@@ -1,22 +1,25 @@
-"""How a model can be served, found out by trying (DESIGN: three tiers).
+"""How a model can be served, found out by trying.
 
 A few random tokens are read in ragged pieces, with wrong ones written and taken back in between;
-the logits must be those of one forward without a cache.  What differs is served by the next tier.
-That is evidence and no proof: windows and chunks longer than the few tokens are not reached.
+the logits must be those of one forward without a cache.  Where nothing but single tokens or whole
+texts can be read, the logits must be those that `generate` chooses from.  What differs is served by
+the next tier.  That is evidence and no proof: windows and chunks longer than the few tokens are not
+reached.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from fly.decoding.model import SlotModel, check_attention, execution_device
+from fly.decoding.model import SlotModel, check_attention, execution_device, read_whole
 from fly.decoding.protocol import CausalModel
 from fly.decoding.rowwise import RowModel
+from fly.decoding.uncached import UncachedModel
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -34,8 +37,9 @@ class Tier(str, Enum):
     BATCHED = "batched"  # all rows in one forward, on a slot cache
     ROWWISE = "row by row"  # batch 1, a cache a row
     STEPWISE = "row by row, one token at a time"  # extending by several tokens is wrong
-    PLAIN = "plain"  # single tokens by its own cache, as `generate` does, whatever that is worth
-    NONE = "not at all"  # the cache cannot be used without `generate`
+    PLAIN = "plain"  # single tokens by its own cache, whose logits are not those of one forward
+    UNCACHED = "without a cache"  # it has none that can be used; texts are read whole each time
+    NONE = "not at all"  # nobody but its own `generate` can do it
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ def serve(
     """
     if tier is Tier.BATCHED:
         return SlotModel(model, common_vocab, share_prefixes=share_prefixes)
+    if tier is Tier.UNCACHED:
+        return UncachedModel(model, common_vocab)
     max_extension = None if tier is Tier.ROWWISE else 1
     is_plain = tier is Tier.PLAIN
     return RowModel(model, common_vocab, max_extension=max_extension, is_plain=is_plain)
@@ -81,22 +87,20 @@ def probe(model: PreTrainedModel) -> Finding:
     """
     check_attention(model.config.get_text_config())
     reasons: dict[Tier, str] = {}
-    last = Tier.NONE
-    for tier in (Tier.BATCHED, Tier.ROWWISE, Tier.STEPWISE):
+    for tier, checks in CHECKS.items():
         try:
-            error = deviation(serve(tier, model), model)
+            served = serve(tier, model)
+            error = max(check(served, model) for check in checks)
         except torch.OutOfMemoryError:
             raise  # says nothing about the tier
         except Exception as failure:  # noqa: BLE001  models raise whatever they like
             reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
             reasons[tier] = f"{type(failure).__name__}: {reason}"
-            last = Tier.NONE
             continue
         if error <= tolerance(model):
             return Finding(tier, reasons)
         reasons[tier] = f"logits are off by {error:.2g} of their standard deviation"
-        last = Tier.PLAIN
-    return Finding(last, reasons)
+    return Finding(Tier.NONE, reasons)
 
 
 def tolerance(model: PreTrainedModel) -> float:
@@ -118,16 +122,14 @@ def sample(model: PreTrainedModel, vocab_size: int, total: int) -> tuple[Tensor,
         generator = torch.Generator().manual_seed(seed)
         ids = torch.randint(0, vocab_size, (2 * NUM_ROWS, total), generator=generator)
         ids = ids.to(execution_device(model))
-        logits: Tensor = model(input_ids=ids, use_cache=False).logits
+        logits = read_whole(model, ids)
         if not logits.isnan().any():
             break
     return ids[:NUM_ROWS], ids[NUM_ROWS:], logits[:NUM_ROWS]
 
 
 def deviation(served: CausalModel, model: PreTrainedModel) -> float:
-    """How far ragged extensions are from one forward without a cache, as a share of the logits'
-    standard deviation; logits that are not finite there tell nothing.
-    """
+    """How far ragged extensions are from one forward without a cache; as `share` says."""
     total = min(TOKENS, served.num_positions or TOKENS)
     piece = max(1, total // 4)
     device = served.device
@@ -152,8 +154,54 @@ def deviation(served: CausalModel, model: PreTrainedModel) -> float:
     extend(mixed, starts, 1)  # the first token is right, the others are refused
     extend(texts, starts + 1, piece)
     extend(texts, starts + piece, piece)
-    difference, want = torch.cat(differences, 1), torch.cat(compared, 1)
-    known = want.isfinite()
+    return share(torch.cat(differences, 1), torch.cat(compared, 1))
+
+
+def deviation_from_generate(served: CausalModel, model: PreTrainedModel) -> float:
+    """How far single tokens are from the logits of the model's own `generate`; as `share` says."""
+    total = min(TOKENS, served.num_positions or TOKENS)
+    length = max(1, total // 2)
+    prompt = sample(model, served.vocab_size, total)[0][:1, :length]
+    generating: Any = model  # its type hides that this is a method
+    output = generating.generate(
+        input_ids=prompt,
+        attention_mask=torch.ones_like(prompt),
+        max_new_tokens=max(1, total - length),
+        do_sample=False,
+        num_beams=1,
+        pad_token_id=0,
+        return_dict_in_generate=True,
+        output_logits=True,
+    )
+    want = torch.stack(output.logits, 1).float()[..., : served.vocab_size]  # [1, n, V]
+    served.prefill([prompt[0, :-1].tolist()], 0)
+    places = range(length - 1, length - 1 + want.shape[1])
+    single = [
+        served.extend(
+            output.sequences[:, place : place + 1],
+            torch.tensor([place], device=served.device),
+            place + 1,
+        )
+        for place in places
+    ]
+    return share(torch.cat(single, 1).float() - want, want)
+
+
+def share(differences: Tensor, logits: Tensor) -> float:
+    """Root mean square of the differences by the logits' standard deviation; logits that are not
+    finite tell nothing.
+    """
+    known = logits.isfinite()
     if not known.any():
         return 0.0
-    return float(difference[known].square().mean().sqrt() / want[known].std())
+    return float(differences[known].square().mean().sqrt() / logits[known].std())
+
+
+# In the order that they are tried: what must hold for a tier.
+CHECKS = {
+    Tier.BATCHED: (deviation,),
+    Tier.ROWWISE: (deviation,),
+    Tier.STEPWISE: (deviation,),
+    Tier.PLAIN: (deviation_from_generate,),
+    Tier.UNCACHED: (deviation, deviation_from_generate),
+}

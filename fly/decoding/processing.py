@@ -77,16 +77,17 @@ class Processing:
     processors: LogitsProcessorList
     is_sampled: bool
     needs_history: bool
+    device: torch.device  # of the processors' own tensors
 
     def apply(self, logits: Tensor, history: Tensor | None = None) -> Tensor:
         """Process logits [n, V] float32 that follow `history` [n, T] int64, which only those with
-        `needs_history` read.
+        `needs_history` read.  A draft's logits may be on another device, and stay there.
         """
         if history is None:
-            history = torch.empty(len(logits), 0, dtype=torch.int64, device=logits.device)
+            history = torch.empty(len(logits), 0, dtype=torch.int64)
         processors: Any = self.processors  # its types ask for LongTensor
-        processed: Tensor = processors(history, logits)
-        return processed
+        processed: Tensor = processors(history.to(self.device), logits.to(self.device))
+        return processed.to(logits.device)
 
 
 class _Builder(GenerationMixin):
@@ -144,7 +145,8 @@ class ProcessingFactory:
         if not processors and not config.do_sample:
             return None
         names = {type(processor).__name__ for processor in processors}
-        return Processing(processors, bool(config.do_sample), not names <= CONTEXT_FREE)
+        needs_history = not names <= CONTEXT_FREE
+        return Processing(processors, bool(config.do_sample), needs_history, self._device)
 
     def _try(
         self, processors: LogitsProcessorList, config: GenerationConfig, request: Request
@@ -155,7 +157,7 @@ class ProcessingFactory:
             if ids.min() < 0 or ids.max() >= self._vocab_size:
                 raise ValueError(f"{name} is not in the vocabulary of {self._vocab_size}")
         history = torch.tensor([request.prompt_ids], device=self._device)
-        Processing(processors, False, True).apply(
+        Processing(processors, False, True, self._device).apply(
             torch.zeros(1, self._vocab_size, device=self._device), history
         )
 

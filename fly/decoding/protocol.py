@@ -1,5 +1,5 @@
-"""What the engine asks of a model, however it keeps its rows: in slots (model.py) or in a cache of
-each row's own (rowwise.py).
+"""What the engine asks of a model, however it keeps its rows: in slots (model.py), in a cache of
+each row's own (rowwise.py), or as texts only (uncached.py).
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ then holds all of a row's tokens but the last, and nothing is ever cropped.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from fly.decoding.stopping import StopRules
 from fly.drafting import Drafter, Proposal
 from fly.errors import DecodingError
 
+logger = logging.getLogger(__name__)
+
 REFUSAL_COUNTERS = {int(reason): f"refused_{reason.name.lower()}" for reason in REFUSALS}
 
 
@@ -34,6 +37,7 @@ class Engine:
     protected: Tensor | None  # [V] bool
     record_rounds: bool
     count_official: bool
+    is_verbose: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ def run_round(rows: Sequence[Row], engine: Engine) -> None:
         _record(rows, scores, verdict, outcomes)
     if engine.count_official:
         _count_official(rows, scores, verdict)
+    if engine.is_verbose:
+        _log(rows, outcomes)
     marks.append(time.perf_counter())
     for row, outcome in zip(rows, outcomes, strict=True):
         _commit(row, outcome, engine.stops)
@@ -188,6 +194,20 @@ def _record(
                 outcome.reasons,
                 outcome.ids,
             )
+        )
+
+
+def _log(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
+    """A line for every row."""
+    for row, outcome in zip(rows, outcomes, strict=True):
+        logger.info(
+            "request %d, round %d: kept %d of %d proposed tokens, %d of them loose; ids %s",
+            row.index,
+            row.num_rounds,
+            outcome.num_kept,
+            outcome.num_proposed,
+            outcome.reasons[: outcome.num_kept].count(Reason.LOOSE),
+            outcome.ids,
         )
 
 

@@ -105,8 +105,8 @@ class RowModel:
             model: a causal language model.
             common_vocab: for a draft, the target's vocabulary size, as in SlotModel.
             max_extension: 1 feeds one token at a time behind the first forward of a row.
-            is_plain: rows are never taken back, and a prompt is read with the token that opens the
-                first round: with max_extension 1 these are the forwards of `generate`.
+            is_plain: nothing is copied, and a prompt is read with the token that opens the first
+                round: with max_extension 1 these are the forwards of `generate`.
         """
         config = model.config.get_text_config()
         self.model = model
@@ -158,14 +158,18 @@ class RowModel:
         if not real or start > len(row.known):
             return torch.zeros(len(ids), self._common_vocab, device=self.device)
         row.overwrite(real, start)
+        logits = self._read(row, start)
+        padding = logits.new_zeros(len(ids) - len(real), logits.shape[-1])
+        return torch.cat([logits, padding])
+
+    def _read(self, row: CachedRow, start: int) -> Tensor:
+        """Read what the cache has not; logits [n, V] of the text from `start` on."""
         is_far = start - row.last_copy > REPLAY_TOKENS
         if is_far and not self._is_plain and not can_be_cut(row.cache):
             if row.held < start:
                 self._feed(row, row.known[row.held : start], 1)
             row.keep_copy()
-        logits = self._feed(row, [*row.known[row.held : start], *real], len(real))
-        padding = logits.new_zeros(len(ids) - len(real), logits.shape[-1])
-        return torch.cat([logits, padding])
+        return self._feed(row, row.known[row.held :], len(row.known) - start)
 
     def move(self, source: int, destination: int, length: int) -> None:
         """Row `source` takes the place of row `destination` and is given up."""

@@ -38,11 +38,16 @@ def compare(
 
 @torch.inference_mode()
 def one_by_one(model: PreTrainedModel, ids: Sequence[int]) -> Tensor:
-    """Logits [V] behind `ids` (at least one), fed one token at a time."""
+    """Logits [V] behind `ids` (at least one), fed one token at a time; at once, as `generate` does,
+    where there is no such cache.
+    """
     cache = None
     for token in ids:
         fed = torch.tensor([[token]], device=model.device)
         output = model(input_ids=fed, past_key_values=cache, use_cache=True)
-        cache = output.past_key_values
+        cache = getattr(output, "past_key_values", None)
+        if cache is None:
+            output = model(input_ids=torch.tensor([list(ids)], device=model.device))
+            break
     logits: Tensor = output.logits[0, -1]
     return logits

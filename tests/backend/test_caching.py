@@ -10,8 +10,7 @@ from lm_eval.tasks import TaskManager
 from sqlitedict import SqliteDict
 
 from fly.backend import FLyLM
-from fly.backend.caching import claim_database
-from fly.errors import ConfigError
+from fly.backend.caching import keep_apart
 
 
 @pytest.fixture
@@ -46,11 +45,30 @@ def test_second_run_is_resumed_with_its_statistics(evaluate):
     assert second["counters"] == first["counters"]
 
 
-def test_another_configuration_is_refused(evaluate):
-    evaluate(names=["toy_choice"])
-    evaluate(names=["toy_choice"])
-    with pytest.raises(ConfigError, match="another model or configuration"):
-        evaluate(names=["toy_choice"], acceptance="native")
+def test_log_likelihoods_are_of_the_model_that_is_asked(evaluate, pair, monkeypatch):
+    """The draft's folder as a target of lm-eval's own backend, on the same path before and after
+    ours: nobody is given the other's, nor computes its own again."""
+    computed = []
+    original = HFLM._loglikelihood_tokens
+
+    def counting(self, requests, *args, **kwargs):
+        computed.append(len(requests))
+        return original(self, requests, *args, **kwargs)
+
+    monkeypatch.setattr(HFLM, "_loglikelihood_tokens", counting)
+    names = ("toy_choice",)
+
+    def theirs(cache):
+        return evaluate.text(HFLM(pretrained=str(pair.draft), device="cpu"), cache, names)
+
+    ours, _ = evaluate(names)
+    own = theirs(None)
+    assert ours != own
+    assert theirs("cache") == own
+    before = sum(computed)
+    assert evaluate(names)[0] == ours
+    assert theirs("cache") == own
+    assert sum(computed) == before
 
 
 def test_each_answer_is_saved_when_it_finishes(pair, tmp_path, monkeypatch):
@@ -134,9 +152,9 @@ def test_journal_ends_with_the_evaluation(evaluate, pair, tmp_path):
 
 
 NAMES = {
-    "from Python": ("cache_rank0.db", "cache", 0),
-    "from the command": ("folder/cache_abc_rank3.db", "folder/cache", 3),
-    "a folder": ("folder/_abc_rank0.db", "folder/", 0),
+    "lm-eval's": ("cache_rank0.db", "cache", 0),
+    "another rank": ("folder/cache_rank3.db", "folder/cache", 3),
+    "a folder": ("folder/_rank0.db", "folder/", 0),
     "rank in the name": ("x_rank1.db_rank0.db", "x_rank1.db", 0),
     "not lm-eval's": ("other.db", "other.db", 0),
 }
@@ -146,11 +164,22 @@ NAMES = {
 def test_journal_lies_beside_lm_evals_file(tmp_path, file, prefix, rank):
     (tmp_path / "folder").mkdir()
     with SqliteDict(str(tmp_path / file), autocommit=True) as database:
-        assert claim_database(database, "abc") == (f"{tmp_path}/{prefix}", rank)
-        database.update({"text": "an answer", "score": (-1.5, True)})
-        claim_database(database, "abc")
-        assert set(database) == {"score", "fly_fingerprint"}
-        database["generated"], database["scored"] = "an answer", (-1.5, True)
-        assert set(database) == {"score", "scored", "fly_fingerprint"}
-        with pytest.raises(ConfigError, match="another path"):
-            claim_database(database, "xyz")
+        assert keep_apart(database, "abc") == (f"{tmp_path}/{prefix}", rank)
+
+
+def test_only_scores_of_one_configuration_are_seen(tmp_path):
+    with SqliteDict(str(tmp_path / "x_rank0.db"), autocommit=True) as database:
+        database.update({"text": "another's", "score": (-1.5, True)})
+        keep_apart(database, "abc")
+        assert "score" not in database
+        database["text"], database["score"] = "an answer", (-2.5, False)
+        assert "text" not in database
+        assert database["score"] == (-2.5, False)
+        keep_apart(database, "xyz")
+        assert "score" not in database
+    with SqliteDict(str(tmp_path / "x_rank0.db")) as database:
+        assert dict(database) == {
+            "text": "another's",
+            "score": (-1.5, True),
+            "abc score": (-2.5, False),
+        }

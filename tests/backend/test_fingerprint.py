@@ -123,15 +123,20 @@ def test_sources(copies, monkeypatch, tmp_path):
 
 
 def test_counters_that_are_asked_for(copies):
-    """They are part of a record."""
+    """They are part of a record, and count by settings that need not change the text."""
     _, current = copies
-    first = current()
-    config = FLyConfig(
-        target_model_path=str(copies[0] / "target"),
-        draft_model_path=str(copies[0] / "draft"),
-        enable_statistics=True,
-    )
-    assert current(config=config) != first
+    paths = {
+        "target_model_path": str(copies[0] / "target"),
+        "draft_model_path": str(copies[0] / "draft"),
+        "abla_no_window": True,
+    }
+
+    def found(**settings):
+        return current(config=FLyConfig(**paths, **settings))
+
+    assert found(enable_fly=False) == found() == found(win_len=4)
+    counting = [{}, {"enable_fly": False}, {"win_len": 4}]
+    assert len({found(), *(found(enable_statistics=True, **more) for more in counting)}) == 4
 
 
 def test_an_object_is_equal_to_nothing(copies, caplog):

@@ -19,13 +19,15 @@ NUM_ITEMS = 5  # odd, so that one process has fewer
 ASKED = {"MASTER_PORT": "29500", "ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_USE_CPU": "True"}
 
 
-def accelerate_launch(folder: Path, tasks: Path, model_args: str) -> subprocess.CompletedProcess:
+def accelerate_launch(
+    folder: Path, tasks: Path, model_args: str, *more: str
+) -> subprocess.CompletedProcess:
     """A launch of two processes that writes to `folder`/out."""
     accelerate = [sys.executable, "-m", "accelerate.commands.launch", "--num_processes", "2"]
     command = ["-m", "tests.cli.without_defaults", "run", "--model", "hf"]
     command += ["--model_args", model_args]
     command += ["--include_path", str(tasks), "--tasks", ",".join(NAMES), "--device", "cpu"]
-    command += ["--output_path", str(folder / "out"), "--log_samples"]
+    command += ["--output_path", str(folder / "out"), "--log_samples", *more]
     paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
     return subprocess.run(
         [*accelerate, *command],
@@ -40,11 +42,12 @@ def accelerate_launch(folder: Path, tasks: Path, model_args: str) -> subprocess.
 
 @pytest.fixture(scope="module")
 def launched(pair, tasks, tmp_path_factory) -> tuple[Path, str]:
-    """Folder and standard output of a launch of two processes."""
+    """Folder and standard output of a launch of two processes that keep journals."""
     folder = tmp_path_factory.mktemp("launched")
-    done = accelerate_launch(folder, tasks, f"config_path={pair.config},acceptance=native")
+    model_args = f"config_path={pair.config},acceptance=native"
+    done = accelerate_launch(folder, tasks, model_args, "--use_cache", str(folder / "cache"))
     assert done.returncode == 0, done.stderr
-    return folder / "out", done.stdout
+    return folder, done.stdout
 
 
 def samples_in(folder: Path, task: str) -> dict[int, dict]:
@@ -60,7 +63,7 @@ def test_two_processes_give_what_one_gives(launched, run_toy, pair, tmp_path):
     given = ["--model_args", f"config_path={pair.config},acceptance=native"]
     more = ["--output_path", tmp_path / "out", "--log_samples"]
     assert run_toy("--model", "hf", *given, *more, names=NAMES) == 0
-    folder, printed = launched
+    folder, printed = launched[0] / "out", launched[1]
     ours, alone = results_in(folder), results_in(tmp_path / "out")
     assert ours["results"] == alone["results"]
     for task, same in (("toy_text", ["filtered_resps", "exact_match"]), ("toy_choice", ["acc"])):
@@ -80,7 +83,7 @@ def test_two_processes_give_what_one_gives(launched, run_toy, pair, tmp_path):
 
 @pytest.mark.slow
 def test_statistics_are_those_of_all_processes(launched):
-    folder, _ = launched
+    folder = launched[0] / "out"
     block = results_in(folder)["speculative_decoding"]
     assert block["tasks"]["toy_text"]["requests"] == block["overall"]["requests"] == NUM_ITEMS
     [file] = folder.rglob("speculative_toy_text_*.jsonl")
@@ -88,6 +91,34 @@ def test_statistics_are_those_of_all_processes(launched):
     assert sorted(line["doc_id"] for line in lines) == list(range(NUM_ITEMS))
     emitted = sum(line["counters"]["emitted"] for line in lines)
     assert emitted == block["overall"]["counters"]["emitted"]
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_where_two_stopped(launched, run_toy, pair, tmp_path, capsys):
+    """Each kept a journal of its share; the one reads both, and decodes what neither has."""
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    finished = []
+    for file in launched[0].glob("cache*.jsonl"):
+        header, *lines = file.read_text().splitlines(keepends=True)
+        finished += lines
+        kept = lines[:-1] if "rank0" in file.name else lines
+        (cache / file.name).write_text("".join([header, *kept]))
+    assert len(list(cache.iterdir())) == 2
+    assert len(finished) == NUM_ITEMS
+    given = ["--model_args", f"config_path={pair.config},acceptance=native"]
+    more = ["--output_path", tmp_path / "out", "--use_cache", cache / "cache"]
+    assert run_toy("--model", "hf", *given, *more, names=NAMES) == 0
+    resumed, whole = results_in(tmp_path / "out"), results_in(launched[0] / "out")
+    assert resumed["results"] == whole["results"]
+    told = f"{NUM_ITEMS - 1} of {NUM_ITEMS} requests were decoded by earlier runs"
+    assert told in capsys.readouterr().out
+    keys = [
+        json.loads(line)["key"]
+        for file in cache.glob("*.jsonl")
+        for line in file.read_text().splitlines()[1:]
+    ]
+    assert sorted(keys) == sorted(json.loads(line)["key"] for line in finished)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from fly.backend.records import RequestRecord, summarise
 from fly.cli.summary import print_summary
 from fly.decoding import Statistics
 
-RUN = {"batch_size": 32, "target": {"path": "T"}, "draft": {"path": "D"}}
+RUN = {"batch_size": 32, "processes": 1, "target": {"path": "T"}, "draft": {"path": "D"}}
 
 
 @pytest.mark.parametrize("columns", ["80", "200"])
@@ -37,3 +37,9 @@ def test_nothing_decoded(capsys):
     out = capsys.readouterr().out
     assert "no draft model" in out
     assert "overall" in out
+
+
+def test_speed_is_said_to_be_of_one_process(capsys):
+    for number, told in ((1, False), (3, True)):
+        print_summary(RUN | {"processes": number} | summarise([]))
+        assert ("of each of the 3 processes" in capsys.readouterr().out) is told

@@ -183,7 +183,8 @@ ROWWISE = [
         "recurrent state in every layer",
     ),
 ]
-FAMILIES = {family.name: family for family in [*BATCHED, *ROWWISE]}
+UNCACHED = [Family("OpenAI GPT", "openai-gpt", {}, Tier.UNCACHED, Tier.UNCACHED, "has no cache")]
+FAMILIES = {family.name: family for family in [*BATCHED, *ROWWISE, *UNCACHED]}
 
 AS_TARGET = {Tier.STEPWISE: "plain decoding", Tier.PLAIN: "plain decoding"}
 AS_DRAFT = {Tier.STEPWISE: "yes, one token at a time", Tier.PLAIN: "no"}

@@ -192,6 +192,13 @@ def test_a_target_that_cannot_be_fed_is_refused():
         decode(target, None, "ngram", 2, prompts(2))
 
 
+def test_a_target_that_only_its_own_generate_can_decode():
+    """XLM predicts at a mask token that `generate` appends."""
+    target = tiny("xlm", emb_dim=32, n_heads=4, n_layers=2, causal=True, asm=False)
+    with pytest.raises(ModelError, match=r"cannot be decoded token by token .*cache of its own"):
+        decode(target, None, "ngram", 2, prompts(2))
+
+
 def test_longrope_ends_with_its_original_context():
     """Up to there the frequencies are fixed; behind it they would depend on the longest row."""
     rope = {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}

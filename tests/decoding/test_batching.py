@@ -245,7 +245,21 @@ def test_out_of_memory_with_one_row_is_told(monkeypatch):
         Cramped(target, patch, 0)
         with pytest.raises(DecodingError, match="out of memory with a single row, request 0"):
             engine.generate(prompts(2), max_new_tokens=4)
+    assert engine._target.cache.capacity == 0, "room for the long request would be asked for again"
     assert len(engine.generate(prompts(2), max_new_tokens=4)) == 2, "it can be used again"
+
+
+def test_verbose_logs_every_round(caplog):
+    caplog.set_level("INFO", logger="fly.decoding.round")
+    target = tiny("llama")
+    engine = decoder(target, blurred(target), 2, settings={"verbose": True})
+    results = engine.generate(prompts(3), max_new_tokens=9)
+    rounds = sum(result.statistics.rounds + result.statistics.plain for result in results)
+    assert len(caplog.records) == rounds
+    assert "request 0, round 0: kept " in caplog.text
+    caplog.clear()
+    decoder(target, blurred(target), 2).generate(prompts(3), max_new_tokens=9)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize("batch_size", ["auto", "auto:3"])

@@ -5,12 +5,14 @@ import copy
 import pytest
 import torch
 
+from fly.config import FLyConfig
+from fly.decoding import SpeculativeDecoder
 from fly.decoding.masks import MaskPlan
 from fly.decoding.model import SlotModel
 from fly.decoding.probe import Tier, deviation, probe, serve, tolerance
 from fly.decoding.rowwise import RowModel
 from tests.decoding.architectures import FAMILIES
-from tests.models import tiny
+from tests.models import generate, prompts, tiny, tiny_tokenizer
 
 HALF = ("Llama", "Mistral", "Gemma 2", "GPT-2", "Mixtral", "gpt-oss", "DeepSeek-V3")
 
@@ -38,8 +40,31 @@ def test_a_wrong_mask_is_seen(name, dtype, monkeypatch):
 def test_a_rejection_that_is_not_taken_back_is_seen(monkeypatch):
     model = FAMILIES["Bloom"].model()
     assert deviation(RowModel(model), model) <= tolerance(model)
-    monkeypatch.setattr("fly.decoding.rowwise.CachedRow._rewind", lambda self, start: None)
+    believing = "fly.decoding.rowwise.CachedRow._rewind"
+    monkeypatch.setattr(believing, lambda self, start: setattr(self, "held", start))
     assert deviation(RowModel(model), model) > 0.1
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.filterwarnings("ignore:Position ids are not supported:UserWarning")
+@pytest.mark.parametrize("kind", ["PrefixTuningConfig", "PromptTuningConfig"])
+def test_adapters_that_put_tokens_before_the_text(kind):
+    """Their forward puts them before whatever is fed, so that nothing can be fed behind a cache."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(0)
+    options = getattr(peft, kind)(task_type="CAUSAL_LM", num_virtual_tokens=5)
+    model = peft.get_peft_model(copy.deepcopy(tiny("llama")), options).eval()
+    with torch.no_grad():
+        for name, weights in model.named_parameters():
+            if "prompt_encoder" in name:
+                weights.normal_(std=0.5)
+    assert probe(model).tier is Tier.UNCACHED
+    config = FLyConfig(acceptance="native", spd_k=4)
+    engine = SpeculativeDecoder(model, tiny("llama"), tiny_tokenizer(), config, batch_size=2)
+    results = engine.generate(prompts(3), max_new_tokens=12)
+    want = [generate(model, ids, 12) for ids in prompts(3)]
+    without = [generate(tiny("llama"), ids, 12) for ids in prompts(3)]
+    assert [result.token_ids for result in results] == want != without
 
 
 def test_products_that_are_rounded_may_differ_more():

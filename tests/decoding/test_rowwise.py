@@ -6,15 +6,17 @@ import pytest
 import torch
 
 from fly.decoding.rowwise import COPIES, REPLAY_TOKENS, CachedRow, RowModel, can_be_cut
+from fly.decoding.uncached import UncachedModel
 from tests.decoding.architectures import FAMILIES, IS_NEWEST
 from tests.models import CONTEXT, VOCAB, prompts, tiny
 
-# A cache that is cut, one that is copied, and one of a sliding layer, which forgets.
-KINDS = {
-    "Bloom": (FAMILIES["Bloom"], None),
-    "Qwen3-Next": (FAMILIES["Qwen3-Next"], None if IS_NEWEST else 1),
-    "Mistral": (FAMILIES["Mistral"], None),
-    "one token at a time": (FAMILIES["Qwen3-Next"], 1),
+# A cache that is cut, one that is copied, one of a sliding layer, which forgets, and none.
+SERVED = {
+    "Bloom": (FAMILIES["Bloom"], RowModel, {}),
+    "Qwen3-Next": (FAMILIES["Qwen3-Next"], RowModel, {} if IS_NEWEST else {"max_extension": 1}),
+    "Mistral": (FAMILIES["Mistral"], RowModel, {}),
+    "one token at a time": (FAMILIES["Qwen3-Next"], RowModel, {"max_extension": 1}),
+    "without a cache": (FAMILIES["OpenAI GPT"], UncachedModel, {}),
 }
 
 
@@ -29,12 +31,12 @@ def assert_right(model, got, ids, start):
 
 
 @torch.inference_mode()
-@pytest.mark.parametrize(("family", "max_extension"), KINDS.values(), ids=KINDS)
-def test_random_rounds(family, max_extension):
+@pytest.mark.parametrize(("family", "served", "options"), SERVED.values(), ids=SERVED)
+def test_random_rounds(family, served, options):
     """Drafts are kept in part or whole and taken back; a row moves."""
     fate = random.Random(1)
     model = family.model()
-    rows = RowModel(model, max_extension=max_extension)
+    rows = served(model, **options)
     texts = [list(ids) for ids in prompts(3, 12)]
     rows.prefill([ids[:-1] for ids in texts], 0)
     for _ in range(12):

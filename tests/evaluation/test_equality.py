@@ -43,6 +43,18 @@ def test_a_tie_is_the_models_own_doubt(unsure, gap, verdict):
     assert compare(Counting(unsure, gap), PROMPT, ANSWER, [0, 7, 2]) == verdict
 
 
+def test_a_model_without_a_cache_is_compared():
+    """Its doubt is that behind the whole text, not behind the last token."""
+    model = tiny("openai-gpt")
+    text = list(prompts(1)[0])
+    with torch.inference_mode():
+        want = model(torch.tensor([text])).logits[0, -1]
+    assert torch.allclose(one_by_one(model, text), want, atol=1e-5)
+    own = generated(model, tuple(text), 5)
+    other = [*own[:2], (own[2] + 1) % 90, *own[3:]]
+    assert compare(model, text, own, other) == "different"
+
+
 def test_nothing_is_compared_behind_a_tie():
     assert compare(Counting(0, 0.0), PROMPT, ANSWER, [7]) == "tie"
     assert compare(Counting(0, 0.0), PROMPT, ANSWER, [7, 5, 5, 5]) == "tie"
