@@ -90,7 +90,8 @@ def main() -> None:
     """Run, print and save."""
     options = argparse.ArgumentParser(prog="python benchmarks/soak.py", description=__doc__)
     options.add_argument("--requests", type=int, default=5000)
-    options.add_argument("--threads", type=int, default=2)
+    options.add_argument("--threads", type=int, default=2, help="of the batch")
+    options.add_argument("--processes", type=int, default=2, help="at batch 1, of a thread each")
     options.add_argument("--output", default="benchmarks/results/soak.json")
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -101,7 +102,7 @@ def main() -> None:
     seconds = time.perf_counter() - begin
     settled = memory[min(SETTLED, len(memory)) - 1]
     growth = max(memory[SETTLED:], default=settled) / settled - 1
-    alone = all_alone(requests, arguments.threads)
+    alone = all_alone(requests, arguments.processes)
     different = [index for index, own in enumerate(alone) if together[index] != own]
     report = {
         "environment": environment.describe(),
