@@ -120,8 +120,8 @@ def test_humaneval_instruct_runs_as_it_is(offline_folder, hf_home):
 @pytest.mark.slow
 def test_humaneval_64_instruct_draws_64_samples(offline_folder, hf_home):
     """`repeats: 64` at the task's own temperature and top_p."""
-    evaluate(offline_folder, "humaneval_64_instruct", 32, "--batch_size", "64", "--limit", "1")
-    out = offline_folder / "out"
+    more = ("--batch_size", "64", "--limit", "1")
+    _, out = evaluate(offline_folder, "humaneval_64_instruct", 32, *more)
     [samples] = out.rglob("samples_humaneval_64_instruct_*.jsonl")
     [sample] = map(json.loads, samples.read_text().splitlines())
     assert sample["arguments"]["gen_args_0"]["arg_1"]["temperature"] == 0.2

@@ -84,7 +84,7 @@ class Processing:
         `needs_history` read.  A draft's logits may be on another device, and stay there.
         """
         if history is None:
-            history = torch.empty(len(logits), 0, dtype=torch.int64)
+            history = torch.empty(len(logits), 0, dtype=torch.int64, device=self.device)
         processors: Any = self.processors  # its types ask for LongTensor
         processed: Tensor = processors(history.to(self.device), logits.to(self.device))
         return processed.to(logits.device)

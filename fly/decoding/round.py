@@ -49,6 +49,11 @@ class Outcome:
     reasons: list[int]  # [num_proposed]
     ids: list[int]  # the tokens kept and the target's own behind them
 
+    @property
+    def num_loose(self) -> int:
+        """Kept tokens that the rule loosened."""
+        return self.reasons[: self.num_kept].count(Reason.LOOSE)
+
 
 def run_round(rows: Sequence[Row], engine: Engine) -> None:
     """Advance all rows; a row that reached its end gets its finish reason.
@@ -143,7 +148,7 @@ def _to_host(rows: Sequence[Row], scores: Scores, verdict: Verdict) -> list[Outc
 def _commit(row: Row, outcome: Outcome, stops: StopRules) -> None:
     """Append what the row gained, cut at its end, and count."""
     counts = row.statistics
-    num_loose = outcome.reasons[: outcome.num_kept].count(Reason.LOOSE)
+    num_loose = outcome.num_loose
     counts.matched += outcome.num_kept - num_loose
     counts.loose += num_loose
     counts.proposed += outcome.num_proposed
@@ -206,7 +211,7 @@ def _log(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
             row.num_rounds,
             outcome.num_kept,
             outcome.num_proposed,
-            outcome.reasons[: outcome.num_kept].count(Reason.LOOSE),
+            outcome.num_loose,
             outcome.ids,
         )
 
