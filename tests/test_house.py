@@ -26,12 +26,13 @@ ARROWS = {
     "acceptance": BASE,
     "drafting": BASE,
     "decoding": ENGINE,
-    "backend": ENGINE | {"decoding"},
-    "report": {"errors"},  # reads files
+    "backend": ENGINE | {"decoding", "formats"},
+    "formats": {"errors"},
+    "report": {"errors", "formats"},  # reads files
     "demo": ENGINE | {"decoding"},
     "tasks": {"demo", "errors"},
-    "evaluation": ENGINE | {"decoding", "backend", "report", "demo"},
-    "cli": ENGINE | {"decoding", "backend", "evaluation", "report", "demo", "tasks"},
+    "evaluation": ENGINE | {"decoding", "backend", "formats", "demo", "tasks"},
+    "cli": ENGINE | {"decoding", "backend", "evaluation", "formats", "report", "demo", "tasks"},
 }
 # Who may import a library that others must not know of.
 LIBRARIES = {

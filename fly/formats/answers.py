@@ -1,0 +1,68 @@
+"""answers.jsonl: a header, then a line for every finished answer, with its rounds where they were
+traced.  docs/formats.md describes every key.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fly.formats.model import Format
+
+FILE_NAME = "answers.jsonl"
+
+# A character for every token of an answer: where it came from.
+ORIGINS = {"m": "match", "l": "loose", "c": "correction", "b": "bonus", "p": "plain"}
+
+
+class Mismatch(Format):
+    """A drafted token that was not the target's choice, up to the first that was refused."""
+
+    at: int  # index in the proposal
+    drafted: str
+    preferred: str  # the target's choice
+    p_drafted: float  # by the target
+    p_preferred: float
+    entropy: float  # of the target, as the rule's gate measures it, or top-3 nats
+    reason: str  # of acceptance.Reason, in lower case
+
+
+class Round(Format):
+    """What one round decided."""
+
+    proposal: list[int]  # ids
+    kept: int  # of the proposal
+    reasons: str  # a digit of acceptance.Reason for every proposed token
+    emitted: int  # tokens that became part of the answer
+    mismatches: list[Mismatch]
+
+
+class Answer(Format):
+    """A finished request of one method."""
+
+    kind: Literal["answer"] = "answer"
+    method: str
+    task: str
+    doc_id: int | None
+    doc_hash: str | None
+    idx: int  # of the request among those of its document
+    repeat: int  # among the copies that the task asks for
+    prompt: str
+    text: str  # as it is scored
+    token_ids: list[int]
+    tokens: list[str]  # the same as text, piece by piece
+    origins: str  # a character of ORIGINS for every token; empty where others decoded
+    round_lens: list[tuple[int, int]]  # per round: tokens proposed and kept
+    finish_reason: str
+    statistics: dict[str, float]
+    rounds: list[Round] | None = None
+
+
+class Header(Format):
+    """The first line: what the answers belong to."""
+
+    fly_answers: Literal[1] = 1
+    fingerprint: str
+    settings: dict[str, Any]
+    methods: dict[
+        str, dict[str, Any]
+    ]  # by name: settings, and `window` inspected behind a loose token

@@ -1,0 +1,147 @@
+"""compare.json: what `fly compare` found.  One record per task and method, and how it was measured.
+
+Scores are lm-eval's, recoveries are ratios to the target's own score, speeds are answer tokens per
+second of wall time, prefill included.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fly.formats.model import Format, Interval
+
+FILE_NAME = "compare.json"
+
+VerdictName = Literal["SAFE", "NOT SAFE", "INCONCLUSIVE"]
+# target: the reference of scores and texts; control: the target at another batch size; baseline:
+# the fastest plain decoding found, where it is none of the methods asked for.
+Role = Literal["target", "control", "baseline", "method"]
+
+
+class Score(Format):
+    """One of lm-eval's metrics."""
+
+    metric: str
+    filter: str
+    value: float | None
+    stderr: float | None
+    higher_is_better: bool
+
+
+class Verdict(Format):
+    """Whether a method may stand in for the target, by a rule fixed before the run.
+
+    SAFE: the recovery's one-sided 95 % lower bound clears the margin; NOT SAFE: the upper bound is
+    below it; else INCONCLUSIVE.  The p values are Holm's, over all verdicts of a comparison.
+    """
+
+    verdict: VerdictName
+    p_safe: float  # of "the recovery is below the margin"
+    p_not_safe: float  # of "the recovery is at or above the margin"
+    items_needed: int | None  # at the observed share of discordant items; None where decided
+    explanation: str
+
+
+class Paired(Format):
+    """A method's scores against the target's on the same items."""
+
+    num_items: int
+    gained: int  # items scored higher than by the target
+    lost: int  # items scored lower
+    mcnemar_p: float | None  # exact, two-sided; None for graded scores
+    difference: Interval  # of mean scores, method minus target
+    recovery: Interval  # of mean scores, method by target
+
+
+class Speed(Format):
+    """Whole wall time of a method, and ratios over blocks that all methods decoded."""
+
+    tokens_per_s: float | None
+    seconds: float
+    num_blocks: int  # timed ones
+    vs_baseline: Interval | None  # the fastest plain decoding
+    vs_target: Interval | None  # our engine without a draft, at the batch asked for
+    vs_native: Interval | None
+
+
+class Acceptance(Format):
+    """What became of proposals."""
+
+    mean_acceptance_length: float | None  # tau: tokens per round, bonus included
+    acceptance_rate: float | None  # accepted by proposed tokens
+    loose_share: float | None  # loose by emitted tokens
+    rounds: int
+    by_position: list[float]  # of rounds that proposed a token there, the share that kept it
+    kept_per_round: list[int]  # rounds by their number of kept tokens, 0 to K
+
+
+class Texts(Format):
+    """Answers beside the target's own."""
+
+    num_answers: int
+    num_equal: int  # the same token ids
+    num_ties: int  # first differ where the target's two best logits nearly tie
+    mean_tokens: float
+    mean_tokens_target: float
+    num_loose_before: int  # differing answers with a loosened token at or before the difference
+    mean_gap: float | None  # target's p(best) - p(second) at the first difference
+
+
+class Cost(Format):
+    """Why a method is slow or fast, in units of one plain step of the target in the same engine."""
+
+    draft_forward: float | None  # a forward of the draft
+    verification: float | None  # a pass of the target over a proposal
+    overhead: float | None  # all else of a round
+    ideal_speedup: float | None  # tau / (forwards * draft_forward + 1), as papers reckon
+    predicted_speedup: float | None  # tau / the round's measured parts
+    measured_speedup: float | None  # against the target in the same engine
+    advice: str
+
+
+class MethodResult(Format):
+    """One method on one task."""
+
+    name: str
+    role: Role
+    batch_size: int
+    settings: dict[str, Any]  # of the engine, or arguments of `generate`
+    is_lossless: bool
+    score: Score
+    other_scores: list[Score]
+    paired: Paired | None  # None for the target itself
+    verdict: Verdict | None  # None where nothing was loosened, or scores are not per item
+    speed: Speed
+    acceptance: Acceptance | None  # None where nothing is proposed, or others decode
+    texts: Texts
+    seconds_by_phase: dict[str, float]
+    peak_memory_bytes: int | None
+    cost: Cost | None
+
+
+class TaskResult(Format):
+    """All methods on one task."""
+
+    task: str
+    num_items: int
+    is_binary: bool
+    margin_points: float | None  # what the margin allows to lose, in points of the target's score
+    methods: list[MethodResult]
+
+
+class Comparison(Format):
+    """The whole file."""
+
+    fly_compare: Literal[1] = 1
+    environment: dict[str, Any]
+    target: str
+    draft: str | None
+    config: dict[str, Any]
+    tasks: list[TaskResult]
+    margin: float
+    confidence: float  # of one-sided bounds
+    baseline: str  # name of the fastest plain decoding
+    control: str  # name of the target at another batch size
+    batch_size: int
+    block_size: int  # requests decoded by one method before the next takes its turn
+    notes: list[str]

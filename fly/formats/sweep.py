@@ -1,0 +1,60 @@
+"""sweep.json: what `fly sweep` found: every point of the grid, the frontier, the recommendation and
+its verdict on items that the search did not see."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from fly.formats.comparison import Comparison, Paired
+from fly.formats.model import Format, Interval
+
+FILE_NAME = "sweep.json"
+
+
+class Point(Format):
+    """One setting of the grid, on the items that it was tried on."""
+
+    name: str
+    settings: dict[str, Any]  # the grid's keys
+    num_items: int
+    stopped: str | None  # why it was not tried on all items of the search; None where it was
+    score: float
+    recovery: Interval
+    recovery_lower: float | None  # one-sided 95 % bound
+    paired: Paired
+    speedup: Interval  # against the target in the same engine, from rounds and measured costs
+    mean_acceptance_length: float | None
+    acceptance_rate: float | None
+    loose_share: float | None
+    rounds: int
+    on_frontier: bool
+
+
+class Saving(Format):
+    """What the search did not have to do."""
+
+    rounds_of_all_points: int  # of every point on every item it was tried on, one by one
+    rounds_decoded: int
+    rounds_if_none_had_stopped: int  # estimated from those tried
+    share_saved: float
+
+
+class Sweep(Format):
+    """The whole file."""
+
+    fly_sweep: Literal[1] = 1
+    environment: dict[str, Any]
+    target: str
+    draft: str | None
+    config: dict[str, Any]
+    tasks: list[str]
+    grid: dict[str, list[Any]]
+    margin: float
+    num_search_items: int
+    num_heldout_items: int
+    points: list[Point]
+    saving: Saving
+    recommended: str | None  # a point's name
+    recommended_config: dict[str, Any] | None
+    heldout: Comparison | None  # target, native and the recommended point on unseen items
+    conclusion: str
