@@ -7,14 +7,15 @@ ours is evaluated, `CachingLM`.  lm-eval's registry of models is not changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import fly
 from fly.backend.arguments import ModelArguments
+from fly.backend.replacing import replaced
 from fly.cli import launch
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Harness:
         def from_cli(namespace: Any) -> Any:
             return self._prepare(original(namespace))
 
-        self._stack.enter_context(_replaced(EvaluatorConfig, "from_cli", staticmethod(from_cli)))
+        self._stack.enter_context(replaced(EvaluatorConfig, "from_cli", staticmethod(from_cli)))
         return self
 
     def __exit__(
@@ -123,7 +124,7 @@ class Harness:
             return self._evaluate(original, options)
 
         for owner in (lm_eval, lm_eval.evaluator):
-            self._stack.enter_context(_replaced(owner, "simple_evaluate", simple_evaluate))
+            self._stack.enter_context(replaced(owner, "simple_evaluate", simple_evaluate))
         return config
 
     @staticmethod
@@ -151,7 +152,7 @@ class Harness:
         lm: FLyLM = FLyLM.create_from_arg_obj(arguments, passed_on)
         label = {"pretrained": lm.fly_config.target_model_path}
         caching = generating_directly(lm_eval.api.model.CachingLM)
-        with _replaced(lm_eval.api.model, "CachingLM", caching):
+        with replaced(lm_eval.api.model, "CachingLM", caching):
             results = original(**(options | {"model": lm, "model_args": arguments | label}))
         records = lm.gather_records()
         if results is None or records is None:
@@ -166,19 +167,3 @@ class Harness:
             if options.get("log_samples") or options.get("predict_only"):
                 self._tracker = tracker
         return results
-
-
-@contextmanager
-def _replaced(owner: Any, name: str, value: object) -> Iterator[None]:
-    """Set an attribute and put back what was there; one that `owner` only makes up on request is
-    removed again."""
-    missing = object()
-    before = vars(owner).get(name, missing)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if before is missing:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, before)

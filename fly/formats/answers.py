@@ -66,3 +66,21 @@ class Header(Format):
     methods: dict[
         str, dict[str, Any]
     ]  # by name: settings, and `window` inspected behind a loose token
+
+
+class Block(Format):
+    """A block of requests that a method decoded without interruption."""
+
+    block: int  # number in its task
+    method: str
+    task: str
+    num_answers: int
+    num_tokens: int
+    seconds: float  # whole wall time
+    peak_memory_bytes: int | None
+
+
+class Search(Format):
+    """What plain decoding reached at some batch sizes, in tokens/s by method."""
+
+    search: dict[str, float]

@@ -1,0 +1,207 @@
+"""Ways of decoding by name: `target`, `draft`, `hf_generate`, `hf_assisted`, `hf_prompt_lookup`,
+and every acceptance rule and drafter of the registries, alone or together (`ngram+native`), with
+settings behind a colon (`fly:win_len=4,batch_size=32`).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from fly.acceptance import rules
+from fly.config import FLyConfig
+from fly.config.batch_size import read_batch_size
+from fly.drafting import drafters
+from fly.errors import ConfigError, FLyWarning
+from fly.registry import did_you_mean
+
+TARGET, DRAFT, NATIVE = "target", "draft", "native"
+GENERATE = "hf_generate"
+
+# engine: our own, on the pair; draft: our own, the draft model alone; the others are transformers'
+# `generate`.
+Kind = Literal["engine", "draft", "generate", "assisted", "prompt_lookup"]
+_SPECIAL: Mapping[str, Kind] = {
+    TARGET: "engine",
+    DRAFT: "draft",
+    GENERATE: "generate",
+    "hf_assisted": "assisted",
+    "hf_prompt_lookup": "prompt_lookup",
+}
+_NO_DRAFTER = "none"
+# Of the configuration, what a method named by rule or drafter sets aside.
+_PLAIN = {"use_sd": False, "drafter": None, "use_ngram": False, "tree_verify": False}
+_PLAIN |= {"abla_no_window": False}
+_ALONE: tuple[Kind, ...] = ("assisted", "prompt_lookup")  # know batch 1 only
+_LOOKUP = {"prompt_lookup_num_tokens": 10}  # the number in transformers' own documentation
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way of decoding."""
+
+    name: str
+    kind: Kind
+    config: FLyConfig  # of the engine
+    batch_size: int
+    options: Mapping[str, Any] = field(default_factory=dict)  # of `generate`
+
+    @property
+    def needs_draft(self) -> bool:
+        """Whether a draft model has to be loaded."""
+        if self.kind in ("draft", "assisted"):
+            return True
+        return self.kind == "engine" and self.config.needs_draft
+
+    @property
+    def is_plain(self) -> bool:
+        """The target token by token."""
+        if self.is_engine:
+            return self.config.drafter_name == _NO_DRAFTER
+        return self.kind == "generate"
+
+    @property
+    def is_engine(self) -> bool:
+        """Our engine on the target."""
+        return self.kind == "engine"
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether the text is the target's own (sampled: its distribution)."""
+        return self.kind != "draft" and not (self.is_engine and self.config.is_loose)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What to tell of it."""
+        if not self.is_engine:
+            return dict(self.options)
+        told: dict[str, Any] = {"drafter": self.config.drafter_name}
+        if self.config.drafter_name == _NO_DRAFTER:
+            return told
+        told |= {"acceptance": self.config.acceptance_name, "spd_k": self.config.spd_k}
+        if self.config.is_loose:
+            told |= {key: getattr(self.config, key) for key in ("win_len", "fly_variant")}
+            told |= {"entropy": self.config.entropy_kind, "gate": self.config.entropy_threshold}
+        return told
+
+    def at(self, batch_size: int) -> Method:
+        """The same at another batch size, which its name then tells."""
+        separator = "," if ":" in self.name else ":"
+        name = f"{self.name}{separator}batch_size={batch_size}"
+        return replace(self, name=name, batch_size=batch_size)
+
+
+def parse_methods(specs: Sequence[str], config: FLyConfig, batch_size: int) -> list[Method]:
+    """Read the methods' names; the target itself is always the first.
+
+    Args:
+        specs: each a name or several with commas between; a comma may also stand between the
+            settings of one method.
+        config: what a method's name leaves open.
+        batch_size: of the methods that name none.
+
+    Raises:
+        ConfigError: an unknown name, setting or value, an impossible combination, a method that is
+            named twice, or one whose draft model is not named.
+    """
+    names = [name for spec in specs for name in _split(spec)]
+    methods = [parse_method(name, config, batch_size) for name in names]
+    if not any(method.name == TARGET for method in methods):
+        methods.insert(0, parse_method(TARGET, config, batch_size))
+    methods.sort(key=lambda method: method.name != TARGET)
+    seen: set[str] = set()
+    for method in methods:
+        if method.name in seen:
+            raise ConfigError(
+                f"--methods names {method.name!r} twice", fix="give one of them other settings"
+            )
+        seen.add(method.name)
+        if method.needs_draft and method.config.draft_model_path is None:
+            raise ConfigError(
+                f"--methods {method.name}: needs a draft model, and none is named",
+                fix="add pretrained=DRAFT to --model_args, or leave the method out",
+            )
+    return methods
+
+
+def _split(spec: str) -> list[str]:
+    """Names between commas; a part with "=" and no ":" is a further setting of the one before."""
+    names: list[str] = []
+    for part in filter(None, (part.strip() for part in spec.split(","))):
+        if names and "=" in part and ":" not in part and ":" in names[-1]:
+            names[-1] += f",{part}"
+        else:
+            names.append(part)
+    return names
+
+
+def parse_method(name: str, config: FLyConfig, batch_size: int) -> Method:
+    """Read one method's name; see `parse_methods`."""
+    base, _, rest = name.partition(":")
+    settings = _settings(name, rest)
+    where = f"--methods {name}"
+    rows = read_batch_size(settings.pop("batch_size", batch_size))
+    if isinstance(rows, str):
+        raise ConfigError(
+            f"{where}: batch_size is {rows!r}, which would differ from method to method",
+            fix="give a number; the fastest one for plain decoding is looked for anyway",
+        )
+    kind = _SPECIAL.get(base, "engine")
+    if kind != "engine" or base == TARGET:
+        overrides: dict[str, Any] = dict(_PLAIN)
+        if settings and kind != "engine":
+            raise ConfigError(
+                f"{where}: has no setting {next(iter(settings))!r}",
+                fix="it takes batch_size only" if kind not in _ALONE else "leave it out",
+            )
+    else:
+        overrides = _from_registries(base, where)
+    with warnings.catch_warnings():
+        if not settings and base != config.acceptance_name:
+            warnings.simplefilter("ignore", FLyWarning)  # said of the configuration already
+        own = FLyConfig.load(None, config.to_dict() | overrides | settings, overrides_from=where)
+    return Method(
+        name=name,
+        kind=kind,
+        config=own,
+        batch_size=1 if kind in _ALONE else rows,
+        options=_LOOKUP if kind == "prompt_lookup" else {},
+    )
+
+
+def _settings(name: str, text: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        key, equals, value = part.partition("=")
+        if not equals or not value:
+            raise ConfigError(
+                f"--methods {name}: {part!r} is no setting",
+                fix="write them as fly:win_len=4,entropy_thre=0.1",
+            )
+        found[key.strip()] = value.strip()
+    return found
+
+
+def _from_registries(base: str, where: str) -> dict[str, Any]:
+    """The settings that a rule's or drafter's name stands for, or a "drafter+rule"."""
+    parts = base.split("+")
+    known_rules, known_drafters = rules.names(), drafters.names()
+    overrides: dict[str, Any] = {"use_sd": True}
+    for part in parts:
+        if part in known_rules and "acceptance" not in overrides:
+            overrides["acceptance"] = part
+            # The ablation is FLy's; it would go before another rule.
+            overrides |= {} if part == "fly" else {"abla_no_window": False}
+        elif part in known_drafters and "drafter" not in overrides:
+            is_plain = part == _NO_DRAFTER
+            overrides |= {"drafter": None if is_plain else part, "use_sd": not is_plain}
+            overrides |= {"use_ngram": False, "tree_verify": False}
+        else:
+            known = [*_SPECIAL, *known_rules, *known_drafters]
+            raise ConfigError(
+                f"{where}: unknown method {part!r}{did_you_mean(part, known)}",
+                fix=f"choose among {', '.join(known)}; drafter and rule together as ngram+native",
+            )
+    return overrides

@@ -1,0 +1,148 @@
+"""How a method decodes: our engine over the models that all methods share, or transformers' own
+`generate`, called as its users do.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fly.decoding import Request, Result, SpeculativeDecoder, Statistics
+from fly.decoding.stopping import StopRules, eos_ids
+from fly.evaluation.methods import Method
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from fly.backend import FLyLM
+
+
+class Runner(Protocol):
+    """Decodes requests by one method."""
+
+    def decode(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result]]:
+        """Yield (index, result) as each request finishes; nothing computed for another call is
+        used again, unless it is of this one."""
+        ...
+
+
+def make_runner(method: Method, lm: FLyLM, *, trace: bool) -> Runner:
+    """The method's runner over a loaded pair; `trace` keeps every round's decisions."""
+    if method.is_engine:
+        decoder = lm.decoder.with_config(
+            method.config, batch_size=method.batch_size, record_rounds=trace
+        )
+        return EngineRunner(decoder)
+    if method.kind == "draft":
+        assert lm.draft is not None
+        alone = SpeculativeDecoder(
+            lm.draft, None, lm.tokenizer, method.config, batch_size=method.batch_size
+        )
+        return EngineRunner(alone)
+    options = dict(method.options)
+    if method.kind == "assisted":
+        options["assistant_model"] = lm.draft
+    return GenerateRunner(lm.model, lm.tokenizer, method.batch_size, options)
+
+
+class EngineRunner:
+    """Our engine.  Its caches are given up behind every call: they are shared with the other
+    methods, which would find prompts in them that were computed in another's time."""
+
+    def __init__(self, decoder: SpeculativeDecoder) -> None:
+        """Use a decoder that nobody else is using meanwhile."""
+        self._decoder = decoder
+
+    def decode(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result]]:
+        """Decode on emptied caches."""
+        try:
+            yield from self._decoder.decode(requests)
+        finally:
+            self._decoder.release()
+
+
+class GenerateRunner:
+    """transformers' `generate`: prompts sorted by length and padded on the left, in batches as even
+    as they can be, since a small last one would be slow."""
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: Any, batch_size: int, options: dict[str, Any]
+    ) -> None:
+        """`options` are further arguments of `generate`."""
+        self._model, self._tokenizer = model, tokenizer
+        self._batch_size, self._options = batch_size, options
+        self._stops = StopRules(tokenizer, eos_ids(model, tokenizer))
+
+    def decode(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result]]:
+        """Decode batch by batch; requests that ask for different things do not share one."""
+        for places in self._batches(requests):
+            begin = time.perf_counter()
+            chosen = [requests[place] for place in places]
+            results = self._generate(chosen)
+            seconds = (time.perf_counter() - begin) / len(chosen)
+            for place, result in zip(places, results, strict=True):
+                result.statistics.seconds_target = seconds
+                yield place, result
+
+    def _batches(self, requests: Sequence[Request]) -> Iterator[list[int]]:
+        groups: dict[str, list[int]] = {}
+        for place, request in enumerate(requests):
+            asked = (request.max_new_tokens, request.stop, request.temperature)
+            key = repr((asked, sorted(request.generation.items())))
+            groups.setdefault(key, []).append(place)
+        for places in groups.values():
+            places.sort(key=lambda place: -len(requests[place].prompt_ids))
+            count = math.ceil(len(places) / self._batch_size)
+            for number in range(count):
+                first, last = (len(places) * end // count for end in (number, number + 1))
+                yield places[first:last]
+
+    @torch.inference_mode()
+    def _generate(self, requests: Sequence[Request]) -> list[Result]:
+        first = requests[0]
+        options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None}
+        options |= {"top_k": None}
+        if first.temperature > 0:
+            options = {"do_sample": True, "temperature": first.temperature}
+            torch.manual_seed(first.seed % 2**63)
+        if first.stop:
+            options |= {"stop_strings": list(first.stop), "tokenizer": self._tokenizer}
+        prompts, mask = self._padded(requests)
+        generate: Any = self._model.generate  # its annotation asks for a type that no model has
+        output = generate(
+            input_ids=prompts,
+            attention_mask=mask,
+            max_new_tokens=first.max_new_tokens,
+            **(options | dict(first.generation) | self._options),
+        )
+        new = output[:, prompts.shape[1] :].tolist()
+        return [self._result(request, ids) for request, ids in zip(requests, new, strict=True)]
+
+    def _padded(self, requests: Sequence[Request]) -> tuple[Tensor, Tensor]:
+        """Prompts padded on the left, and which of their ids count.  Both [B, T] int64."""
+        width = max(len(request.prompt_ids) for request in requests)
+        empty = [width - len(request.prompt_ids) for request in requests]
+        pad = self._tokenizer.pad_token_id or 0
+        rows = [[pad] * n + list(each.prompt_ids) for n, each in zip(empty, requests, strict=True)]
+        mask = [[0] * n + [1] * (width - n) for n in empty]
+        device = self._model.device
+        return torch.tensor(rows, device=device), torch.tensor(mask, device=device)
+
+    def _result(self, request: Request, ids: list[int]) -> Result:
+        """The answer up to its end; `generate` goes on until the whole batch has ended."""
+        ending = self._stops.find_end(ids, len(ids), request.max_new_tokens, request.stop)
+        kept = ids[: ending.num_kept]
+        return Result(
+            token_ids=kept,
+            text=self._stops.text(kept, request.stop),
+            finish_reason=ending.reason or "length",
+            statistics=Statistics(
+                requests=1, prompt_tokens=len(request.prompt_ids), emitted=len(kept)
+            ),
+            key=request.key,
+        )

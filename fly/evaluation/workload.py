@@ -1,0 +1,169 @@
+"""What is asked: lm-eval's tasks with their requests, built by lm-eval's own `simple_evaluate` up
+to the point where it would call the model.
+
+Two steps, so that a wrong task is found before a model is loaded: `load_tasks`, then
+`Tasks.requests`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from lm_eval.api.model import LM
+
+from fly.backend.occurrences import draw_seed, hash_document, number_copies
+from fly.backend.replacing import replaced
+from fly.errors import ConfigError, RequestError
+
+if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+    from lm_eval.api.task import Task
+
+_GENERATION = "generate_until"
+# Of simple_evaluate's options, those that a workload cannot have, each with the way out.
+_REFUSED = {
+    "use_cache": "leave it out: every finished answer is kept, and --resume goes on from there",
+    "predict_only": "leave it out: without scores there is nothing to compare",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """One answer that is wanted: a copy of one request of a document."""
+
+    task: str
+    instance: Instance
+    copy: int  # among the task's repeats of the request
+    seed: int  # of its draws
+    doc_hash: str | None
+
+    @property
+    def key(self) -> tuple[str, int | None, int, int]:
+        """What tells it from all others of the workload."""
+        return self.task, self.instance.doc_id, self.instance.idx, self.copy
+
+
+@dataclass(frozen=True)
+class Tasks:
+    """lm-eval's tasks by name, and the arguments that its `evaluate` would have got with them."""
+
+    by_name: Mapping[str, Task]
+    evaluate: Mapping[str, Any] = field(repr=False)
+
+    def requests(self, lm: LM) -> list[Asked]:
+        """Build every task's requests with the model's tokenizer and chat template.
+
+        Raises:
+            RequestError: there are none.
+        """
+        import lm_eval.evaluator
+
+        def stop(*_: Any, **__: Any) -> Any:
+            raise _Reached
+
+        try:
+            with replaced(lm, _GENERATION, stop):
+                lm_eval.evaluator.evaluate(lm=lm, **self.evaluate)
+        except _Reached:
+            pass
+        asked = [one for name, task in self.by_name.items() for one in _asked(name, task)]
+        if not asked:
+            raise RequestError(
+                f"no requests in {', '.join(self.by_name)}",
+                fix="raise --limit, or name another task",
+            )
+        return asked
+
+
+def load_tasks(options: Mapping[str, Any]) -> Tasks:
+    """Load and configure the tasks as `simple_evaluate` does; no model is needed.
+
+    Args:
+        options: of `simple_evaluate`, without the model.
+
+    Raises:
+        ConfigError: an option does not go with a comparison, a task asks for something other than
+            generated text, or one that runs generated programs was not confirmed.
+    """
+    import lm_eval.evaluator
+
+    for name, way_out in _REFUSED.items():
+        if options.get(name):
+            raise ConfigError(f"--{name} does not go with a comparison", fix=way_out)
+    reached: dict[str, Any] = {}
+
+    def evaluate(lm: LM, task_dict: Any, **rest: Any) -> Any:
+        reached.update(rest, task_dict=task_dict)
+        raise _Reached
+
+    try:
+        with replaced(lm_eval.evaluator, "evaluate", evaluate):
+            lm_eval.evaluator.simple_evaluate(model=_NoModel(), **options)
+    except _Reached:
+        pass
+    tasks = dict(_flatten(reached["task_dict"]))
+    _check(tasks, bool(options.get("confirm_run_unsafe_code")))
+    return Tasks(tasks, reached)
+
+
+class _Reached(Exception):
+    """lm-eval came to where it is stopped."""
+
+
+class _NoModel(LM):
+    """Stands where a model would."""
+
+    def loglikelihood(self, requests: Any) -> Any:
+        """Not reached."""
+        raise NotImplementedError
+
+    def loglikelihood_rolling(self, requests: Any) -> Any:
+        """Not reached."""
+        raise NotImplementedError
+
+    def generate_until(self, requests: Any) -> Any:
+        """Not reached."""
+        raise NotImplementedError
+
+
+def _flatten(loaded: Any) -> list[tuple[str, Task]]:
+    """Tasks by name: in lm-eval 0.4.13 under "tasks", before in a tree of groups."""
+    if "tasks" in loaded and "groups" in loaded:
+        return list(loaded["tasks"].items())
+    found: list[tuple[str, Task]] = []
+    for name, entry in loaded.items():
+        if isinstance(entry, Mapping):
+            found += _flatten(entry)
+        else:
+            found.append((str(name), entry))
+    return found
+
+
+def _check(tasks: Mapping[str, Task], unsafe_confirmed: bool) -> None:
+    for name, task in tasks.items():
+        if task.OUTPUT_TYPE != _GENERATION:
+            raise ConfigError(
+                f"task {name!r} asks for {task.OUTPUT_TYPE}, not for generated text: every method "
+                "of decoding gives it the same score",
+                fix="name tasks that generate; `fly ls tasks` lists all",
+            )
+        if getattr(task, "UNSAFE_CODE", False) and not unsafe_confirmed:
+            raise ConfigError(
+                f"task {name!r} runs programs that the model has written",
+                fix="say --confirm_run_unsafe_code if that may be done here",
+            )
+
+
+def _asked(name: str, task: Task) -> list[Asked]:
+    instances: Sequence[Instance] = [
+        instance for instance in task.instances for _ in range(instance.repeats or 1)
+    ]
+    base = torch.initial_seed()  # what lm-eval's --seed gave torch
+    copies = number_copies(instances)
+    return [
+        Asked(name, instance, copy, draw_seed(instance, copy, base), hash_document(instance.doc))
+        for instance, copy in zip(instances, copies, strict=True)
+    ]
