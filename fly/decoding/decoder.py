@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -31,6 +33,26 @@ if TYPE_CHECKING:
 # Pause between two calls of a progress callback, in seconds: pooling the rows' counters is not
 # free.
 PROGRESS_PAUSE_S = 0.2
+
+
+@dataclass
+class _Models:
+    """What decoders share that were made of one another: the served models, and whose turn it
+    is."""
+
+    pair: Pair
+    tokenizer: PreTrainedTokenizerBase
+    has_draft: bool  # was given one, whether or not it can draft
+    widest: int = 0  # rows that the caches have been used for
+    owner: Scheduler | None = None  # of the rows, both caches' and the drafters'
+
+
+def _check_draft(config: FLyConfig, has_draft: bool) -> None:
+    if config.needs_draft and not has_draft:
+        raise ConfigError(
+            f"drafter {config.drafter_name!r} needs a draft model, and none was given",
+            fix="give a draft, or choose drafter 'ngram' or use_sd: false",
+        )
 
 
 class SpeculativeDecoder:
@@ -72,30 +94,60 @@ class SpeculativeDecoder:
                 all.
         """
         self.batch_size = BatchSize(batch_size, max_batch_size)
-        if config.needs_draft and draft is None:
-            raise ConfigError(
-                f"drafter {config.drafter_name!r} needs a draft model, and none was given",
-                fix="give a draft, or choose drafter 'ngram' or use_sd: false",
-            )
-        self.config = config
+        _check_draft(config, draft is not None)
         pair = serve_pair(
             target,
             draft if config.needs_draft else None,
             config.drafter_name,
             share_prefixes=share_prefixes,
         )
-        self._target, self._draft = pair.target, pair.draft
+        self._models = _Models(pair, tokenizer, config.needs_draft)
+        self._set_up(pair, config, record_rounds)
+
+    def with_config(
+        self,
+        config: FLyConfig,
+        *,
+        batch_size: int | str | None = None,
+        record_rounds: bool | None = None,
+    ) -> SpeculativeDecoder:
+        """Another decoder over the same models and the same caches; nothing is probed again.
+
+        The two take turns: when one is given requests, the other must have returned all its
+        results.  What the models cannot do is decoded plainly, without another warning.
+
+        Args:
+            config: rule, drafter and their settings.
+            batch_size: rows decoded at once; None asks for what this one was asked for, and
+                searches anew where that is a search.
+            record_rounds: None: as this one.
+
+        Raises:
+            ConfigError: the batch size is none, or this decoder was made without the draft model
+                that `config` needs.
+        """
+        _check_draft(config, self._models.has_draft)
+        other = copy(self)
+        mine = self.batch_size
+        wanted = mine.wanted if batch_size is None else batch_size
+        other.batch_size = BatchSize(wanted, mine.max_wanted)
+        pair = self._models.pair.with_drafter(config.drafter_name, needs_draft=config.needs_draft)
+        is_recording = self._engine.record_rounds if record_rounds is None else record_rounds
+        other._set_up(pair, config, is_recording)
+        return other
+
+    def _set_up(self, pair: Pair, config: FLyConfig, record_rounds: bool) -> None:
+        """All that depends on the configuration."""
+        self.config = config
         self.served = pair.describe()
+        tokenizer, target = self._models.tokenizer, pair.target
+        self._target = target
         self._engine = self._make_engine(pair, tokenizer, record_rounds)
-        self._processing = ProcessingFactory(
-            pair.source, pair.target.vocab_size, pair.target.device
-        )
-        self._widest = 0  # rows that the caches have been used for
-        self._owner: Scheduler | None = None  # of the rows, both caches' and the drafter's
+        self._processing = ProcessingFactory(pair.source, target.vocab_size, target.device)
         self._check = RequestCheck(
             tokenizer,
-            self._target.vocab_size,
-            self._target.num_positions,
+            target.vocab_size,
+            target.num_positions,
             max_new_tokens=config.total_gen_tok,
         )
 
@@ -195,12 +247,12 @@ class SpeculativeDecoder:
     def _run(
         self, rows: list[Row], on_round: Callable[[Statistics], None] | None
     ) -> Iterator[tuple[int, Result]]:
-        scheduler = self._owner = Scheduler(rows)
+        scheduler = self._models.owner = Scheduler(rows)
         self.batch_size.start(len(rows))
         done = Statistics()
         told = time.perf_counter()
         while scheduler.has_work:
-            if self._owner is not scheduler:
+            if self._models.owner is not scheduler:
                 raise DecodingError(
                     "another call took over this decoder's rows before all results were fetched",
                     fix="fetch all results of one call first, or make a second SpeculativeDecoder",
@@ -219,11 +271,11 @@ class SpeculativeDecoder:
         """One round, with new rows where there is room; the rows that it finished."""
         try:
             self._admit(scheduler)
-            self._widest = max(self._widest, len(scheduler.rows))
+            self._models.widest = max(self._models.widest, len(scheduler.rows))
             begin = time.perf_counter()
             run_round(scheduler.rows, self._engine)
         except torch.OutOfMemoryError as error:
-            if max(self._widest, len(scheduler.rows)) == 1:
+            if max(self._models.widest, len(scheduler.rows)) == 1:
                 self._clear()  # shorter requests may fit
                 raise DecodingError(
                     f"out of memory with a single row, request {scheduler.rows[0].index} of "
@@ -247,23 +299,25 @@ class SpeculativeDecoder:
         of their own size may do.  What the rows have decoded stays.
         """
         num_rows = len(scheduler.rows)
-        if num_rows >= self._widest:
+        if num_rows >= self._models.widest:
             self.batch_size.halve(num_rows)
             what = f"going on with at most {self.batch_size.rows}"
         else:
-            what = f"making caches anew that had {self._widest}"
+            what = f"making caches anew that had {self._models.widest}"
         warnings.warn(f"out of memory with {num_rows} rows; {what}", FLyWarning, stacklevel=2)
         scheduler.requeue()
         self._clear()
 
+    def release(self) -> None:
+        """Give up what both caches hold, and their memory.  The next call makes them anew; one
+        whose results were not all fetched cannot go on.
+        """
+        self._models.owner = None
+        self._clear()
+
     def _clear(self) -> None:
-        """Give up what both caches hold."""
-        self._widest = 0
-        self._target.clear()
-        if self._draft is not None:
-            self._draft.clear()
-        if self._target.device.type == "cuda":
-            torch.cuda.empty_cache()
+        self._models.widest = 0
+        self._models.pair.clear()
 
     def _admit(self, scheduler: Scheduler) -> None:
         """Fill free rows and prefill them.  The prompt's last token is left to open the first
@@ -298,6 +352,8 @@ class SpeculativeDecoder:
             statistics=row.statistics,
             rounds=row.rounds if self._engine.record_rounds else None,
             key=row.request.key,
+            origins="".join(row.origins),
+            round_lens=row.round_lens,
         )
 
     def _protected(self, tokenizer: PreTrainedTokenizerBase, stops: StopRules) -> Tensor:

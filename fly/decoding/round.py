@@ -54,6 +54,13 @@ class Outcome:
         """Kept tokens that the rule loosened."""
         return self.reasons[: self.num_kept].count(Reason.LOOSE)
 
+    @property
+    def origins(self) -> str:
+        """A character for each of `ids`, as in Result.origins."""
+        kept = self.reasons[: self.num_kept]
+        own = "p" if self.num_proposed == 0 else "b" if self.num_kept == self.num_proposed else "c"
+        return "".join(["l" if reason == Reason.LOOSE else "m" for reason in kept]) + own
+
 
 def run_round(rows: Sequence[Row], engine: Engine) -> None:
     """Advance all rows; a row that reached its end gets its finish reason.
@@ -155,6 +162,7 @@ def _commit(row: Row, outcome: Outcome, stops: StopRules) -> None:
     if outcome.num_proposed == 0:
         counts.plain += 1
     else:
+        row.round_lens.append((outcome.num_proposed, outcome.num_kept))
         counts.rounds += 1
         is_bonus = outcome.num_kept == outcome.num_proposed
         counts.bonuses += is_bonus
@@ -164,11 +172,12 @@ def _commit(row: Row, outcome: Outcome, stops: StopRules) -> None:
             setattr(counts, name, getattr(counts, name) + 1)
     remaining = row.remaining
     row.ids += outcome.ids
+    row.origins += outcome.origins
     num_new = len(outcome.ids)
     ending = stops.find_end(row.answer, num_new, remaining, row.request.stop)
     num_trimmed = num_new - ending.num_kept
     if num_trimmed:
-        del row.ids[-num_trimmed:]
+        del row.ids[-num_trimmed:], row.origins[-num_trimmed:]
     counts.trimmed += num_trimmed
     counts.emitted += ending.num_kept
     row.finish_reason = ending.reason

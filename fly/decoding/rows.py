@@ -53,6 +53,10 @@ class Result:
     statistics: Statistics
     rounds: list[RoundRecord] | None = None
     key: str = ""
+    origins: str = ""  # a character a token: m match, l loose, c correction, b bonus, p plain
+    round_lens: list[tuple[int, int]] = field(
+        default_factory=list
+    )  # tokens proposed and kept (before anything is trimmed), of the rounds with a proposal
 
 
 @dataclass
@@ -66,6 +70,8 @@ class Row:
     ids: list[int] = field(default_factory=list)  # prompt and emitted tokens
     statistics: Statistics = field(default_factory=Statistics)
     rounds: list[RoundRecord] = field(default_factory=list)
+    origins: list[str] = field(default_factory=list)  # a character for every emitted token
+    round_lens: list[tuple[int, int]] = field(default_factory=list)
     finish_reason: FinishReason | None = None
 
     def __post_init__(self) -> None:

@@ -5,8 +5,10 @@ decodes plainly and says so.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from fly.decoding.probe import Finding, Tier, probe, serve
 from fly.decoding.protocol import CausalModel
@@ -27,6 +29,26 @@ class Pair:
     drafter: str  # name; the one asked for, or none where the pair cannot speculate
     target_tier: Tier | None = None  # None where it came with the engine's interface
     draft_tier: Tier | None = None
+    can_verify: bool = True  # False where the target goes token by token whatever is proposed
+
+    def with_drafter(self, name: str, *, needs_draft: bool) -> Pair:
+        """The same models for another drafter; plain decoding where they cannot do what it needs.
+
+        A draft that is not needed is left out.
+        """
+        if not self.can_verify or (needs_draft and self.draft is None):
+            return replace(self, draft=None, draft_tier=None, drafter=NO_DRAFTER)
+        if needs_draft:
+            return replace(self, drafter=name)
+        return replace(self, draft=None, draft_tier=None, drafter=name)
+
+    def clear(self) -> None:
+        """Give up what the caches hold."""
+        for model in (self.target, self.draft):
+            if model is not None:
+                model.clear()
+        if self.target.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def describe(self) -> dict[str, str | None]:
         """The tiers' names and the drafter's, for reports."""
@@ -71,7 +93,8 @@ def serve_pair(
             # Verifying token by token would cost what plain decoding costs.
             if drafter != NO_DRAFTER:
                 _warn("target", target, found)
-            return Pair(serve(Tier.PLAIN, target), None, NO_DRAFTER, Tier.PLAIN)
+            plain = serve(Tier.PLAIN, target)
+            return Pair(plain, None, NO_DRAFTER, Tier.PLAIN, can_verify=False)
         tier = found.tier
         verifying = serve(tier, target, share_prefixes=share_prefixes)
     if draft is None or isinstance(draft, CausalModel):

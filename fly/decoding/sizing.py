@@ -28,6 +28,7 @@ class BatchSize:
         Raises:
             ConfigError: it is none of these.
         """
+        self.wanted, self.max_wanted = wanted, max_rows
         wanted = check_batch_size(wanted)
         self._max_rows = max(1, max_rows)
         self._searches = num_searches(wanted)

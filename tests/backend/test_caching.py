@@ -82,7 +82,7 @@ def test_each_answer_is_saved_when_it_finishes(pair, tmp_path, monkeypatch):
     unfinished = []
 
     def stop(progress):
-        unfinished.extend(row.finish_reason for row in lm.decoder._owner.rows)
+        unfinished.extend(row.finish_reason for row in lm.decoder._models.owner.rows)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("fly.backend.lm.DecodingProgress.advance", stop)

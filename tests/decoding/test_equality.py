@@ -251,9 +251,9 @@ def compare_slots(engine):
     rows compared are in the list returned.
     """
     caches = [(engine._target, 1)]
-    if engine._draft is not None:
+    if engine._models.pair.draft is not None:
         # The draft may lack its last proposed token, which opens its next round again.
-        caches.append((engine._draft, 2))
+        caches.append((engine._models.pair.draft, 2))
     retire, compared = engine._retire, []
 
     def retire_and_compare(scheduler):
