@@ -116,7 +116,7 @@ class FLyLM(HFLM):
 
     def _decode(self, requests: Sequence[Instance], answers: Answers, disable_bar: bool) -> None:
         """Decode the pending requests and put them in."""
-        reader = self._reader()
+        reader = self.reader()
         prepared = reader.read(requests, answers.seeds)
         with (
             DecodingProgress(len(requests), disable=disable_bar) as progress,
@@ -137,7 +137,7 @@ class FLyLM(HFLM):
         database = cache_hook.dbdict
         if database is not None:
             prefix, cache_rank = keep_apart(database, self.fingerprint())
-            journal = Journal(prefix, cache_rank, self.fingerprint(), self._text_settings)
+            journal = Journal(prefix, cache_rank, self.fingerprint(), self.text_settings)
             cache_hook = JournalHook(database, journal)
         super().set_cache_hook(cache_hook)
 
@@ -179,10 +179,11 @@ class FLyLM(HFLM):
 
         Another one for every model whose contents cannot be told.
         """
-        return digest(self._text_settings)
+        return digest(self.text_settings)
 
     @cached_property
-    def _text_settings(self) -> dict[str, Any]:
+    def text_settings(self) -> dict[str, Any]:
+        """All that can change a text, as plain JSON."""
         return text_settings(self.fly_config, self._target_options, self.model, self.draft)
 
     def get_model_info(self) -> dict[str, Any]:
@@ -201,7 +202,8 @@ class FLyLM(HFLM):
         info["speculative_decoding"] = self.speculative_decoding()
         return info
 
-    def _reader(self) -> RequestReader:
+    def reader(self) -> RequestReader:
+        """What turns lm-eval's requests into the engine's, and results into answers."""
         return RequestReader(
             tokenizer=self.tokenizer,
             config=self.fly_config,

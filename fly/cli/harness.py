@@ -54,6 +54,22 @@ def with_own_tasks(include_path: str | Sequence[str] | None) -> list[str]:
     return [str(Path(fly.__file__).parent / "tasks"), *given]
 
 
+def check_arguments(config: Any) -> None:
+    """Refuse what can be known to be wrong; flags repeated among the model arguments are said once,
+    as the model arguments say it.
+
+    Args:
+        config: lm-eval's merged configuration, changed in place.
+    """
+    config.model_args = as_mapping(config.model_args)
+    for name in _FLAGS:
+        value = config.model_args.pop(name, None)
+        if value is not None:
+            setattr(config, name, value)
+    flags = {name: getattr(config, name) for name in _FLAGS}
+    ModelArguments.split(flags | config.model_args)
+
+
 class Harness:
     """`with Harness() as harness:` run lm-eval's command inside; then `harness.finish()`."""
 
@@ -109,7 +125,7 @@ class Harness:
         config.include_path = with_own_tasks(config.include_path)
         config.model = model_to_run(config.model, config.model_args)
         if config.model == "fly":
-            self._check(config)
+            check_arguments(config)
             # For ours alone: processes of another model would not find each other.
             launch.start_processes(own_program=self._own_program)
 
@@ -126,18 +142,6 @@ class Harness:
         for owner in (lm_eval, lm_eval.evaluator):
             self._stack.enter_context(replaced(owner, "simple_evaluate", simple_evaluate))
         return config
-
-    @staticmethod
-    def _check(config: Any) -> None:
-        """Refuse what can be known to be wrong; flags repeated among the model arguments are said
-        once, as the model arguments say it."""
-        config.model_args = as_mapping(config.model_args)
-        for name in _FLAGS:
-            value = config.model_args.pop(name, None)
-            if value is not None:
-                setattr(config, name, value)
-        flags = {name: getattr(config, name) for name in _FLAGS}
-        ModelArguments.split(flags | config.model_args)
 
     def _evaluate(self, original: Callable[..., Any], options: dict[str, Any]) -> Any:
         """`simple_evaluate` on a model of ours, labelled in the results as what it evaluates: the

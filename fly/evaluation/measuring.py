@@ -1,5 +1,5 @@
 """All methods over the same requests, in blocks whose order of methods rotates, so that drift of
-the machine hits all alike.  Every finished answer is kept at once; what was kept is not decoded again.
+the machine hits all alike.  Every finished answer is kept at once and not decoded again.
 """
 
 from __future__ import annotations

@@ -41,11 +41,6 @@ class Scorer:
             instances.sort(key=lambda instance: instance.idx)
         self._known: dict[tuple[Doc, tuple[tuple[str, ...], ...]], Scores] = {}
 
-    @property
-    def docs(self) -> list[Doc]:
-        """The items, in the order of the task."""
-        return list(self._docs)
-
     def reference(self, doc: Doc) -> str:
         """What the task holds for the right answer."""
         return str(self._task.doc_to_target(self._docs[doc][0].doc))

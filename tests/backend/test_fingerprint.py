@@ -147,7 +147,7 @@ def test_an_object_is_equal_to_nothing(copies, caplog):
 
 def test_of_a_loaded_pair(lm, pair):
     assert lm.fingerprint() == lm.fingerprint()
-    settings = lm._text_settings
+    settings = lm.text_settings
     assert json.loads(json.dumps(settings)) == settings
     assert settings["target"]["dtype"] == "torch.float32"
     other = FLyLM(config_path=str(pair.config), device="cpu", win_len=4)

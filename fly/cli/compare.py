@@ -1,0 +1,140 @@
+"""`fly compare`: may this pair be used with these settings on this task?"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fly.cli.capturing import Captured, capture
+from fly.formats.comparison import Comparison
+
+_EPILOG = """\
+All flags of `fly run` are taken, too: --model_args, --tasks, --limit, --apply_chat_template,
+--num_fewshot, --gen_kwargs, --batch_size, --seed, --confirm_run_unsafe_code, --output_path ...
+
+methods: target, draft, hf_generate, hf_assisted, hf_prompt_lookup, every acceptance rule and every
+drafter, alone or as drafter+rule; settings behind a colon: fly:win_len=4,entropy_thre=0.1
+
+example:
+  fly compare --model_args config_path=fly_config/demo.json --tasks fly_demo_math --limit 100 \\
+      --methods target,native,fly --batch_size 16 --output_path out/
+"""
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Flags that `compare` and `sweep` have and `run` has not."""
+    parser.add_argument(
+        "--margin",
+        type=float,
+        default=0.97,
+        help="share of the target's score that has to be kept (default: 0.97)",
+    )
+    parser.add_argument(
+        "--metric", help='the metric that decides, as in "exact_match,strict-match"'
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the run in --output_path")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code.
+
+    Raises:
+        FLyError: the arguments are wrong, or the run cannot go on.
+    """
+    parser = argparse.ArgumentParser(
+        prog="fly compare",
+        description="Run several ways of decoding over the same requests and judge them.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["target,native,fly"],
+        help="what to compare; the target is always there (default: target,native,fly)",
+    )
+    add_flags(parser)
+    parser.add_argument(
+        "--trace", action="store_true", help="keep every round's decisions for `fly report`"
+    )
+    own, rest = parser.parse_known_args(list(arguments))
+    asked = capture(rest, "compare")
+
+    from fly.cli.comparison_table import print_comparison
+    from fly.evaluation.compare import run
+    from fly.evaluation.plan import make_plan
+
+    plan = make_plan(
+        asked.model_args,
+        asked.options,
+        methods=own.methods,
+        margin=own.margin,
+        metric=own.metric,
+        resume=own.resume,
+        trace=own.trace,
+        command=command_line("compare", arguments),
+        **given(asked),
+    )
+    with ProgressBar() as bar:
+        result = run(plan, bar.start, bar.advance)
+    print_comparison(result)
+    tell_files(result, asked.output_path)
+    return 0
+
+
+def given(asked: Captured) -> dict[str, object]:
+    """What lm-eval's flags say of a plan."""
+    return {"batch_size": asked.batch_size, "output_path": asked.output_path}
+
+
+def command_line(verb: str, arguments: Sequence[str]) -> str:
+    """The command as it is repeated."""
+    return shlex.join(["fly", verb, *arguments])
+
+
+def tell_files(result: Comparison, output_path: str | None) -> None:
+    """Say where the results are and how to look at them."""
+    if output_path is not None:
+        Console(stderr=True).print(
+            f"Results in {output_path}; `fly report {output_path}` makes a page of them.",
+            highlight=False,
+        )
+
+
+class ProgressBar:
+    """Finished answers of all methods, on standard error."""
+
+    def __init__(self) -> None:
+        """Nothing is shown yet."""
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task("", total=None, visible=False)
+
+    def __enter__(self) -> ProgressBar:
+        """Show the bar when there is something to show."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the terminal as it was."""
+        self._progress.stop()
+
+    def start(self, total: int) -> None:
+        """So many answers are wanted."""
+        self._progress.update(self._task, total=total, visible=True)
+
+    def advance(self, method: str, number: int) -> None:
+        """`number` more answers of a method are there."""
+        self._progress.update(self._task, advance=number, description=method)

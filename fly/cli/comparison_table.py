@@ -1,0 +1,155 @@
+"""A comparison on the terminal: verdicts and scores, speeds, texts; then what to make of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from fly.formats.comparison import Comparison, MethodResult, TaskResult
+from fly.formats.model import Interval
+
+_FILE_WIDTH = 160  # columns, where the output is no terminal
+_ROLES = {"target": "", "method": "", "control": " (A/A control)", "baseline": " (plain baseline)"}
+_NOTHING = "-"
+_SCORE_COLUMNS = (
+    *("score", "recovery", "95 %", "difference, points", "gained", "lost", "McNemar p"),
+    *("same text", "verdict"),
+)
+_SPEED_COLUMNS = (
+    *("batch", "tokens/s", "/ baseline", "95 %", "/ target", "/ native", "τ", "accepted"),
+    *("loose", "tokens an answer", "peak memory"),
+)
+
+
+def print_comparison(result: Comparison) -> None:
+    """Print everything but single items on standard output."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_FILE_WIDTH)
+    for task in result.tasks:
+        console.print(_scores(task, result))
+        console.print(_speeds(task, result))
+        for line in _sentences(task, result):
+            console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print()
+    for note in result.notes:
+        console.print(f"Note: {note}.", highlight=False, soft_wrap=True, markup=False)
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+    table.add_column("method", overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _scores(task: TaskResult, result: Comparison) -> Table:
+    first = task.methods[0].score
+    points = "" if task.margin_points is None else f" = {task.margin_points:.1f} points"
+    title = (
+        f"{task.task}: {first.metric} ({first.filter}), {task.num_items:,} items, margin "
+        f"{result.margin:g}{points}"
+    )
+    table = _table(
+        title,
+        _SCORE_COLUMNS,
+    )
+    for method in task.methods:
+        paired = method.paired
+        table.add_row(
+            f"{method.name}{_ROLES[method.role]}",
+            _score(method),
+            _number(paired and paired.recovery.estimate, "{:.1%}"),
+            _bounds(paired and paired.recovery, "{:.1%}"),
+            _points(paired and paired.difference),
+            str(paired.gained) if paired else _NOTHING,
+            str(paired.lost) if paired else _NOTHING,
+            _number(paired and paired.mcnemar_p, "{:.3f}"),
+            f"{method.texts.num_equal}/{method.texts.num_answers}",
+            _verdict(method),
+        )
+    return table
+
+
+def _speeds(task: TaskResult, result: Comparison) -> Table:
+    table = _table(
+        f"{task.task}: speed; baseline is {result.baseline}, the fastest plain decoding found",
+        _SPEED_COLUMNS,
+    )
+    for method in task.methods:
+        speed, accepted = method.speed, method.acceptance
+        table.add_row(
+            method.name,
+            str(method.batch_size),
+            _number(speed.tokens_per_s, "{:,.0f}"),
+            _number(speed.vs_baseline and speed.vs_baseline.estimate, "{:.2f}"),
+            _bounds(speed.vs_baseline, "{:.2f}"),
+            _number(speed.vs_target and speed.vs_target.estimate, "{:.2f}"),
+            _number(speed.vs_native and speed.vs_native.estimate, "{:.2f}"),
+            _number(accepted and accepted.mean_acceptance_length, "{:.2f}"),
+            _number(accepted and accepted.acceptance_rate, "{:.1%}"),
+            _number(accepted and accepted.loose_share, "{:.2%}"),
+            f"{method.texts.mean_tokens:.1f}",
+            _number(method.peak_memory_bytes and method.peak_memory_bytes / 2**20, "{:,.0f} MiB"),
+        )
+    return table
+
+
+def _sentences(task: TaskResult, result: Comparison) -> list[str]:
+    lines = []
+    for method in task.methods:
+        if method.verdict is not None:
+            lines.append(f"{method.name}: {method.verdict.verdict}. {method.verdict.explanation}")
+        if method.cost is not None:
+            cost = method.cost
+            lines.append(
+                f"{method.name}: predicted {_number(cost.predicted_speedup, '{:.2f}')}, measured "
+                f"{_number(cost.measured_speedup, '{:.2f}')} times the target at its batch (ideal "
+                f"{_number(cost.ideal_speedup, '{:.2f}')}); in plain steps a draft forward costs "
+                f"{_number(cost.draft_forward, '{:.2f}')}, verifying "
+                f"{_number(cost.verification, '{:.2f}')}, the rest of a round "
+                f"{_number(cost.overhead, '{:.2f}')}. {cost.advice}"
+            )
+    control = next((m for m in task.methods if m.name == result.control), None)
+    if control is not None and control.paired is not None:
+        texts, paired = control.texts, control.paired
+        lines.append(
+            f"Noise floor ({control.name} beside {task.methods[0].name}): "
+            f"{texts.num_answers - texts.num_equal} of {texts.num_answers} texts differ, "
+            f"{paired.gained} items gained, {paired.lost} lost."
+        )
+    return lines
+
+
+def _score(method: MethodResult) -> str:
+    value = _number(method.score.value, "{:.4f}")
+    return value if method.score.stderr is None else f"{value} ± {method.score.stderr:.4f}"
+
+
+def _verdict(method: MethodResult) -> str:
+    if method.verdict is not None:
+        return method.verdict.verdict
+    return "exact" if method.is_lossless else _NOTHING
+
+
+def _points(interval: Interval | None) -> str:
+    if interval is None or interval.estimate is None:
+        return _NOTHING
+    text = f"{100 * interval.estimate:+.1f}"
+    if interval.low is None or interval.high is None:
+        return text
+    return f"{text} ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
+
+
+def _bounds(interval: Interval | None, form: str) -> str:
+    if interval is None or interval.low is None or interval.high is None:
+        return _NOTHING
+    return f"{form.format(interval.low)} to {form.format(interval.high)}"
+
+
+def _number(value: float | None, form: str) -> str:
+    return _NOTHING if value is None else form.format(value)

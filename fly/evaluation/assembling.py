@@ -1,0 +1,259 @@
+"""From answers, scores and times to the records of compare.json."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from fly.decoding import Statistics
+from fly.evaluation import cost
+from fly.evaluation.graded import speed_ratio
+from fly.evaluation.methods import NATIVE, Method
+from fly.evaluation.scoring import Doc, Metric, Scorer, Scores
+from fly.evaluation.verdict import PairedScores, compare_scores
+from fly.formats.answers import Answer, Block
+from fly.formats.comparison import (
+    Acceptance,
+    MethodResult,
+    Role,
+    Speed,
+    TaskResult,
+    Texts,
+    Verdict,
+)
+from fly.formats.items import Divergence, Item
+
+AnswerKey = tuple[Doc, int, int]  # document, index of the request, repeat
+PHASES = ("prefill", "draft", "target", "acceptance", "rest")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What one method did on one task."""
+
+    method: Method
+    role: Role
+    answers: Mapping[AnswerKey, Answer]
+    scores: Mapping[Doc, Scores]
+    blocks: Mapping[int, Block]  # by number; those timed
+    divergences: Mapping[Doc, Divergence]  # of documents whose answer differs from the target's
+
+    @property
+    def statistics(self) -> Statistics:
+        """Pooled over its answers."""
+        return sum((statistics_of(answer) for answer in self.answers.values()), Statistics())
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One task, all methods; the target's are the first."""
+
+    task: str
+    scorer: Scorer
+    clusters: Sequence[str | int | None]  # of the items: what tells repeated documents
+    metric: Metric | None
+    decoded: Sequence[Decoded]
+
+    @property
+    def target(self) -> Decoded:
+        """The reference."""
+        return self.decoded[0]
+
+    @property
+    def docs(self) -> list[Doc]:
+        """The items that were asked, which may be a part of the task's."""
+        return list(self.target.scores)
+
+    def paired(self, decoded: Decoded) -> PairedScores | None:
+        """A method's scores beside the target's; None where the metric is no mean over items."""
+        if self.metric is None or decoded is self.target:
+            return None
+        metric = self.metric
+        own, other = (
+            [float(scores[doc][metric]) for doc in self.docs]
+            for scores in (self.target.scores, decoded.scores)
+        )
+        is_better = self.scorer.aggregate(self.target.scores, metric).higher_is_better
+        return compare_scores(own, other, self.clusters, higher_is_better=is_better)
+
+    def items(self) -> list[Item]:
+        """A record for every document."""
+        return [
+            Item(
+                task=self.task,
+                doc_id=doc,
+                doc_hash=_doc_hash(self.target, doc),
+                target_text=self.scorer.reference(doc),
+                scores={
+                    each.method.name: float(each.scores[doc][self.metric])
+                    for each in self.decoded
+                    if self.metric is not None
+                },
+                divergences={
+                    each.method.name: each.divergences[doc]
+                    for each in self.decoded
+                    if doc in each.divergences
+                },
+            )
+            for doc in self.docs
+        ]
+
+
+def _doc_hash(decoded: Decoded, doc: Doc) -> str | None:
+    return next(answer.doc_hash for key, answer in decoded.answers.items() if key[0] == doc)
+
+
+def task_result(
+    compared: Compared,
+    baseline: str,
+    verdicts: Mapping[str, Verdict],
+    margin: float,
+) -> TaskResult:
+    """One task's record.
+
+    Args:
+        compared: its answers and scores.
+        baseline: name of the fastest plain decoding.
+        verdicts: by the method's name, of those that were judged.
+        margin: recovery that has to be kept.
+    """
+    paired = {each.method.name: compared.paired(each) for each in compared.decoded}
+    metric = compared.metric
+    value = compared.scorer.aggregate(compared.target.scores, metric).value if metric else None
+    return TaskResult(
+        task=compared.task,
+        num_items=len(compared.docs),
+        is_binary=metric is not None
+        and all(own[metric] in (0, 1) for own in compared.target.scores.values()),
+        margin_points=None if value is None else 100 * (1 - margin) * value,
+        methods=[
+            _method_result(compared, each, baseline, paired[each.method.name], verdicts)
+            for each in compared.decoded
+        ],
+    )
+
+
+def _method_result(
+    compared: Compared,
+    decoded: Decoded,
+    baseline: str,
+    paired: PairedScores | None,
+    verdicts: Mapping[str, Verdict],
+) -> MethodResult:
+    metrics = list(next(iter(decoded.scores.values())))
+    first = compared.metric or metrics[0]
+    scores = [
+        compared.scorer.aggregate(decoded.scores, metric)
+        for metric in [first, *(metric for metric in metrics if metric != first)]
+    ]
+    by_name = {each.method.name: each for each in compared.decoded}
+    speed = Speed(
+        **_pace(decoded),
+        vs_baseline=_ratio(decoded, by_name.get(baseline)),
+        vs_target=_ratio(decoded, compared.target),
+        vs_native=_ratio(decoded, by_name.get(NATIVE)),
+    )
+    accepted = acceptance(decoded)
+    pooled = decoded.statistics
+    peaks = [block.peak_memory_bytes or 0 for block in decoded.blocks.values()]
+    method = decoded.method
+    return MethodResult(
+        name=method.name,
+        role=decoded.role,
+        batch_size=method.batch_size,
+        settings=method.settings,
+        is_lossless=method.is_lossless,
+        score=scores[0],
+        other_scores=scores[1:],
+        paired=paired.to_paired() if paired else None,
+        verdict=verdicts.get(method.name),
+        speed=speed,
+        acceptance=accepted,
+        texts=_texts(compared.target, decoded),
+        seconds_by_phase={phase: getattr(pooled, f"seconds_{phase}") for phase in PHASES},
+        peak_memory_bytes=max(peaks, default=0) or None,
+        cost=_cost(decoded, compared.target, accepted, speed),
+    )
+
+
+def _cost(decoded: Decoded, target: Decoded, accepted: Acceptance | None, speed: Speed) -> Any:
+    if accepted is None:
+        return None
+    measured = speed.vs_target.estimate if speed.vs_target else None
+    return cost.explain(decoded.method, decoded.statistics, target.statistics, accepted, measured)
+
+
+def _pace(decoded: Decoded) -> dict[str, Any]:
+    seconds = sum(block.seconds for block in decoded.blocks.values())
+    tokens = sum(block.num_tokens for block in decoded.blocks.values())
+    return {
+        "tokens_per_s": tokens / seconds if seconds else None,
+        "seconds": seconds,
+        "num_blocks": len(decoded.blocks),
+    }
+
+
+def _ratio(decoded: Decoded, other: Decoded | None) -> Any:
+    """Tokens/s by another method's, over the blocks that both have; None against itself."""
+    if other is None or other is decoded:
+        return None
+    common = sorted(decoded.blocks.keys() & other.blocks.keys())
+    if not common:
+        return None
+    columns: list[list[float]] = []
+    for each in (decoded, other):
+        columns.append([each.blocks[number].num_tokens for number in common])
+        columns.append([each.blocks[number].seconds for number in common])
+    return speed_ratio(*columns)
+
+
+def acceptance(decoded: Decoded) -> Acceptance | None:
+    """What became of proposals; None where nothing was proposed."""
+    lens = [pair for answer in decoded.answers.values() for pair in answer.round_lens]
+    if not lens:
+        return None
+    metrics = decoded.statistics.metrics()
+    longest = max(proposed for proposed, _ in lens)
+    kept = Counter(number for _, number in lens)
+    return Acceptance(
+        mean_acceptance_length=metrics["mean_acceptance_length"],
+        acceptance_rate=metrics["acceptance_rate"],
+        loose_share=metrics["loose_share"],
+        rounds=len(lens),
+        by_position=list(_kept_by_position(lens, longest)),
+        kept_per_round=[kept[number] for number in range(longest + 1)],
+    )
+
+
+def _kept_by_position(lens: Sequence[tuple[int, int]], longest: int) -> list[float]:
+    counts = Counter(lens)
+    shares = []
+    for place in range(longest):
+        proposed = sum(n for (offered, _), n in counts.items() if offered > place)
+        kept = sum(n for (offered, number), n in counts.items() if offered > place < number)
+        shares.append(kept / proposed)
+    return shares
+
+
+def _texts(target: Decoded, decoded: Decoded) -> Texts:
+    pairs = [(target.answers[key], answer) for key, answer in decoded.answers.items()]
+    gaps = [each.gap for each in decoded.divergences.values() if each.gap is not None]
+    count = len(pairs)
+    return Texts(
+        num_answers=count,
+        num_equal=sum(own.token_ids == other.token_ids for own, other in pairs),
+        num_ties=sum(each.is_tie for each in decoded.divergences.values()),
+        mean_tokens=sum(len(other.token_ids) for _, other in pairs) / count,
+        mean_tokens_target=sum(len(own.token_ids) for own, _ in pairs) / count,
+        num_loose_before=sum(each.loose_at is not None for each in decoded.divergences.values()),
+        mean_gap=sum(gaps) / len(gaps) if gaps else None,
+    )
+
+
+def statistics_of(answer: Answer) -> Statistics:
+    """The counters of a line of answers.jsonl."""
+    known = {entry.name for entry in fields(Statistics)}
+    counts = {name: value for name, value in answer.statistics.items() if name in known}
+    return Statistics(**counts)  # type: ignore[arg-type]

@@ -1,0 +1,260 @@
+"""`compare`: all methods over the same requests, with a verdict that was fixed before the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fly.evaluation import environment
+from fly.evaluation.assembling import AnswerKey, Compared, Decoded, task_result
+from fly.evaluation.divergence import Divergences
+from fly.evaluation.measuring import (
+    Ready,
+    control_size,
+    cut,
+    fastest,
+    measure,
+    plain_candidates,
+    search,
+    spread,
+    warm_up,
+)
+from fly.evaluation.memory import PeakMemory
+from fly.evaluation.methods import GENERATE, TARGET, Method, parse_method
+from fly.evaluation.plan import Plan
+from fly.evaluation.runners import Runner, make_runner
+from fly.evaluation.scoring import Doc, Scorer
+from fly.evaluation.store import Store, write_result, write_text
+from fly.evaluation.verdict import CONFIDENCE, judge_all
+from fly.formats import comparison as comparison_format
+from fly.formats import items as items_format
+from fly.formats.comparison import Comparison, Role, Verdict
+
+if TYPE_CHECKING:
+    from fly.backend import FLyLM
+    from fly.evaluation.workload import Tasks
+    from fly.formats.answers import Answer
+    from fly.formats.items import Divergence, Item
+
+OnProgress = Callable[[str, int], None]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The models, the tasks, and the requests to decode."""
+
+    lm: FLyLM
+    tasks: Tasks
+    ready: Sequence[Ready]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The methods of a comparison in the order of the first block, and what each is there for."""
+
+    methods: Sequence[Method]
+    roles: Mapping[str, Role]
+    baseline: str
+    control: str
+
+
+def run(plan: Plan, on_start: Callable[[int], None], on_progress: OnProgress) -> Comparison:
+    """Carry out a plan.
+
+    Args:
+        plan: checked; its tasks are loaded, its models not yet.
+        on_start: told how many answers there will be.
+        on_progress: told a method's name and how many more of its answers are finished.
+    """
+    tasks = plan.load_tasks()
+    lm = plan.load_models()
+    return carry_out(plan, Loaded(lm, tasks, plan.read_requests(lm, tasks)), on_start, on_progress)
+
+
+def carry_out(
+    plan: Plan, loaded: Loaded, on_start: Callable[[int], None], on_progress: OnProgress
+) -> Comparison:
+    """`run` with what has been loaded; the requests may be a part of the tasks'."""
+    ready = loaded.ready
+    with plan.open_store(loaded.lm, ready) as store:
+
+        def make(method: Method) -> Runner:
+            return make_runner(method, loaded.lm, trace=plan.trace)
+
+        contest = choose(plan, store, make, ready)
+        runners = {method.name: make(method) for method in contest.methods}
+        slices = cut(ready, plan.batch_size)
+        on_start(len(ready) * len(contest.methods))
+        keys = [one.asked.key for one in ready]
+        if not all(store.has(method.name, key) for method in contest.methods for key in keys):
+            warm_up(runners, ready)
+        memory = PeakMemory(loaded.lm.device)
+        measure(contest.methods, runners, slices, store, memory, on_progress)
+        names = dict.fromkeys(one.asked.task for one in ready)
+        compared = [_compared(plan, loaded, name, contest, store) for name in names]
+        result = _result(plan, contest, compared, max(len(one.requests) for one in slices))
+    if plan.folder is not None:
+        _save(plan.folder, result, [item for one in compared for item in one.items()])
+    return result
+
+
+def choose(
+    plan: Plan, store: Store, make: Callable[[Method], Runner], ready: Sequence[Ready]
+) -> Contest:
+    """Look for the fastest plain decoding, and put together what takes part: the methods asked for,
+    the target at another batch size, and that baseline."""
+    target = plan.methods[0]
+    generate = parse_method(GENERATE, plan.config, plan.batch_size)
+    block = max(len(one.requests) for one in cut(ready, plan.batch_size))
+    candidates = plain_candidates(
+        replace(target, name=TARGET, batch_size=plan.batch_size),
+        generate,
+        plan.batch_size,
+        block,
+    )
+    if not store.search:
+        sample = spread(ready, block)
+        warm_up({each.name: make(each) for each in (target, generate)}, ready)
+        store.keep_search(search(candidates, make, sample))
+    ours = fastest(store.search, [each for each in candidates if each.is_engine])
+    theirs = fastest(store.search, [each for each in candidates if not each.is_engine])
+    baseline = fastest(store.search, [ours, theirs])
+    control = target.at(control_size(plan.batch_size, ours.batch_size))
+    roles: dict[str, Role] = {method.name: "method" for method in plan.methods}
+    roles[target.name] = "target"
+    methods = list(plan.methods)
+
+    def add(method: Method, role: Role) -> None:
+        if method.name not in roles:
+            methods.append(method)
+            roles[method.name] = role
+
+    add(control, "control")
+    if GENERATE in roles:
+        add(theirs, "method")
+    add(baseline, "baseline")
+    return Contest(methods, roles, baseline.name, control.name)
+
+
+def _compared(plan: Plan, loaded: Loaded, task: str, contest: Contest, store: Store) -> Compared:
+    """Score one task's answers by all methods."""
+    scorer = Scorer(loaded.tasks.by_name[task])
+    own = [one for one in loaded.ready if one.asked.task == task]
+    divergences = Divergences(loaded.lm.model)
+    decoded: list[Decoded] = []
+    for method in contest.methods:
+        answers = {one.asked.key[1:]: store.answers[method.name][one.asked.key] for one in own}
+        reference = decoded[0].answers if decoded else answers
+        blocks = {
+            block.block: block
+            for block in store.blocks
+            if block.method == method.name and block.task == task
+        }
+        decoded.append(
+            Decoded(
+                method=method,
+                role=contest.roles[method.name],
+                answers=answers,
+                scores=scorer.score(texts_by_request(answers)),
+                blocks=blocks,
+                divergences=_find_divergences(divergences, own, reference, answers),
+            )
+        )
+    hashes = {one.asked.instance.doc_id: one.asked.doc_hash for one in own}
+    scores = decoded[0].scores
+    return Compared(
+        task=task,
+        scorer=scorer,
+        clusters=[hashes[doc] or str(doc) for doc in scores],
+        metric=scorer.primary(scores, plan.metric),
+        decoded=decoded,
+    )
+
+
+def texts_by_request(answers: Mapping[AnswerKey, Answer]) -> dict[tuple[Doc, int], list[str]]:
+    """The copies' texts, in their order, by document and index of the request."""
+    texts: dict[tuple[Doc, int], list[str]] = {}
+    for (doc, idx, _), answer in sorted(answers.items(), key=lambda entry: entry[0][2]):
+        texts.setdefault((doc, idx), []).append(answer.text)
+    return texts
+
+
+def _find_divergences(
+    divergences: Divergences,
+    ready: Sequence[Ready],
+    reference: Mapping[AnswerKey, Answer],
+    answers: Mapping[AnswerKey, Answer],
+) -> dict[Doc, Divergence]:
+    """For each document the first request, decoded greedily, whose answer is not the target's."""
+    found: dict[Doc, Divergence] = {}
+    for one in ready:
+        key, request = one.asked.key[1:], one.prepared.request
+        if request.temperature > 0 or key[0] in found:
+            continue
+        where = divergences.find(request.prompt_ids, reference[key], answers[key])
+        if where is not None:
+            found[key[0]] = where
+    return found
+
+
+def judge(compared: Sequence[Compared], margin: float) -> dict[tuple[str, str], Verdict]:
+    """Verdicts by task and method on all that loosens the text, corrected for their number."""
+    judged = [
+        (one.task, each.method.name, paired)
+        for one in compared
+        for each in one.decoded
+        if not each.method.is_lossless and (paired := one.paired(each)) is not None
+    ]
+    verdicts = judge_all([paired for *_, paired in judged], margin, CONFIDENCE)
+    return {
+        (task, name): verdict for (task, name, _), verdict in zip(judged, verdicts, strict=True)
+    }
+
+
+def _result(
+    plan: Plan, contest: Contest, compared: Sequence[Compared], block_size: int
+) -> Comparison:
+    verdicts = judge(compared, plan.margin)
+    results = []
+    for one in compared:
+        own = {name: verdict for (task, name), verdict in verdicts.items() if task == one.task}
+        results.append(task_result(one, contest.baseline, own, plan.margin))
+    return Comparison(
+        environment=environment.describe(plan.command),
+        target=str(plan.config.target_model_path),
+        draft=plan.config.draft_model_path,
+        config=plan.config.to_dict(),
+        tasks=results,
+        margin=plan.margin,
+        confidence=CONFIDENCE,
+        baseline=contest.baseline,
+        control=contest.control,
+        batch_size=plan.batch_size,
+        block_size=block_size,
+        notes=_notes(compared),
+    )
+
+
+def _notes(compared: Sequence[Compared]) -> list[str]:
+    """What a reader has to know of single methods and tasks."""
+    notes = []
+    for one in compared:
+        if one.metric is None:
+            notes.append(f"{one.task}: no metric is a mean over items, so none is compared")
+        numbers = {number for each in one.decoded for number in each.blocks}
+        for each in one.decoded:
+            missing = len(numbers) - len(each.blocks)
+            if missing or not numbers:
+                notes.append(
+                    f"{one.task}, {each.method.name}: {missing or 'all'} blocks were interrupted "
+                    "and are not timed"
+                )
+    return notes
+
+
+def _save(folder: Path, result: Comparison, items: Sequence[Item]) -> None:
+    lines = "".join(item.model_dump_json() + "\n" for item in items)
+    write_text(folder / items_format.FILE_NAME, lines)
+    write_result(folder / comparison_format.FILE_NAME, result)

@@ -1,0 +1,217 @@
+"""What a comparison is to do: everything that can be known to be wrong is found here, before a
+model is loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from fly.backend.arguments import ModelArguments
+from fly.backend.fingerprint import digest
+from fly.backend.records import to_json
+from fly.config import FLyConfig
+from fly.config.batch_size import read_batch_size
+from fly.errors import ConfigError, MissingExtraError
+from fly.evaluation.measuring import Ready
+from fly.evaluation.methods import Method, parse_methods
+from fly.evaluation.store import Store, check_folder
+from fly.formats import comparison as comparison_format
+from fly.formats.answers import Header
+from fly.tasks import TASKS_PATH
+
+if TYPE_CHECKING:
+    from fly.backend import FLyLM
+    from fly.evaluation.workload import Tasks
+
+DEFAULT_METHODS = ("target", "native", "fly")
+DEFAULT_MARGIN = 0.97
+DEFAULT_BATCH_SIZE = 16
+_STATISTICS = ("scipy", "statsmodels", "pandas")  # of the extra `stats`
+_DRAFTING = {"use_sd": True, "drafter": "model", "use_ngram": False, "tree_verify": False}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked comparison."""
+
+    config: FLyConfig
+    arguments: Mapping[str, Any]  # of FLyLM
+    options: Mapping[str, Any]  # of lm-eval's simple_evaluate
+    methods: Sequence[Method]  # the target is the first
+    batch_size: int
+    margin: float
+    metric: str | None = None
+    folder: Path | None = None
+    resume: bool = False
+    trace: bool = False
+    command: str | None = None
+    kept: TemporaryDirectory[str] | None = field(default=None, repr=False)
+
+    def load_tasks(self) -> Tasks:
+        """The tasks, without a model.
+
+        Raises:
+            ConfigError: see `workload.load_tasks`.
+        """
+        from fly.evaluation.workload import load_tasks
+
+        return load_tasks(self.options)
+
+    def load_models(self) -> FLyLM:
+        """Both models, each once; the draft where one of the methods needs it."""
+        from fly.backend import FLyLM
+
+        needs_draft = any(method.needs_draft for method in self.methods)
+        drafting = _DRAFTING if needs_draft and not self.config.needs_draft else {}
+        return FLyLM(**(dict(self.arguments) | drafting | {"batch_size": self.batch_size}))
+
+    def read_requests(self, lm: FLyLM, tasks: Tasks) -> list[Ready]:
+        """All requests of all tasks, as the engine takes them."""
+        asked = tasks.requests(lm)
+        instances = [one.instance for one in asked]
+        prepared = lm.reader().read(instances, [one.seed for one in asked])
+        return [Ready(one, two) for one, two in zip(asked, prepared, strict=True)]
+
+    def open_store(self, lm: FLyLM, ready: Sequence[Ready]) -> AbstractContextManager[Store]:
+        """The answers' file, in the output folder or in one that goes away with the plan."""
+        from fly.backend.tracing import make_answer
+
+        settings = self._settings(lm, ready)
+        header = Header(
+            fingerprint=digest(settings),
+            settings=settings,
+            methods={
+                method.name: method.settings | {"window": inspected(method)}
+                for method in self.methods
+            },
+        )
+        reader = lm.reader()
+
+        def make(method: Method, one: Ready, result: Any) -> Any:
+            text = reader.answer(one.prepared, result)
+            return make_answer(
+                method.name, one.asked.instance, one.asked.copy, text, result, lm.tokenizer
+            )
+
+        folder = self.folder or Path(self.kept.name if self.kept else ".")
+        folder.mkdir(parents=True, exist_ok=True)
+        return Store(folder, header, make)
+
+    def _settings(self, lm: FLyLM, ready: Sequence[Ready]) -> dict[str, Any]:
+        """All that the answers and their times depend on."""
+        requests = [[*one.asked.key, one.asked.seed, asdict(one.prepared.request)] for one in ready]
+        return {
+            "models": lm.text_settings,
+            "methods": {
+                method.name: method.settings | {"config": method.config.fingerprint()}
+                for method in self.methods
+            },
+            "batch_size": self.batch_size,
+            "trace": self.trace,
+            "requests": digest({"requests": to_json(requests)}),
+            "num_requests": len(ready),
+        }
+
+
+def inspected(method: Method) -> int:
+    """How many tokens behind a loosened one its rule looked at; 0 where nothing is loosened."""
+    if not method.is_engine or not method.config.is_loose or method.config.abla_no_window:
+        return 0
+    return method.config.win_len - (method.config.fly_variant == "official")
+
+
+def make_plan(
+    model_args: Mapping[str, Any],
+    options: Mapping[str, Any],
+    *,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    batch_size: int | str | None = DEFAULT_BATCH_SIZE,
+    margin: float = DEFAULT_MARGIN,
+    metric: str | None = None,
+    output_path: str | Path | None = None,
+    resume: bool = False,
+    trace: bool = False,
+    command: str | None = None,
+) -> Plan:
+    """Check everything that needs neither task nor model.
+
+    Raises:
+        ConfigError: a setting, a method, the margin or the output folder is wrong.
+        MissingExtraError: the libraries of the statistics are not installed.
+    """
+    require_statistics()
+    arguments = dict(model_args)
+    split = ModelArguments.split(arguments)
+    rows = read_batch_size(DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
+    if isinstance(rows, str):
+        raise ConfigError(
+            f"--batch_size is {rows!r}, but methods are compared at the same number of rows",
+            fix="give a number; the fastest one for plain decoding is looked for anyway",
+        )
+    check_margin(margin)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "methods are timed in one process, but this is one of several",
+            fix="run the comparison without accelerate launch or torchrun",
+        )
+    if resume and output_path is None:
+        raise ConfigError(
+            "--resume needs the folder of the run that is to go on", fix="add --output_path"
+        )
+    folder = None if output_path is None else Path(output_path)
+    if folder is not None:
+        check_folder(folder, comparison_format.FILE_NAME, resume=resume)
+    own_tasks = {} if options.get("task_manager") else {"task_manager": _task_manager()}
+    return Plan(
+        config=split.config,
+        arguments=arguments,
+        options=dict(options) | own_tasks,
+        methods=parse_methods(methods, split.config, rows),
+        batch_size=rows,
+        margin=margin,
+        metric=metric,
+        folder=folder,
+        resume=resume,
+        trace=trace,
+        command=command,
+        kept=TemporaryDirectory() if folder is None else None,
+    )
+
+
+def check_margin(margin: float) -> None:
+    """Refuse a margin that is no share.
+
+    Raises:
+        ConfigError: it is not between 0 and 1.
+    """
+    if not 0 < margin <= 1:
+        raise ConfigError(
+            f"--margin is {margin!r}, but it is the share of the target's score to be kept",
+            fix="give a number above 0 and at most 1; 0.97 allows to lose 3 % of the score",
+        )
+
+
+def require_statistics() -> None:
+    """Make sure that the statistics can be computed, before hours are spent.
+
+    Raises:
+        MissingExtraError: a library is not installed.
+    """
+    missing = [name for name in _STATISTICS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtraError(
+            f"a comparison needs {', '.join(missing)}, which is not installed",
+            fix="pip install 'fly-decoding[stats]', in a clone: pip install -e '.[stats]'",
+        )
+
+
+def _task_manager() -> Any:
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=str(TASKS_PATH))

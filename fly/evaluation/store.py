@@ -1,0 +1,162 @@
+"""The output folder of a comparison: every finished answer and block as a line of answers.jsonl, so
+that a killed run goes on where it was; the results beside it when it is done.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from pydantic import ValidationError
+
+from fly.backend.lines import LineFile
+from fly.decoding import Result
+from fly.errors import ConfigError, JournalError
+from fly.evaluation.measuring import Key, Ready
+from fly.evaluation.methods import Method
+from fly.formats import answers as format_
+from fly.formats.answers import Answer, Block, Header, Search
+from fly.formats.model import Format
+
+MakeAnswer = Callable[[Method, Ready, Result], Answer]
+
+
+def check_folder(folder: Path, result_name: str, *, resume: bool) -> None:
+    """Refuse a folder that holds another run's work, before anything is loaded.
+
+    Raises:
+        ConfigError: it holds answers or results and `resume` was not said, or there is nothing to
+            resume.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(
+            f"--output_path {str(folder)!r} is a file", fix="name a folder, new or empty"
+        )
+    found = [name for name in (format_.FILE_NAME, result_name) if (folder / name).exists()]
+    if found and not resume:
+        raise ConfigError(
+            f"--output_path {str(folder)!r} already holds {found[0]}",
+            fix="say --resume to go on with that run, or name another folder",
+        )
+
+
+class Store:
+    """`with Store(...) as store:` holds what is finished; takes what finishes."""
+
+    def __init__(self, folder: Path, header: Header, make_answer: MakeAnswer) -> None:
+        """Nothing is opened yet."""
+        self._header = header
+        self._make_answer = make_answer
+        self.answers: dict[str, dict[Key, Answer]] = {}  # by method
+        self.blocks: list[Block] = []
+        self.search: dict[str, float] = {}
+        self._file = LineFile(folder / format_.FILE_NAME, "these answers")
+
+    def __enter__(self) -> Store:
+        """Open the file and read what an earlier run has finished.
+
+        Raises:
+            JournalError: another process writes to it, it is damaged, or it belongs to other
+                settings.
+        """
+        lines = self._file.open()
+        try:
+            if lines:
+                self._read(lines)
+            else:
+                self._file.append(self._header.model_dump())
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self._file.close()
+
+    def has(self, method: str, key: Key) -> bool:
+        """Whether a method's answer is there."""
+        return key in self.answers.get(method, {})
+
+    def keep(self, method: Method, ready: Ready, result: Result) -> None:
+        """Save an answer; it is the operating system's when this returns."""
+        answer = self._make_answer(method, ready, result)
+        self._file.append(answer.model_dump())
+        self.answers.setdefault(method.name, {})[ready.asked.key] = answer
+
+    def keep_block(self, block: Block) -> None:
+        """Save what a block took."""
+        self._file.append(block.model_dump())
+        self.blocks.append(block)
+
+    def keep_search(self, speeds: Mapping[str, float]) -> None:
+        """Save the speeds of plain decoding."""
+        self.search = dict(speeds)
+        self._file.append(Search(search=self.search).model_dump())
+
+    def _read(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        self._check_header(lines[0])
+        for number, line in enumerate(lines[1:], start=2):
+            try:
+                if "block" in line:
+                    self.blocks.append(Block.model_validate(line))
+                elif "search" in line:
+                    self.search = Search.model_validate(line).search
+                else:
+                    answer = Answer.model_validate(line)
+                    key = (answer.task, answer.doc_id, answer.idx, answer.repeat)
+                    self.answers.setdefault(answer.method, {})[key] = answer
+            except ValidationError as error:
+                raise JournalError(
+                    f"{self._file.path}, line {number}: {error.errors()[0]['msg']} "
+                    f"({'.'.join(map(str, error.errors()[0]['loc']))})",
+                    fix="delete that line to decode its request again",
+                ) from error
+
+    def _check_header(self, line: Mapping[str, Any]) -> None:
+        found = line.get("fly_answers")
+        if found != self._header.fly_answers:
+            raise JournalError(
+                f"{self._file.path}: written in version {found!r} of this format, and "
+                f"{self._header.fly_answers} is what can be gone on with",
+                fix="name another --output_path; `fly report` reads older versions",
+            )
+        if line.get("fingerprint") == self._header.fingerprint:
+            return
+        theirs, ours = line.get("settings", {}), json.loads(self._header.model_dump_json())
+        differing = _differing(theirs, ours["settings"])
+        raise JournalError(
+            f"{self._file.path}: belongs to a run with other settings: {', '.join(differing)}",
+            fix="resume it with the command it was started with, or name another --output_path",
+        )
+
+
+def _differing(one: Any, other: Any, name: str = "") -> list[str]:
+    """Names of the settings in which two runs differ, dotted."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = [*one, *(key for key in other if key not in one)]
+        found = []
+        for key in keys:
+            found += _differing(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))
+        return found
+    return [] if one == other else [name]
+
+
+def write_result(path: Path, result: Format) -> None:
+    """Write a result in one piece: a reader never sees half of it."""
+    write_text(path, result.model_dump_json(indent=1) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file in one piece."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
