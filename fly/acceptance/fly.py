@@ -54,6 +54,17 @@ class FlyRule:
         """The mismatch itself and, unless the window is off, the `window` tokens behind it."""
         return 1 if self.no_window else 1 + self.window
 
+    @property
+    def inspected(self) -> int:
+        """Followers that have to match for a token to be loosened."""
+        if self.no_window:
+            return 0
+        return self._followers
+
+    @property
+    def _followers(self) -> int:
+        return self.window - 1 if self.variant == "official" else self.window
+
     def accept(self, scores: Scores) -> Verdict:
         """Native matches, and mismatches that pass gate, boundary and window."""
         everywhere = torch.ones_like(scores.native)
@@ -63,8 +74,7 @@ class FlyRule:
         if self.variant == "vllm":
             gate = gate & scores.draft_possible
         fits = scores.positions_after >= self.window
-        inspected = self.window - 1 if self.variant == "official" else self.window
-        window = followed_by(scores.native, inspected)
+        window = followed_by(scores.native, self._followers)
         verdict = Verdict.loosened(scores, gate=gate, fits=fits, window=window)
         if not self.no_window:
             return verdict

@@ -103,19 +103,30 @@ class Scores:
                 in uncertainty: a very flat row scores low); `full`, over the whole vocabulary, in
                 nats; `normalised`, `full` divided by ln V (arXiv 2511.22972).
         """
-        logits = self.logits[:, :-1].float()
-        log_probs = F.log_softmax(logits, dim=-1)
-        if kind == "top3":
-            log_probs = log_probs.topk(min(3, logits.shape[-1]), dim=-1).values
-        # A forbidden token has log p = -inf and contributes nothing; without the clamp it would be
-        # 0 * -inf = NaN.
-        entropy = -(log_probs.exp() * log_probs.clamp_min(torch.finfo(torch.float32).min)).sum(-1)
-        return entropy / math.log(logits.shape[-1]) if kind == "normalised" else entropy
+        if kind not in self._entropies:
+            log_probs = F.log_softmax(self.logits[:, :-1].float(), dim=-1)
+            self._entropies[kind] = entropy_of(log_probs, kind)
+        return self._entropies[kind]
+
+    @cached_property
+    def _entropies(self) -> dict[str, Tensor]:
+        return {}
 
     @cached_property
     def draft_possible(self) -> Tensor:
         """Where the target gives the draft token any probability at all.  [B, K] bool."""
         return self.final[:, :-1].gather(-1, self.ids[..., None])[..., 0] > -torch.inf
+
+
+def entropy_of(log_probs: Tensor, kind: str) -> Tensor:
+    """The entropy of distributions log_probs [..., V], as Scores.entropy names its kinds.  [...]"""
+    vocab_size = log_probs.shape[-1]
+    if kind == "top3":
+        log_probs = log_probs.topk(min(3, vocab_size), dim=-1).values
+    # A forbidden token has log p = -inf and contributes nothing; without the clamp it would be
+    # 0 * -inf = NaN.
+    entropy = -(log_probs.exp() * log_probs.clamp_min(torch.finfo(torch.float32).min)).sum(-1)
+    return entropy / math.log(vocab_size) if kind == "normalised" else entropy
 
 
 def leading_true(mask: Tensor) -> Tensor:

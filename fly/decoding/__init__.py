@@ -2,12 +2,13 @@
 
 from fly.decoding.decoder import SpeculativeDecoder
 from fly.decoding.processing import OTHER_METHODS, SHAPING
-from fly.decoding.rows import Request, Result, RoundRecord
+from fly.decoding.rows import MismatchRecord, Request, Result, RoundRecord
 from fly.decoding.statistics import Statistics
 
 __all__ = [
     "OTHER_METHODS",
     "SHAPING",
+    "MismatchRecord",
     "Request",
     "Result",
     "RoundRecord",

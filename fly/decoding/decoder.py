@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from fly.acceptance import rules
+from fly.acceptance import Rule, rules
 from fly.config import FLyConfig
 from fly.decoding.processing import ProcessingFactory
 from fly.decoding.protocol import CausalModel
@@ -170,6 +170,11 @@ class SpeculativeDecoder:
             count_official=self.config.enable_statistics,
             is_verbose=self.config.verbose,
         )
+
+    @property
+    def rule(self) -> Rule:
+        """The acceptance rule."""
+        return self._engine.rule
 
     @property
     def max_context(self) -> int | None:

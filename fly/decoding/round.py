@@ -12,12 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fly.acceptance import Reason, Rule, Scores, Verdict, leading_true
+from fly.acceptance import Rule, Scores, Verdict, leading_true
 from fly.acceptance.protocol import REFUSALS
+from fly.decoding.outcome import Outcome
 from fly.decoding.protocol import CausalModel
-from fly.decoding.rows import RoundRecord, Row
+from fly.decoding.rows import Row
 from fly.decoding.sampling import RoundSampler
 from fly.decoding.stopping import StopRules
+from fly.decoding.tracing import entropy_kind, record_round
 from fly.drafting import Drafter, Proposal
 from fly.errors import DecodingError
 
@@ -40,28 +42,6 @@ class Engine:
     is_verbose: bool = False
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """One row's share of a round, on the host."""
-
-    num_proposed: int
-    num_kept: int
-    reasons: list[int]  # [num_proposed]
-    ids: list[int]  # the tokens kept and the target's own behind them
-
-    @property
-    def num_loose(self) -> int:
-        """Kept tokens that the rule loosened."""
-        return self.reasons[: self.num_kept].count(Reason.LOOSE)
-
-    @property
-    def origins(self) -> str:
-        """A character for each of `ids`, as in Result.origins."""
-        kept = self.reasons[: self.num_kept]
-        own = "p" if self.num_proposed == 0 else "b" if self.num_kept == self.num_proposed else "c"
-        return "".join(["l" if reason == Reason.LOOSE else "m" for reason in kept]) + own
-
-
 def run_round(rows: Sequence[Row], engine: Engine) -> None:
     """Advance all rows; a row that reached its end gets its finish reason.
 
@@ -79,7 +59,7 @@ def run_round(rows: Sequence[Row], engine: Engine) -> None:
     verdict = engine.rule.accept(scores)
     outcomes = _to_host(rows, scores, verdict)
     if engine.record_rounds:
-        _record(rows, scores, verdict, outcomes)
+        record_round(rows, scores, outcomes, entropy_kind(engine.rule))
     if engine.count_official:
         _count_official(rows, scores, verdict)
     if engine.is_verbose:
@@ -147,8 +127,8 @@ def _to_host(rows: Sequence[Row], scores: Scores, verdict: Verdict) -> list[Outc
                 f"{row.index}",
                 fix="load the target in bfloat16 or float32, or check its weights",
             )
-        ids, reasons = rest[:k], rest[k : k + num_proposed]
-        outcomes.append(Outcome(num_proposed, num_kept, reasons, [*ids[:num_kept], token]))
+        proposed, reasons = rest[:num_proposed], rest[k : k + num_proposed]
+        outcomes.append(Outcome(proposed, num_kept, reasons, token))
     return outcomes
 
 
@@ -171,9 +151,10 @@ def _commit(row: Row, outcome: Outcome, stops: StopRules) -> None:
             name = REFUSAL_COUNTERS[outcome.reasons[outcome.num_kept]]
             setattr(counts, name, getattr(counts, name) + 1)
     remaining = row.remaining
-    row.ids += outcome.ids
+    new = outcome.ids
+    row.ids += new
     row.origins += outcome.origins
-    num_new = len(outcome.ids)
+    num_new = len(new)
     ending = stops.find_end(row.answer, num_new, remaining, row.request.stop)
     num_trimmed = num_new - ending.num_kept
     if num_trimmed:
@@ -181,34 +162,6 @@ def _commit(row: Row, outcome: Outcome, stops: StopRules) -> None:
     counts.trimmed += num_trimmed
     counts.emitted += ending.num_kept
     row.finish_reason = ending.reason
-
-
-def _record(
-    rows: Sequence[Row], scores: Scores, verdict: Verdict, outcomes: Sequence[Outcome]
-) -> None:
-    """Keep what was decided, for those who look at single tokens."""
-    columns = (
-        scores.ids,
-        scores.choice,
-        scores.entropy("top3"),
-        scores.native,
-        verdict.accepted,
-    )
-    tables = [column.tolist() for column in columns]
-    for row, outcome, *parts in zip(rows, outcomes, *tables, strict=True):
-        n = outcome.num_proposed
-        ids, choice, entropy, native, accepted = parts
-        row.rounds.append(
-            RoundRecord(
-                ids[:n],
-                choice[: n + 1],
-                entropy[:n],
-                native[:n],
-                accepted[:n],
-                outcome.reasons,
-                outcome.ids,
-            )
-        )
 
 
 def _log(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from fly.acceptance import Reason
 from fly.decoding.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -29,16 +30,34 @@ class Request:
 
 
 @dataclass(frozen=True)
+class MismatchRecord:
+    """A mismatch that took effect: kept, or the first that was refused."""
+
+    place: int  # in the proposal
+    preferred_id: int  # the target's own token there
+    p_drafted: float  # by the target's raw logits
+    p_preferred: float
+    entropy: float  # of the kind that the rule's gate looks at; top3 where it has none
+
+
+@dataclass(frozen=True)
 class RoundRecord:
     """What one round decided for one row; kept only when asked for."""
 
     draft_ids: list[int]  # [K]
-    target_ids: list[int]  # [K+1] the target's choices; the last is the bonus
-    entropy: list[float]  # [K] top-3 entropy of the target, nats
-    native: list[bool]  # [K]
-    accepted: list[bool]  # [K] the rule's decisions, behind the first refusal too
     reasons: list[int]  # [K] acceptance.Reason
     emitted_ids: list[int]  # before anything is trimmed
+    mismatches: list[MismatchRecord]
+
+    @property
+    def native(self) -> list[bool]:
+        """Native matches, behind the first refusal too.  [K]"""
+        return [reason == Reason.MATCH for reason in self.reasons]
+
+    @property
+    def accepted(self) -> list[bool]:
+        """The rule's decisions, behind the first refusal too.  [K]"""
+        return [reason in (Reason.MATCH, Reason.LOOSE) for reason in self.reasons]
 
 
 @dataclass(frozen=True)

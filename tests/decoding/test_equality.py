@@ -11,6 +11,7 @@ from fly.acceptance import Reason, Scores
 from fly.acceptance.fly import FlyRule
 from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder, Statistics
+from tests.decoding.watching import watch
 from tests.models import (
     ARCHITECTURES,
     CONTEXT,
@@ -151,7 +152,8 @@ def rescored(target, ids, draft_ids):
 
 @pytest.mark.parametrize("drafter", ["model", "multilevel", "ngram"])
 @pytest.mark.parametrize(("kind", "variant"), [("mistral", "official"), ("gpt2", "paper")])
-def test_every_round_holds_when_scored_from_scratch(kind, variant, drafter):
+def test_every_round_holds_when_scored_from_scratch(kind, variant, drafter, monkeypatch):
+    watched = watch(monkeypatch)
     target = tiny(kind)
     rule = {**FLY, "fly_variant": variant, "entropy": "top3"}
     config = config_of(drafter, **rule, protect_special_tokens=False)
@@ -160,16 +162,14 @@ def test_every_round_holds_when_scored_from_scratch(kind, variant, drafter):
         prompts(8), max_new_tokens=TOKENS
     )
     loosened = 0
-    for prompt, result in zip(prompts(8), results, strict=True):
+    for index, (prompt, result) in enumerate(zip(prompts(8), results, strict=True)):
         ids = list(prompt)
-        for record in result.rounds:
+        for record, seen in zip(result.rounds, watched[index], strict=True):
             draft = record.draft_ids
             scores = rescored(target, ids, draft)
-            assert record.target_ids == scores.choice[0].tolist()
+            assert seen.target_ids == scores.choice[0].tolist()
             assert record.native == scores.native[0].tolist()
-            assert torch.allclose(
-                torch.tensor(record.entropy), scores.entropy("top3")[0], atol=1e-3
-            )
+            assert torch.allclose(torch.tensor(seen.entropy), scores.entropy("top3")[0], atol=1e-3)
             for i, reason in enumerate(record.reasons):
                 if reason != Reason.LOOSE:
                     assert record.accepted[i] == (reason == Reason.MATCH) == record.native[i]
@@ -179,7 +179,7 @@ def test_every_round_holds_when_scored_from_scratch(kind, variant, drafter):
                 assert i + 2 < len(draft)
                 assert all(record.native[i + 1 : i + 1 + followers])
             kept = [*record.accepted, False].index(False)
-            assert record.emitted_ids == [*draft[:kept], record.target_ids[kept]]
+            assert record.emitted_ids == [*draft[:kept], seen.target_ids[kept]]
             loosened += record.reasons[:kept].count(Reason.LOOSE)
             ids += record.emitted_ids
         assert ids[: len(prompt) + len(result.token_ids)] == [*prompt, *result.token_ids]

@@ -13,6 +13,7 @@ from fly.config import FLyConfig
 from fly.decoding import Result, SpeculativeDecoder, Statistics
 from fly.drafting.multilevel import MultilevelDrafter
 from fly.errors import ConfigError, FLyWarning
+from tests.decoding.watching import watch
 from tests.toy import ToyTokenizer, golden, toy_pair
 
 CASES = {case["id"]: case for case in golden()["cases"]}
@@ -37,6 +38,7 @@ def config_of(params: dict[str, Any]) -> FLyConfig:
 
 def decode(case: dict[str, Any], batch_size: int) -> Result:
     """The case's answer; with a batch, among neighbours that share its models."""
+    prompts = asked(case, batch_size)
     target, draft = toy_pair(case["toy"], case["eos"]["id"])
     decoder = SpeculativeDecoder(
         target,
@@ -46,11 +48,15 @@ def decode(case: dict[str, Any], batch_size: int) -> Result:
         batch_size=batch_size,
         record_rounds=True,
     )
-    prompt = case["prompt"]
-    neighbours = [prompt[::-1], prompt[:1], [*prompt, *prompt], prompt[1:] or prompt]
-    prompts = [prompt] if batch_size == 1 else [*neighbours[:2], prompt, *neighbours[2:]]
     results = decoder.generate(prompts, max_new_tokens=case["params"]["total_gen_tok"])
-    return results[prompts.index(prompt)]
+    return results[prompts.index(case["prompt"])]
+
+
+def asked(case: dict[str, Any], batch_size: int) -> list[list[int]]:
+    prompt = case["prompt"]
+    if batch_size == 1:
+        return [prompt]
+    return [prompt[::-1], prompt[:1], prompt, [*prompt, *prompt], prompt[1:] or prompt]
 
 
 @pytest.fixture
@@ -63,15 +69,19 @@ def _full_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_full_proposals")
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("name", CASES)
-def test_rounds_and_counters_are_the_reference_s(name: str, batch_size: int) -> None:
+def test_rounds_and_counters_are_the_reference_s(
+    name: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     case = CASES[name]
+    watched = watch(monkeypatch)
     result = decode(case, batch_size)
     assert result.rounds is not None
     assert len(result.rounds) == len(case["rounds"])
-    for ours, theirs in zip(result.rounds, case["rounds"], strict=True):
+    seen = watched[asked(case, batch_size).index(case["prompt"])]
+    for ours, scored, theirs in zip(result.rounds, seen, case["rounds"], strict=True):
         assert ours.draft_ids == theirs["draft"]
-        assert ours.target_ids == theirs["target"]
-        assert ours.entropy == pytest.approx(theirs["H"], abs=5e-6)
+        assert scored.target_ids == theirs["target"]
+        assert scored.entropy == pytest.approx(theirs["H"], abs=5e-6)
         assert ours.native == [bit == "1" for bit in theirs["native"]]
         assert ours.accepted == [bit == "1" for bit in theirs["final"]]
         assert ours.emitted_ids == theirs["emit"]
