@@ -4,7 +4,7 @@ take arrays of counts; the exact test of a margin is in `exact.py`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,8 +50,13 @@ class PairCounts:
         """Solved by the method."""
         return self.both + self.gained
 
+    @property
+    def exchanged(self) -> PairCounts:
+        """The method in the target's place."""
+        return PairCounts(self.both, lost=self.gained, gained=self.lost, neither=self.neither)
 
-def count_pairs(target: Sequence[float], method: Sequence[float]) -> PairCounts:
+
+def count_pairs(target: ArrayLike, method: ArrayLike) -> PairCounts:
     """The 2x2 table of scores that are 0 or 1."""
     own, other = np.asarray(target) > 0, np.asarray(method) > 0
     cells = (own & other, own & ~other, ~own & other, ~own & ~other)

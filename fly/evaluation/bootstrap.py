@@ -31,6 +31,7 @@ class Bootstrap:
     replicates: Floats  # [R], sorted
     bias: float  # median bias, in normal units
     influence: Floats  # [C] of each cluster, by the jackknife
+    num_observed: int  # leading clusters; the rest were made up
 
     @cached_property
     def acceleration(self) -> float:
@@ -43,12 +44,13 @@ class Bootstrap:
         """Of freedom of the spread (Satterthwaite): one less than there are clusters if these are
         alike, fewer where a few make up most of it, as a few changed answers among many do.
         """
-        most = len(self.influence) - 1
-        spread = float((self.influence**2).sum())
+        observed = self.influence[: self.num_observed]
+        spread = float((observed**2).sum())
         if not spread:
-            return most
-        kurtosis = len(self.influence) * float((self.influence**4).sum()) / spread**2
-        return min(most, max(1.0, 2 * len(self.influence) / max(kurtosis - 1, 1e-9)))
+            return self.num_observed - 1
+        kurtosis = self.num_observed * float((observed**4).sum()) / spread**2
+        alike = 2 * self.num_observed / max(kurtosis - 1, ROUNDING)
+        return min(self.num_observed - 1, max(1.0, alike))
 
     def bound(self, level: float) -> float:
         """The end of the one-sided interval that holds the truth from below with chance 1 - level
@@ -89,9 +91,12 @@ class Bootstrap:
         return float(np.sqrt(len(self.influence) / (len(self.influence) - 1)))
 
 
-def bootstrap(sums: Floats, redrawn: Floats, statistic: Statistic) -> Bootstrap:
+def bootstrap(
+    sums: Floats, redrawn: Floats, statistic: Statistic, *, num_made_up: int = 0
+) -> Bootstrap:
     """A statistic of `sums` [C, k], what each of at least two clusters adds to every sum, with its
-    replicates from `redrawn` [R, k], which `redraw` made.
+    replicates from `redrawn` [R, k], which `redraw` made.  The last `num_made_up` clusters tell
+    nothing of the spread.
 
     Replicates that are not a number (0 / 0) take no side: they count as the estimate.
     """
@@ -108,7 +113,7 @@ def bootstrap(sums: Floats, redrawn: Floats, statistic: Statistic) -> Bootstrap:
     influence = left_out.mean() - left_out
     if not np.isfinite(influence).all() or np.abs(influence).max() <= tie:
         influence = np.zeros(len(sums))
-    return Bootstrap(estimate, replicates, bias, influence)
+    return Bootstrap(estimate, replicates, bias, influence, len(sums) - num_made_up)
 
 
 def redraw(sums: Floats, *, resamples: int = RESAMPLES, seed: int = SEED) -> Floats:

@@ -31,7 +31,7 @@ def p_ratio_at_least(counts: PairCounts, ratio: float) -> float:
     """The p value of "the method solves at least `ratio` times what the target does": the same
     with the roles exchanged.
     """
-    return p_at_most(counts.gained, counts.lost, counts.num_either, 1 / ratio)
+    return p_ratio_at_most(counts.exchanged, 1 / ratio)
 
 
 def p_at_most(lost: int, gained: int, num_either: int, ratio: float) -> float:
@@ -96,9 +96,8 @@ def _least_gains(
     while np.any(low < high):
         middle = (low + high) // 2
         reaches = ratio_score(lost, middle, num_either, ratio) >= score - TIE
-        low, high = np.where(reaches, low, np.minimum(middle + 1, high)), np.where(
-            reaches, np.minimum(middle, high), high
-        )
+        low = np.where(reaches, low, np.minimum(middle + 1, high))
+        high = np.where(reaches, middle, high)
     return lost.astype(float), low.astype(float)
 
 

@@ -1,8 +1,10 @@
 """Paired graded scores, or 0/1 ones whose documents repeat: bootstrap intervals and tests of the
 mean difference and the ratio of means, clustered by document.
 
-A bootstrap only redraws what it saw.  Where no document was lost it would call it impossible; so a
-side never seen is given the bound that zero of m allow: a share of 1 - p^(1/m) may still be lost.
+A bootstrap only redraws what it saw, so rare great losses fool it: by simulation it clears a margin
+wrongly up to 12 % of the time with 60 documents.  Two remedies, both mattering little with many
+documents: half a document that loses all joins the data when a lower bound is sought (half a one
+that gains as much for an upper), and no bound is nearer than what zero of m seen would allow.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from fly.evaluation.bootstrap import Bootstrap, Floats, bootstrap, redraw
 from fly.formats.model import Interval
 
 TAIL = 0.025  # of a two-sided 95 % interval
+JOINING = 0.5  # documents
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Clusters:
     method: Floats
     num_items: Floats
 
-    @property
+    @cached_property
     def exchanged(self) -> Clusters:
         """The method in the target's place."""
         return Clusters(self.method, self.target, self.num_items)
@@ -39,58 +42,67 @@ class Clusters:
             return "scores below zero have no ratio"
         return None if self.target.any() else "the target's mean score is zero"
 
+    @property
+    def ratio(self) -> float:
+        """Of the mean scores, method by target."""
+        return float(self.method.sum() / self.target.sum())
+
+    @property
+    def difference(self) -> float:
+        """Of the mean scores, method minus target."""
+        return float((self.method.sum() - self.target.sum()) / self.num_items.sum())
+
+    @cached_property
+    def sums(self) -> Floats:
+        """What is drawn again, [C + 1, 3]: the documents and half a one that loses all."""
+        columns = np.stack([self.target, self.method, self.num_items], axis=1)
+        joining = JOINING * columns.mean(axis=0)
+        # Where scores are negative, all is lost by as much as the target has beyond zero.
+        joining[1] = joining[0] - abs(joining[0])
+        return np.vstack([columns, joining])
+
+    @cached_property
+    def redrawn(self) -> Floats:
+        """Sums [R, 3]."""
+        return redraw(self.sums)
+
     @cached_property
     def ratios(self) -> Bootstrap:
-        """Of the mean scores, method by target."""
-        return bootstrap(self._sums, self._redrawn, _ratio)
+        """Of the ratio, for lower bounds."""
+        return bootstrap(self.sums, self.redrawn, _ratio, num_made_up=1)
 
     @cached_property
     def differences(self) -> Bootstrap:
-        """Of the mean scores, method minus target."""
-        return bootstrap(self._sums, self._redrawn, _difference)
-
-    def unseen_loss(self, tail: float) -> float:
-        """The share of the target's score that may be lost though no document lost any, with chance
-        `tail`; 0 where some did.  Documents count by what they weigh.
-        """
-        if np.any(self.method < self.target) or not self.target.any():
-            return 0.0
-        return float(1 - tail ** (1 / _effective(self.target)))
+        """Of the difference, for lower bounds."""
+        return bootstrap(self.sums, self.redrawn, _difference, num_made_up=1)
 
     def p_ratio_at_most(self, ratio: float) -> float:
         """The p value of "the method scores at most `ratio` times what the target does"; 1 where
         that cannot be told.
         """
-        if self.why_no_ratio or len(self.target) < 2:
+        if self.why_no_ratio or len(self.target) < 2 or self.ratio <= 0:
             return 1.0
-        p = self.ratios.p_at_most(ratio)
-        if np.any(self.method < self.target):
-            return p
-        return max(p, min(ratio, 1.0) ** _effective(self.target))
+        unseen = min(1.0, ratio / self.ratio) ** effective_number(self.target)
+        return max(self.ratios.p_at_most(ratio), unseen)
 
     def p_ratio_at_least(self, ratio: float) -> float:
-        """The p value of "the method scores at least `ratio` times what the target does"."""
+        """The p value of "the method scores at least `ratio` times what the target does"; 1 where
+        that cannot be told.
+        """
         if self.why_no_ratio or len(self.target) < 2:
             return 1.0
-        p = self.ratios.p_at_least(ratio)
-        if np.any(self.method > self.target) or not self.method.any():
-            return p
-        return max(p, min(1 / ratio, 1.0) ** _effective(self.method))
+        if not self.method.any():  # each document was lost, of which `ratio` should have stayed
+            return max(0.0, 1 - ratio) ** effective_number(self.target)
+        return self.exchanged.p_ratio_at_most(1 / ratio)
 
     def lower_ratio(self, confidence: float) -> float | None:
         """The one-sided lower bound of the ratio: where p is 1 - confidence."""
         if self.why_no_ratio or len(self.target) < 2:
             return None
-        low = self.ratios.bound(1 - confidence)
-        return min(low, 1 - self.unseen_loss(1 - confidence)) if np.isfinite(low) else None
-
-    @cached_property
-    def _sums(self) -> Floats:
-        return np.stack([self.target, self.method, self.num_items], axis=1)
-
-    @cached_property
-    def _redrawn(self) -> Floats:
-        return redraw(self._sums)
+        if self.ratio <= 0:
+            return 0.0
+        unseen = self.ratio * (1 - confidence) ** (1 / effective_number(self.target))
+        return max(0.0, min(self.ratios.bound(1 - confidence), unseen))
 
 
 def cluster(
@@ -105,15 +117,11 @@ def cluster(
 
 def difference_interval(data: Clusters) -> Interval:
     """Of the mean score, method minus target."""
-    num_items = float(data.num_items.sum())
-    estimate = float(data.method.sum() - data.target.sum()) / num_items
     if len(data.target) < 2:
-        return one_document(estimate)
-    unseen = (
-        -data.unseen_loss(TAIL) * abs(float(data.target.sum())) / num_items,
-        data.exchanged.unseen_loss(TAIL) * abs(float(data.method.sum())) / num_items,
-    )
-    return _interval(data.differences, unseen, nothing=0.0)
+        return _one_document(data.difference)
+    low = _least_difference(data)
+    high = -_least_difference(data.exchanged)
+    return _interval(data, data.difference, low, high)
 
 
 def ratio_interval(data: Clusters) -> Interval:
@@ -121,30 +129,45 @@ def ratio_interval(data: Clusters) -> Interval:
     if data.why_no_ratio:
         return Interval(estimate=None, low=None, high=None, method=data.why_no_ratio)
     if len(data.target) < 2:
-        return one_document(float(data.method.sum() / data.target.sum()))
-    unseen = (1 - data.unseen_loss(TAIL), 1 / (1 - data.exchanged.unseen_loss(TAIL)))
-    return _interval(data.ratios, unseen, nothing=1.0)
+        return _one_document(data.ratio)
+    low = _least_ratio(data)
+    above = _least_ratio(data.exchanged) if data.method.any() else 0.0
+    return _interval(data, data.ratio, low, 1 / above if above > 0 else np.inf)
 
 
-def one_document(estimate: float) -> Interval:
-    """A point, for want of anything to resample."""
+def _least_difference(data: Clusters) -> float:
+    low = data.differences.bound(TAIL)
+    if _has_lost(data):
+        return low
+    share = 1 - TAIL ** (1 / effective_number(data.target))
+    return min(low, -share * abs(float(data.target.sum() / data.num_items.sum())))
+
+
+def _least_ratio(data: Clusters) -> float:
+    low = data.ratios.bound(TAIL)
+    return low if _has_lost(data) else min(low, TAIL ** (1 / effective_number(data.target)))
+
+
+def _has_lost(data: Clusters) -> bool:
+    """Whether any document scored less: else the bound of losses is that of none seen."""
+    return bool(np.any(data.method < data.target)) or not data.target.any()
+
+
+def _one_document(estimate: float) -> Interval:
     return Interval(estimate=estimate, low=None, high=None, method="one document has no interval")
 
 
-def _interval(found: Bootstrap, unseen: tuple[float, float], nothing: float) -> Interval:
-    """The bootstrap's, out to the bounds of what was not seen where those are not `nothing`."""
-    low, high = found.bound(TAIL), found.bound(1 - TAIL)
-    low = min(low, found.estimate, unseen[0] if unseen[0] != nothing else low)
-    high = max(high, found.estimate, unseen[1] if unseen[1] != nothing else high)
+def _interval(data: Clusters, estimate: float, low: float, high: float) -> Interval:
+    low, high = min(low, estimate), max(high, estimate)
     return Interval(
-        estimate=found.estimate,
+        estimate=estimate,
         low=low if np.isfinite(low) else None,
         high=high if np.isfinite(high) else None,
-        method=f"BCa bootstrap over {len(found.influence)} documents",
+        method=f"BCa bootstrap over {len(data.target)} documents",
     )
 
 
-def _effective(weights: Floats) -> float:
+def effective_number(weights: Floats) -> float:
     """How many equal documents say as much as these."""
     return float(weights.sum() ** 2 / (weights**2).sum())
 
