@@ -13,8 +13,10 @@ from fly.cli.harness import as_mapping, check_arguments, model_to_run, with_own_
 from fly.errors import ConfigError
 
 # Options of simple_evaluate that a verb of ours decides or gives in another way.
-_NOT_PASSED = ("model", "model_args", "batch_size", "max_batch_size", "device")
-_NOT_PASSED += ("evaluation_tracker", "log_samples", "verbosity", "write_out")
+_NOT_PASSED = frozenset(
+    {"model", "model_args", "batch_size", "max_batch_size", "device"}
+    | {"evaluation_tracker", "log_samples", "verbosity", "write_out"}
+)
 
 
 @dataclass

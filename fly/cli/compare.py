@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from fly.cli.capturing import Captured, capture
-from fly.formats.comparison import Comparison
+from fly.cli.capturing import capture
 
 _EPILOG = """\
 All flags of `fly run` are taken, too: --model_args, --tasks, --limit, --apply_chat_template,
@@ -78,18 +77,14 @@ def main(arguments: Sequence[str]) -> int:
         resume=own.resume,
         trace=own.trace,
         command=command_line("compare", arguments),
-        **given(asked),
+        batch_size=asked.batch_size,
+        output_path=asked.output_path,
     )
     with ProgressBar() as bar:
         result = run(plan, bar.start, bar.advance)
     print_comparison(result)
-    tell_files(result, asked.output_path)
+    tell_files(asked.output_path)
     return 0
-
-
-def given(asked: Captured) -> dict[str, object]:
-    """What lm-eval's flags say of a plan."""
-    return {"batch_size": asked.batch_size, "output_path": asked.output_path}
 
 
 def command_line(verb: str, arguments: Sequence[str]) -> str:
@@ -97,7 +92,7 @@ def command_line(verb: str, arguments: Sequence[str]) -> str:
     return shlex.join(["fly", verb, *arguments])
 
 
-def tell_files(result: Comparison, output_path: str | None) -> None:
+def tell_files(output_path: str | None) -> None:
     """Say where the results are and how to look at them."""
     if output_path is not None:
         Console(stderr=True).print(

@@ -63,12 +63,12 @@ def _scores(task: TaskResult, result: Comparison) -> Table:
         table.add_row(
             f"{method.name}{_ROLES[method.role]}",
             _score(method),
-            _number(paired and paired.recovery.estimate, "{:.1%}"),
-            _bounds(paired and paired.recovery, "{:.1%}"),
-            _points(paired and paired.difference),
+            _number(paired.recovery.estimate if paired else None, "{:.1%}"),
+            _bounds(paired.recovery if paired else None, "{:.1%}"),
+            _points(paired.difference if paired else None),
             str(paired.gained) if paired else _NOTHING,
             str(paired.lost) if paired else _NOTHING,
-            _number(paired and paired.mcnemar_p, "{:.3f}"),
+            _number(paired.mcnemar_p if paired else None, "{:.3f}"),
             f"{method.texts.num_equal}/{method.texts.num_answers}",
             _verdict(method),
         )
@@ -86,15 +86,15 @@ def _speeds(task: TaskResult, result: Comparison) -> Table:
             method.name,
             str(method.batch_size),
             _number(speed.tokens_per_s, "{:,.0f}"),
-            _number(speed.vs_baseline and speed.vs_baseline.estimate, "{:.2f}"),
+            _ratio(speed.vs_baseline),
             _bounds(speed.vs_baseline, "{:.2f}"),
-            _number(speed.vs_target and speed.vs_target.estimate, "{:.2f}"),
-            _number(speed.vs_native and speed.vs_native.estimate, "{:.2f}"),
-            _number(accepted and accepted.mean_acceptance_length, "{:.2f}"),
-            _number(accepted and accepted.acceptance_rate, "{:.1%}"),
-            _number(accepted and accepted.loose_share, "{:.2%}"),
+            _ratio(speed.vs_target),
+            _ratio(speed.vs_native),
+            _number(accepted.mean_acceptance_length if accepted else None, "{:.2f}"),
+            _number(accepted.acceptance_rate if accepted else None, "{:.1%}"),
+            _number(accepted.loose_share if accepted else None, "{:.2%}"),
             f"{method.texts.mean_tokens:.1f}",
-            _number(method.peak_memory_bytes and method.peak_memory_bytes / 2**20, "{:,.0f} MiB"),
+            _memory(method.peak_memory_bytes),
         )
     return table
 
@@ -123,6 +123,14 @@ def _sentences(task: TaskResult, result: Comparison) -> list[str]:
             f"{paired.gained} items gained, {paired.lost} lost."
         )
     return lines
+
+
+def _ratio(interval: Interval | None) -> str:
+    return _number(interval.estimate if interval else None, "{:.2f}")
+
+
+def _memory(num_bytes: int | None) -> str:
+    return _NOTHING if num_bytes is None else f"{num_bytes / 2**20:,.0f} MiB"
 
 
 def _score(method: MethodResult) -> str:

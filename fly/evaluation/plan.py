@@ -27,7 +27,9 @@ from fly.tasks import TASKS_PATH
 
 if TYPE_CHECKING:
     from fly.backend import FLyLM
+    from fly.decoding import Result
     from fly.evaluation.workload import Tasks
+    from fly.formats.answers import Answer
 
 DEFAULT_METHODS = ("target", "native", "fly")
 DEFAULT_MARGIN = 0.97
@@ -80,7 +82,8 @@ class Plan:
 
     def open_store(self, lm: FLyLM, ready: Sequence[Ready]) -> AbstractContextManager[Store]:
         """The answers' file, in the output folder or in one that goes away with the plan."""
-        from fly.backend.tracing import make_answer
+        from fly.backend.pieces import Pieces
+        from fly.backend.tracing import to_answer
 
         settings = self._settings(lm, ready)
         header = Header(
@@ -91,13 +94,12 @@ class Plan:
                 for method in self.methods
             },
         )
-        reader = lm.reader()
+        reader, pieces = lm.reader(), Pieces(lm.tokenizer)
 
-        def make(method: Method, one: Ready, result: Any) -> Any:
+        def make(method: Method, one: Ready, result: Result) -> Answer:
+            prompt = str(one.asked.instance.args[0])
             text = reader.answer(one.prepared, result)
-            return make_answer(
-                method.name, one.asked.instance, one.asked.copy, text, result, lm.tokenizer
-            )
+            return to_answer(method.name, one.asked.record(result), prompt, text, result, pieces)
 
         folder = self.folder or Path(self.kept.name if self.kept else ".")
         folder.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
+from transformers import StoppingCriteriaList, StopStringCriteria
 
 from fly.decoding import Request, Result, SpeculativeDecoder, Statistics
 from fly.decoding.stopping import StopRules, eos_ids
@@ -111,7 +112,9 @@ class GenerateRunner:
             options = {"do_sample": True, "temperature": first.temperature}
             torch.manual_seed(first.seed % 2**63)
         if first.stop:
-            options |= {"stop_strings": list(first.stop), "tokenizer": self._tokenizer}
+            # Given as strings, they would reach the assistant of hf_assisted without a tokenizer.
+            criteria = StopStringCriteria(self._tokenizer, list(first.stop))
+            options["stopping_criteria"] = StoppingCriteriaList([criteria])
         prompts, mask = self._padded(requests)
         generate: Any = self._model.generate  # its annotation asks for a type that no model has
         output = generate(

@@ -5,14 +5,13 @@ that a killed run goes on where it was; the results beside it when it is done.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from pydantic import ValidationError
-
-from fly.backend.lines import LineFile
+from fly.backend.lines import InUseError, LineFile, read_lines
 from fly.decoding import Result
 from fly.errors import ConfigError, JournalError
 from fly.evaluation.measuring import Key, Ready
@@ -53,7 +52,7 @@ class Store:
         self.answers: dict[str, dict[Key, Answer]] = {}  # by method
         self.blocks: list[Block] = []
         self.search: dict[str, float] = {}
-        self._file = LineFile(folder / format_.FILE_NAME, "these answers")
+        self._file = LineFile(folder / format_.FILE_NAME)
 
     def __enter__(self) -> Store:
         """Open the file and read what an earlier run has finished.
@@ -62,12 +61,16 @@ class Store:
             JournalError: another process writes to it, it is damaged, or it belongs to other
                 settings.
         """
-        lines = self._file.open()
+        with writing(self._file.path):
+            self._file.open()
         try:
+            with writing(self._file.path):
+                lines, num_bytes = read_lines(self._file.path)
+                self._file.cut(num_bytes)
             if lines:
                 self._read(lines)
             else:
-                self._file.append(self._header.model_dump())
+                self._append(self._header)
         except BaseException:
             self._file.close()
             raise
@@ -89,24 +92,30 @@ class Store:
     def keep(self, method: Method, ready: Ready, result: Result) -> None:
         """Save an answer; it is the operating system's when this returns."""
         answer = self._make_answer(method, ready, result)
-        self._file.append(answer.model_dump())
+        self._append(answer)
         self.answers.setdefault(method.name, {})[ready.asked.key] = answer
 
     def keep_block(self, block: Block) -> None:
         """Save what a block took."""
-        self._file.append(block.model_dump())
+        self._append(block)
         self.blocks.append(block)
 
     def keep_search(self, speeds: Mapping[str, float]) -> None:
         """Save the speeds of plain decoding."""
         self.search = dict(speeds)
-        self._file.append(Search(search=self.search).model_dump())
+        self._append(Search(search=self.search))
 
-    def _read(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        self._check_header(lines[0])
-        for number, line in enumerate(lines[1:], start=2):
+    def _append(self, line: Format) -> None:
+        with writing(self._file.path):
+            self._file.append(line.model_dump())
+
+    def _read(self, lines: Sequence[bytes]) -> None:
+        for number, text in enumerate(lines, start=1):
             try:
-                if "block" in line:
+                line = json.loads(text)
+                if number == 1:
+                    self._check_header(line)
+                elif "block" in line:
                     self.blocks.append(Block.model_validate(line))
                 elif "search" in line:
                     self.search = Search.model_validate(line).search
@@ -114,11 +123,13 @@ class Store:
                     answer = Answer.model_validate(line)
                     key = (answer.task, answer.doc_id, answer.idx, answer.repeat)
                     self.answers.setdefault(answer.method, {})[key] = answer
-            except ValidationError as error:
+            except JournalError:
+                raise
+            except (ValueError, TypeError, AttributeError) as error:
                 raise JournalError(
-                    f"{self._file.path}, line {number}: {error.errors()[0]['msg']} "
-                    f"({'.'.join(map(str, error.errors()[0]['loc']))})",
-                    fix="delete that line to decode its request again",
+                    f"{self._file.path}, line {number}: not a line of a file of answers "
+                    f"({type(error).__name__})",
+                    fix="delete that line to decode its request again, or the file to start anew",
                 ) from error
 
     def _check_header(self, line: Mapping[str, Any]) -> None:
@@ -131,8 +142,8 @@ class Store:
             )
         if line.get("fingerprint") == self._header.fingerprint:
             return
-        theirs, ours = line.get("settings", {}), json.loads(self._header.model_dump_json())
-        differing = _differing(theirs, ours["settings"])
+        ours = json.loads(self._header.model_dump_json())
+        differing = _differing(line.get("settings", {}), ours["settings"])
         raise JournalError(
             f"{self._file.path}: belongs to a run with other settings: {', '.join(differing)}",
             fix="resume it with the command it was started with, or name another --output_path",
@@ -148,6 +159,28 @@ def _differing(one: Any, other: Any, name: str = "") -> list[str]:
             found += _differing(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))
         return found
     return [] if one == other else [name]
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What can go wrong with a file of answers, in words for its user.
+
+    Raises:
+        JournalError: another process writes to it, or it cannot be read or written.
+    """
+    try:
+        yield
+    except InUseError as error:
+        raise JournalError(
+            f"{path}: another process is writing to this file of answers",
+            fix="wait for that run, or give this one its own --output_path",
+        ) from error
+    except OSError as error:
+        raise JournalError(
+            f"{path}: cannot be written: {error}",
+            fix="make room or choose another --output_path, and start again: what is finished is "
+            "kept",
+        ) from error
 
 
 def write_result(path: Path, result: Format) -> None:

@@ -15,12 +15,15 @@ import torch
 from lm_eval.api.model import LM
 
 from fly.backend.occurrences import draw_seed, hash_document, number_copies
+from fly.backend.records import RequestRecord
 from fly.backend.replacing import replaced
 from fly.errors import ConfigError, RequestError
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from lm_eval.api.task import Task
+
+    from fly.decoding import Result
 
 _GENERATION = "generate_until"
 # Of simple_evaluate's options, those that a workload cannot have, each with the way out.
@@ -44,6 +47,19 @@ class Asked:
     def key(self) -> tuple[str, int | None, int, int]:
         """What tells it from all others of the workload."""
         return self.task, self.instance.doc_id, self.instance.idx, self.copy
+
+    def record(self, result: Result) -> RequestRecord:
+        """What became of it."""
+        return RequestRecord(
+            task=self.task,
+            doc_id=self.instance.doc_id,
+            doc_hash=self.doc_hash,
+            idx=self.instance.idx,
+            copy=self.copy,
+            finish_reason=result.finish_reason,
+            num_tokens=len(result.token_ids),
+            statistics=result.statistics,
+        )
 
 
 @dataclass(frozen=True)
