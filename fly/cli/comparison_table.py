@@ -141,6 +141,8 @@ def _score(method: MethodResult) -> str:
 def _verdict(method: MethodResult) -> str:
     if method.verdict is not None:
         return method.verdict.verdict
+    if method.role == "target":
+        return "reference"
     return "exact" if method.is_lossless else _NOTHING
 
 

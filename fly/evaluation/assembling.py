@@ -9,10 +9,10 @@ from typing import Any
 
 from fly.decoding import Statistics
 from fly.evaluation import cost
-from fly.evaluation.graded import speed_ratio
 from fly.evaluation.methods import NATIVE, Method
+from fly.evaluation.paired import PairedScores, compare_scores
 from fly.evaluation.scoring import Doc, Metric, Scorer, Scores
-from fly.evaluation.verdict import PairedScores, compare_scores
+from fly.evaluation.speed import speed_ratio
 from fly.formats.answers import Answer, Block
 from fly.formats.comparison import (
     Acceptance,

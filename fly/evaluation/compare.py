@@ -23,11 +23,12 @@ from fly.evaluation.measuring import (
 )
 from fly.evaluation.memory import PeakMemory
 from fly.evaluation.methods import GENERATE, TARGET, Method, parse_method
+from fly.evaluation.paired import CONFIDENCE
 from fly.evaluation.plan import Plan
 from fly.evaluation.runners import Runner, make_runner
 from fly.evaluation.scoring import Doc, Scorer
 from fly.evaluation.store import Store, write_result, write_text
-from fly.evaluation.verdict import CONFIDENCE, judge_all
+from fly.evaluation.verdict import judge_all
 from fly.formats import comparison as comparison_format
 from fly.formats import items as items_format
 from fly.formats.comparison import Comparison, Role, Verdict

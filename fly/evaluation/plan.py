@@ -192,10 +192,10 @@ def check_margin(margin: float) -> None:
     Raises:
         ConfigError: it is not between 0 and 1.
     """
-    if not 0 < margin <= 1:
+    if not 0 < margin < 1:
         raise ConfigError(
             f"--margin is {margin!r}, but it is the share of the target's score to be kept",
-            fix="give a number above 0 and at most 1; 0.97 allows to lose 3 % of the score",
+            fix="give a number between 0 and 1; 0.97 allows to lose 3 % of the score",
         )
 
 
