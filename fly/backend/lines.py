@@ -62,6 +62,7 @@ class LineFile:
     def close(self) -> None:
         """Close the file, which unlocks it."""
         os.close(self._fd)
+        self._fd = -1
 
 
 def read_lines(path: Path) -> tuple[list[bytes], int]:

@@ -5,6 +5,7 @@ where they were recorded.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 AnswerKey = tuple[str, str, int | None, int, int]  # method, task, doc_id, idx, repeat
 
+# Half a character of UTF-16, which Python's strings can hold and readers of JSON may refuse.
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 REASON_NAMES = {int(reason): reason.name.lower() for reason in Reason}
 
 
@@ -67,8 +70,8 @@ def to_answer(
             "doc_hash": record.doc_hash,
             "idx": record.idx,
             "repeat": record.copy,
-            "prompt": prompt,
-            "text": text,
+            "prompt": LONE_SURROGATE.sub("\ufffd", prompt),
+            "text": LONE_SURROGATE.sub("\ufffd", text),
             "token_ids": ids,
             "tokens": pieces.split(ids),
             "origins": result.origins,
