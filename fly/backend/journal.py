@@ -14,14 +14,14 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
-import os
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from fly.backend.lines import InUseError, LineFile, read_lines
 from fly.backend.records import RequestRecord
 from fly.decoding import Statistics
 from fly.errors import JournalError
@@ -76,7 +76,7 @@ class Journal:
         self._fingerprint = fingerprint
         self._settings = settings
         self._entries: dict[str, Entry] = {}
-        self._fd = -1
+        self._lines = LineFile(self.path)
 
     def __enter__(self) -> Journal:
         """Lock the file, drop a line that was being written when its process was killed, and read.
@@ -85,22 +85,19 @@ class Journal:
             JournalError: another process writes to it, it is damaged or cannot be written, or one
                 of the others cannot be read.
         """
+        with self._writing():
+            self._lines.open()
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise self._cannot_write(error) from error
-        try:
-            _lock(self._fd, self.path)
             entries, num_bytes = read_journal(self.path, self._fingerprint)
-            self._cut(num_bytes)
-            if num_bytes == 0:
-                self._append(_header(self._fingerprint, self._settings))
+            with self._writing():
+                self._lines.cut(num_bytes)
+                if num_bytes == 0:
+                    self._lines.append(_header(self._fingerprint, self._settings))
             for file in sorted(self.path.parent.glob(self._siblings)):
                 if file != self.path:
                     entries = read_journal(file, self._fingerprint)[0] | entries
         except BaseException:
-            os.close(self._fd)
+            self._lines.close()
             raise
         self._entries = entries
         return self
@@ -112,7 +109,7 @@ class Journal:
         trace: TracebackType | None,
     ) -> None:
         """Close the file, which unlocks it."""
-        os.close(self._fd)
+        self._lines.close()
 
     def get(self, key: str) -> Entry | None:
         """The finished request of this key."""
@@ -128,30 +125,25 @@ class Journal:
         Raises:
             JournalError: it cannot be written, for instance because the disk is full.
         """
-        self._append({"key": key, "answer": entry.answer, "record": asdict(entry.record)})
+        with self._writing():
+            self._lines.append({"key": key, "answer": entry.answer, "record": asdict(entry.record)})
         self._entries[key] = entry
 
-    def _cut(self, num_bytes: int) -> None:
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """What can go wrong with the file, in the journal's words."""
         try:
-            os.ftruncate(self._fd, num_bytes)
+            yield
+        except InUseError as error:
+            raise JournalError(
+                f"{self.path}: another process is writing to this journal",
+                fix="wait for that run, or give this one its own --use_cache",
+            ) from error
         except OSError as error:
-            raise self._cannot_write(error) from error
-
-    def _append(self, value: Mapping[str, Any]) -> None:
-        # ASCII, so that no character of an answer can end a line or break in the middle.
-        line = json.dumps(value).encode("ascii") + b"\n"
-        try:
-            num_written = os.write(self._fd, line)
-            if num_written < len(line):
-                raise OSError(f"only {num_written} of {len(line)} bytes were written")
-        except OSError as error:
-            raise self._cannot_write(error) from error
-
-    def _cannot_write(self, error: OSError) -> JournalError:
-        return JournalError(
-            f"{self.path}: the journal of --use_cache cannot be written: {error}",
-            fix="make room or choose another path, and start again: what is finished is kept",
-        )
+            raise JournalError(
+                f"{self.path}: the journal of --use_cache cannot be written: {error}",
+                fix="make room or choose another path, and start again: what is finished is kept",
+            ) from error
 
 
 def read_journal(path: Path, fingerprint: str) -> tuple[dict[str, Entry], int]:
@@ -162,15 +154,14 @@ def read_journal(path: Path, fingerprint: str) -> tuple[dict[str, Entry], int]:
             other settings.
     """
     try:
-        data = path.read_bytes()
+        lines, num_bytes = read_lines(path)
     except OSError as error:
         raise JournalError(
             f"{path}: this journal of --use_cache cannot be read: {error}",
             fix="make it readable, delete it to decode its requests again, or name another path",
         ) from error
-    num_bytes = data.rfind(b"\n") + 1
     entries: dict[str, Entry] = {}
-    for number, line in enumerate(data[:num_bytes].split(b"\n")[:-1], start=1):
+    for number, line in enumerate(lines, start=1):
         try:
             value = json.loads(line)
             if number == 1:
@@ -203,24 +194,3 @@ def _entry(value: dict[str, Any]) -> tuple[str, Entry]:
         raise TypeError("key and answer have to be texts")
     statistics = Statistics(**record["statistics"])
     return key, Entry(answer, RequestRecord(**(record | {"statistics": statistics})))
-
-
-def _lock(fd: int, path: Path) -> None:
-    """Make sure that no other process writes; the lock ends with the file or with the process.
-
-    Where the system or the file system has no such locks, two runs on one path are not noticed;
-    their lines are whole nevertheless, as each is appended in one write.
-    """
-    if sys.platform == "win32":
-        return
-    import fcntl
-
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise JournalError(
-            f"{path}: another process is writing to this journal",
-            fix="wait for that run, or give this one its own --use_cache",
-        ) from error
-    except OSError:
-        return

@@ -5,9 +5,11 @@ Everything but generation is HFLM's own and the target's: log-likelihoods, chat 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,11 +24,14 @@ from fly.backend.journal import Journal
 from fly.backend.progress import DecodingProgress
 from fly.backend.records import RequestRecord, summarise, to_json
 from fly.backend.requests import RequestReader
+from fly.backend.tracing import AnswerWriter, method_entry, method_name
 from fly.decoding import SpeculativeDecoder
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
 
 
 def default_device() -> str:
@@ -63,6 +68,7 @@ class FLyLM(HFLM):
         self._target_options = split.target
         self._records: list[RequestRecord] = []
         self._records_are_told = False  # by `get_model_info`, once an evaluation
+        self._trace_path: Path | None = None
         self._rows_asked: int | str = split.target.get("batch_size", 1)
         # HFLM's own default is "cuda", whether there is one or not.
         place = {} if split.target.get("device") else {"device": default_device()}
@@ -85,6 +91,7 @@ class FLyLM(HFLM):
             self.tokenizer,
             self.fly_config,
             batch_size=self._rows_asked,
+            record_rounds=self._trace_path is not None,
             **({"max_batch_size": self.max_batch_size} if self.max_batch_size else {}),
         )
 
@@ -93,6 +100,17 @@ class FLyLM(HFLM):
         """Rows decoded at once; what was asked for until the first request comes."""
         made = vars(self).get("decoder")
         return made.batch_size.rows if made else self._rows_asked
+
+    def trace_to(self, path: Path | None) -> None:
+        """From now on, append every decoded answer with its rounds to this file, as soon as it is
+        finished (fly/backend/tracing.py); None stops.  Every process needs a file of its own.
+
+        An answer that is resumed from a journal is not in the file: only its text is known.
+        """
+        self._trace_path = path
+        made = vars(self).get("decoder")
+        if made is not None:
+            self.decoder = made.with_config(self.fly_config, record_rounds=path is not None)
 
     def generate_until(self, requests: Sequence[Instance], disable_tqdm: bool = False) -> list[str]:
         """Decode what the journal does not have; answers come in the order asked, each is in the
@@ -103,13 +121,18 @@ class FLyLM(HFLM):
 
         Raises:
             RequestError: a request cannot be decoded as asked; none has been started.
-            JournalError: the journal is damaged, in use, or cannot be written.
+            JournalError: the journal or the trace is damaged, in use, or cannot be written.
         """
         disable = disable_tqdm or self.rank != 0
         self._records, self._records_are_told = [], False
         with getattr(self.cache_hook, "journal", None) or nullcontext() as journal:
             answers = Answers(requests, journal, self.fly_config.temperature)
             self._records += answers.resumed
+            if self._trace_path is not None and answers.resumed:
+                logger.warning(
+                    "%d answers were finished before: they are not in the trace",
+                    len(answers.resumed),
+                )
             if answers.pending:
                 self._decode([requests[place] for place in answers.pending], answers, disable)
         return answers.texts()
@@ -120,6 +143,7 @@ class FLyLM(HFLM):
         prepared = reader.read(requests, answers.seeds)
         with (
             DecodingProgress(len(requests), disable=disable_bar) as progress,
+            self._tracing() as writer,
             torch.autocast(
                 self.device.type, self.mixed_precision_dtype, self.mixed_precision_dtype is not None
             ),
@@ -127,8 +151,24 @@ class FLyLM(HFLM):
             results = self.decoder.decode([one.request for one in prepared], progress.on_round)
             for index, result in results:
                 text = reader.answer(prepared[index], result)
-                self._records.append(answers.put(answers.pending[index], text, result))
+                record = answers.put(answers.pending[index], text, result)
+                self._records.append(record)
+                if writer is not None:
+                    prompt = requests[index].args[0]
+                    writer.write(method_name(self.decoder), record, prompt, text, result)
                 progress.advance()
+
+    def _tracing(self) -> AbstractContextManager[AnswerWriter | None]:
+        """The trace's file, if one is asked for."""
+        if self._trace_path is None:
+            return nullcontext()
+        return AnswerWriter(
+            self._trace_path,
+            self.tokenizer,
+            self.fingerprint(),
+            self._text_settings,
+            {method_name(self.decoder): method_entry(self.decoder)},
+        )
 
     def set_cache_hook(self, cache_hook: Any) -> None:
         """Called by lm-eval under `use_cache`: until it lets go of its file, finished requests are

@@ -49,10 +49,12 @@ def _run_harness(arguments: list[str], *, own_program: bool) -> int:
     from lm_eval.utils import setup_logging
 
     from fly.cli.harness import Harness, with_own_tasks
+    from fly.cli.trace import add_trace_flag, take_trace_flag
 
     setup_logging()
     cli = HarnessCLI()
     commands = _rename(cli)
+    add_trace_flag(commands["run"])
     cli._parser.add_argument("--version", action="version", version=f"fly {fly.__version__}")
     if arguments == ["run"]:
         commands["run"].print_help()
@@ -63,7 +65,8 @@ def _run_harness(arguments: list[str], *, own_program: bool) -> int:
             parsed.include_path = with_own_tasks(parsed.include_path)
         parsed.func(parsed)
         return 0
-    with Harness(own_program=own_program) as harness:
+    trace = take_trace_flag(parsed)
+    with Harness(own_program=own_program, trace=trace) as harness:
         parsed.func(parsed)
         harness.finish()
     return 0

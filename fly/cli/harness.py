@@ -17,6 +17,7 @@ import fly
 from fly.backend.arguments import ModelArguments
 from fly.backend.replacing import replaced
 from fly.cli import launch
+from fly.cli.trace import check_trace, trace_path
 
 if TYPE_CHECKING:
     from lm_eval.loggers import EvaluationTracker
@@ -73,9 +74,12 @@ def check_arguments(config: Any) -> None:
 class Harness:
     """`with Harness() as harness:` run lm-eval's command inside; then `harness.finish()`."""
 
-    def __init__(self, *, own_program: bool = False) -> None:
-        """Nothing is wrapped yet.  `own_program`: see `launch.start_processes`."""
+    def __init__(self, *, own_program: bool = False, trace: bool = False) -> None:
+        """Nothing is wrapped yet.  `own_program`: see `launch.start_processes`; `trace`: write
+        answers with their rounds."""
         self._own_program = own_program
+        self._is_tracing = trace
+        self._output_path = ""
         self._stack = ExitStack()
         self._block: dict[str, Any] | None = None
         self._records: list[RequestRecord] = []
@@ -124,6 +128,9 @@ class Harness:
         """
         config.include_path = with_own_tasks(config.include_path)
         config.model = model_to_run(config.model, config.model_args)
+        if self._is_tracing:
+            check_trace(config)
+            self._output_path = str(config.output_path)
         if config.model == "fly":
             check_arguments(config)
             # For ours alone: processes of another model would not find each other.
@@ -154,6 +161,8 @@ class Harness:
         arguments = as_mapping(options["model_args"])
         passed_on = {key: options.get(key) for key in _FLAGS}
         lm: FLyLM = FLyLM.create_from_arg_obj(arguments, passed_on)
+        if self._is_tracing:
+            lm.trace_to(trace_path(self._output_path, lm.rank, lm.world_size))
         label = {"pretrained": lm.fly_config.target_model_path}
         caching = generating_directly(lm_eval.api.model.CachingLM)
         with replaced(lm_eval.api.model, "CachingLM", caching):

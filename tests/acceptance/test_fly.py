@@ -298,3 +298,17 @@ def test_verdict_does_not_depend_on_what_pads_a_row(variant):
     )
     assert torch.equal(verdict.reason, again.reason)
     assert torch.equal(verdict.windowed, again.windowed)
+
+
+@pytest.mark.parametrize(
+    ("rule", "inspected"),
+    [
+        (FlyRule(window=6), 5),
+        (FlyRule(window=6, variant="paper"), 6),
+        (FlyRule(window=6, variant="vllm"), 6),
+        (FlyRule(window=6, no_window=True), 0),
+        (FlyRule(window=0, variant="paper"), 0),
+    ],
+)
+def test_a_rule_says_how_many_followers_it_inspects(rule, inspected):
+    assert rule.inspected == inspected

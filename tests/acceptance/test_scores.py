@@ -128,3 +128,10 @@ def test_followed_by(mask, count):
     if count == 0:
         want = [True] * n
     assert followed_by(torch.tensor(mask, dtype=torch.bool)[None], count).tolist() == [want]
+
+
+def test_an_entropy_is_computed_once():
+    scores = Scores(torch.randn(2, 4, 9), torch.zeros(2, 3, dtype=torch.int64), torch.ones(2))
+    for kind in ("top3", "full", "normalised"):
+        assert scores.entropy(kind) is scores.entropy(kind)
+    assert not torch.equal(scores.entropy("top3"), scores.entropy("full"))

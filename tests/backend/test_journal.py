@@ -10,7 +10,7 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 
-from fly.backend import journal as module
+from fly.backend import lines as module
 from fly.backend.answers import Answers
 from fly.backend.journal import Entry, Journal, request_key
 from fly.backend.records import RequestRecord
