@@ -195,7 +195,8 @@ class RoundJudge:
         view = whole.prefix(k, torch.tensor(lengths, device=device), point.is_protected)
         verdict = point.rule.accept(view)
         kept = leading_true(verdict.accepted)
-        single = torch.stack([view.is_finite.long(), kept, view.choice_at(kept)], dim=1)
+        is_finite = _is_finite(view).long()
+        single = torch.stack([is_finite, kept, view.choice_at(kept)], dim=1)
         return torch.cat([single, verdict.reason.to(torch.int64)], dim=1)
 
     def _forwards(self, row: int, length: int, proposal: Proposal) -> int:
@@ -208,3 +209,12 @@ class RoundJudge:
                     return count if length else 0
             return len(self.drafter.steps[row])
         return length if proposal.draft_forwards else 0
+
+
+def _is_finite(scores: Scores) -> Tensor:
+    """Rows whose own logits are numbers; those behind the proposal would not be there if the point
+    were decoded alone.  [B] bool.
+    """
+    best = scores.logits.gather(-1, scores.choice[..., None])[..., 0]  # [B, K+1]
+    places = torch.arange(best.shape[1], device=best.device)
+    return (best.isfinite() | (places > scores.lengths[:, None])).all(-1)
