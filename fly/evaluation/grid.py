@@ -101,10 +101,10 @@ def read_grid(path: PathLike) -> dict[str, list[object]]:
     for key, values in pairs:
         if key in grid:
             raise ConfigError(f"{file}: key {key!r} is written twice", fix="keep one of them")
-        if not isinstance(values, list):
+        if not isinstance(values, list) or isinstance(values, _Pairs):
             raise ConfigError(
                 f"{file}: {key} is {values!r}, but a grid has a list of values for every key",
-                fix=f"write [{json.dumps(values, default=str)}], even for one value",
+                fix="write a list, even of one value",
             )
         grid[key] = values
     return check_grid(grid, str(file))
@@ -166,7 +166,8 @@ def check_grid(grid: Grid, source: str = GRID) -> dict[str, list[object]]:
                 fix="drop the key; give it in the configuration instead",
             )
         if not values:
-            _read(key, None, source)  # an unknown key is told as such
+            if key not in FLyConfig.model_fields:
+                _read(key, None, source)  # tells the nearest key
             raise ConfigError(
                 f"{source}: {key} has no values", fix=f"list at least one, as in {EXAMPLE}"
             )
@@ -181,12 +182,10 @@ def check_grid(grid: Grid, source: str = GRID) -> dict[str, list[object]]:
 
 
 def _read(key: str, value: object, source: str) -> object:
-    """One value as its key's type.  None, of a key without values, is the default."""
-    fields = FLyConfig.model_fields
-    overrides = {} if value is None and key in fields else {key: value}
+    """One value as its key's type."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FLyWarning)
-        return getattr(FLyConfig.load(None, overrides, overrides_from=source), key)
+        return getattr(FLyConfig.load(None, {key: value}, overrides_from=source), key)
 
 
 def show(value: object) -> str:

@@ -136,7 +136,7 @@ def test_the_embedded_pair_answers_as_every_point_alone(drafter, batch_size, eve
     found, num_rounds = assert_as_alone(
         shared, models, demo_tokenizer(), order, requests, batch_size
     )
-    assert shared.rounds_decoded < num_rounds / 2
+    assert 3 * shared.rounds_decoded < 2 * num_rounds
     assert sum(answer.origins.count("l") for answer in found["12,2,0.0"]) > 0
     assert not any("l" in answer.origins for answer in found["native 4"])
     assert shared.num_contexts == 0, "all points are done, nothing is kept"
