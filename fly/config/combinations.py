@@ -65,12 +65,32 @@ def _refuse_unbuilt(config: FLyConfig, origin: Origin) -> None:
         )
 
 
+def is_inert(config: FLyConfig) -> bool:
+    """Whether FLy was asked for but cannot loosen anything."""
+    return config.is_loose and (_is_short(config) or _is_shut(config))
+
+
+def _is_short(config: FLyConfig) -> bool:
+    """No mismatch has a whole window behind it."""
+    return config.spd_k <= config.win_len and not config.abla_no_window
+
+
+def _is_shut(config: FLyConfig) -> bool:
+    """No mismatch passes the gate."""
+    threshold = config.entropy_threshold
+    return threshold is not None and threshold > _largest_entropy(config)
+
+
+def _largest_entropy(config: FLyConfig) -> float:
+    return LARGEST_ENTROPY.get(config.entropy_kind, math.inf)
+
+
 def warn_of_inert(config: FLyConfig, origin: Origin) -> None:
     """Warn where FLy was asked for but cannot loosen, or a threshold was given but is no gate."""
     if not config.is_loose:
         return
     k, window, given = config.spd_k, config.win_len, config.entropy_thre
-    if k <= window and not config.abla_no_window:
+    if _is_short(config):
         _warn(
             f"{origin.of('spd_k', 'win_len')}: spd_k {k} is not above win_len {window}: no "
             f"mismatch has {window} positions after it, so nothing is loosened. "
@@ -84,8 +104,8 @@ def warn_of_inert(config: FLyConfig, origin: Origin) -> None:
             "official variant. Set 0 to say so, or fly_variant to 'paper' or 'vllm' for so low "
             "a gate"
         )
-    largest = LARGEST_ENTROPY.get(config.entropy_kind, math.inf)
-    if threshold is not None and threshold > largest:
+    if _is_shut(config):
+        largest = _largest_entropy(config)
         _warn(
             f"{where}: entropy_thre {threshold} is above {largest:.4f}, the largest "
             f"{config.entropy_kind} entropy: no mismatch passes the gate, so nothing is loosened"

@@ -17,14 +17,14 @@ from fly.config import FLyConfig
 from fly.decoding.processing import ProcessingFactory
 from fly.decoding.protocol import CausalModel
 from fly.decoding.requests import RequestCheck
-from fly.decoding.round import Engine, charge, run_round
+from fly.decoding.round import Engine, Judge, charge, run_round
 from fly.decoding.rows import Request, Result, Row
 from fly.decoding.scheduler import Scheduler
 from fly.decoding.serving import Pair, serve_pair
 from fly.decoding.sizing import MAX_ROWS, BatchSize
 from fly.decoding.statistics import Statistics
 from fly.decoding.stopping import StopRules, eos_ids
-from fly.drafting import End, drafters
+from fly.drafting import Drafter, End, drafters
 from fly.errors import ConfigError, DecodingError, FLyWarning, RequestError
 
 if TYPE_CHECKING:
@@ -74,6 +74,7 @@ class SpeculativeDecoder:
         max_batch_size: int = MAX_ROWS,
         share_prefixes: bool = True,
         record_rounds: bool = False,
+        judge: Judge | None = None,
     ) -> None:
         """Combine loaded models.  Both are probed (fly/decoding/probe.py), unless they have the
         engine's own interface; a pair that cannot speculate warns and decodes plainly.
@@ -87,6 +88,7 @@ class SpeculativeDecoder:
             max_batch_size: bounds that search.
             share_prefixes: compute what prompts begin with together only once.
             record_rounds: keep every round's decisions in `Result.rounds`.
+            judge: decides in place of the configuration's rule.
 
         Raises:
             ConfigError: the batch size is none, or a draft model is missing.
@@ -102,7 +104,7 @@ class SpeculativeDecoder:
             share_prefixes=share_prefixes,
         )
         self._models = _Models(pair, tokenizer, config.needs_draft)
-        self._set_up(pair, config, record_rounds)
+        self._set_up(pair, config, record_rounds, judge)
 
     def with_config(
         self,
@@ -136,13 +138,15 @@ class SpeculativeDecoder:
         other._set_up(pair, config, is_recording)
         return other
 
-    def _set_up(self, pair: Pair, config: FLyConfig, record_rounds: bool) -> None:
+    def _set_up(
+        self, pair: Pair, config: FLyConfig, record_rounds: bool, judge: Judge | None = None
+    ) -> None:
         """All that depends on the configuration."""
         self.config = config
         self.served = pair.describe()
         tokenizer, target = self._models.tokenizer, pair.target
         self._target = target
-        self._engine = self._make_engine(pair, tokenizer, record_rounds)
+        self._engine = self._make_engine(pair, tokenizer, record_rounds, judge)
         self._processing = ProcessingFactory(pair.source, target.vocab_size, target.device)
         self._check = RequestCheck(
             tokenizer,
@@ -152,14 +156,19 @@ class SpeculativeDecoder:
         )
 
     def _make_engine(
-        self, pair: Pair, tokenizer: PreTrainedTokenizerBase, record_rounds: bool
+        self,
+        pair: Pair,
+        tokenizer: PreTrainedTokenizerBase,
+        record_rounds: bool,
+        judge: Judge | None,
     ) -> Engine:
         stops = StopRules(tokenizer, eos_ids(pair.source, tokenizer))
         rule = rules.get(self.config.acceptance_name).from_config(self.config)
+        lookahead = rule.lookahead if judge is None else judge.lookahead
         return Engine(
             target=pair.target,
             drafter=drafters.get(pair.drafter).from_config(
-                self.config, pair.draft, pair.target.device, End(stops.eos_ids, rule.lookahead)
+                self.config, pair.draft, pair.target.device, End(stops.eos_ids, lookahead)
             ),
             rule=rule,
             stops=stops,
@@ -169,12 +178,18 @@ class SpeculativeDecoder:
             record_rounds=record_rounds,
             count_official=self.config.enable_statistics,
             is_verbose=self.config.verbose,
+            judge=judge,
         )
 
     @property
     def rule(self) -> Rule:
         """The acceptance rule."""
         return self._engine.rule
+
+    @property
+    def drafter(self) -> Drafter:
+        """Who proposes."""
+        return self._engine.drafter
 
     @property
     def max_context(self) -> int | None:
@@ -229,11 +244,15 @@ class SpeculativeDecoder:
         self,
         requests: Sequence[Request],
         on_round: Callable[[Statistics], None] | None = None,
+        *,
+        begun: Sequence[Sequence[int]] | None = None,
     ) -> Iterator[tuple[int, Result]]:
         """Decode the requests; yields (index, result) as each finishes.
 
         Args:
             requests: what is asked; all are checked before the first is decoded.
+            begun: per request the ids that its answer begins with, fewer than its budget and
+                without an end: decoded before, they are neither decoded again nor counted.
             on_round: called now and then with the pooled statistics so far, unfinished rows
                 included.
 
@@ -246,7 +265,9 @@ class SpeculativeDecoder:
         for index, request in enumerate(requests):
             budget = self._check.budget(index, request)
             processing = self._processing.make(index, request, budget)
-            rows.append(Row(index, request, budget, processing))
+            row = Row(index, request, budget, processing)
+            row.ids += begun[index] if begun else ()
+            rows.append(row)
         return self._run(rows, on_round)
 
     def _run(

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -40,6 +41,32 @@ class Engine:
     record_rounds: bool
     count_official: bool
     is_verbose: bool = False
+    judge: Judge | None = None  # decides in place of the rule
+
+    @property
+    def lookahead(self) -> int:
+        """Of whoever decides (acceptance.Rule)."""
+        return self.rule.lookahead if self.judge is None else self.judge.lookahead
+
+
+class Judge(Protocol):
+    """Decides rounds in place of a rule, for those who weigh several rules on the same scores.
+
+    What is recorded of single rounds, and the reference implementation's counters, need a rule.
+    """
+
+    @property
+    def lookahead(self) -> int:
+        """As a rule's: how far proposals reach behind what can still be emitted."""
+        ...
+
+    def decide(self, rows: Sequence[Row], proposal: Proposal, scores: Scores) -> Sequence[Outcome]:
+        """What every row keeps of its proposal.
+
+        Raises:
+            DecodingError: the target's logits are not finite.
+        """
+        ...
 
 
 def run_round(rows: Sequence[Row], engine: Engine) -> None:
@@ -56,17 +83,15 @@ def run_round(rows: Sequence[Row], engine: Engine) -> None:
     logits = _verify(rows, proposal, engine.target)
     marks.append(time.perf_counter())
     scores = _score(logits, proposal, sampler, engine.protected)
-    verdict = engine.rule.accept(scores)
-    outcomes = _to_host(rows, scores, verdict)
-    if engine.record_rounds:
-        record_round(rows, scores, outcomes, entropy_kind(engine.rule))
-    if engine.count_official:
-        _count_official(rows, scores, verdict)
+    if engine.judge is None:
+        outcomes = _decide(rows, scores, engine)
+    else:
+        outcomes = engine.judge.decide(rows, proposal, scores)
     if engine.is_verbose:
         _log(rows, outcomes)
     marks.append(time.perf_counter())
     for row, outcome in zip(rows, outcomes, strict=True):
-        _commit(row, outcome, engine.stops)
+        commit(row, outcome, engine.stops)
         row.statistics.draft_forwards += proposal.draft_forwards
     engine.drafter.commit(rows)
     marks.append(time.perf_counter())
@@ -86,7 +111,7 @@ def _limit(row: Row, engine: Engine) -> int:
     """Proposed tokens that can matter to a row: the budget's, what the rule must see behind them,
     and the context's.
     """
-    limit = row.remaining - 1 + engine.rule.lookahead
+    limit = row.remaining - 1 + engine.lookahead
     room = engine.target.num_positions
     return limit if room is None else min(limit, room - len(row.ids))
 
@@ -111,6 +136,17 @@ def _score(
     return Scores(logits, proposal.ids, proposal.lengths, protected, processed, law)
 
 
+def _decide(rows: Sequence[Row], scores: Scores, engine: Engine) -> Sequence[Outcome]:
+    """The rule's decisions, recorded and counted as asked."""
+    verdict = engine.rule.accept(scores)
+    outcomes = _to_host(rows, scores, verdict)
+    if engine.record_rounds:
+        record_round(rows, scores, outcomes, entropy_kind(engine.rule))
+    if engine.count_official:
+        _count_official(rows, scores, verdict)
+    return outcomes
+
+
 def _to_host(rows: Sequence[Row], scores: Scores, verdict: Verdict) -> list[Outcome]:
     """The round's only wait for the device: everything decided, in one transfer."""
     kept = leading_true(verdict.accepted)  # [B]
@@ -122,17 +158,21 @@ def _to_host(rows: Sequence[Row], scores: Scores, verdict: Verdict) -> list[Outc
     outcomes = []
     for row, (num_kept, token, is_finite, num_proposed, *rest) in zip(rows, table, strict=True):
         if not is_finite:
-            raise DecodingError(
-                f"the target's logits are not finite behind token {len(row.ids)} of request "
-                f"{row.index}",
-                fix="load the target in bfloat16 or float32, or check its weights",
-            )
+            raise not_finite(row)
         proposed, reasons = rest[:num_proposed], rest[k : k + num_proposed]
         outcomes.append(Outcome(proposed, num_kept, reasons, token))
     return outcomes
 
 
-def _commit(row: Row, outcome: Outcome, stops: StopRules) -> None:
+def not_finite(row: Row) -> DecodingError:
+    """What is raised where the target's logits behind a row are not numbers."""
+    return DecodingError(
+        f"the target's logits are not finite behind token {len(row.ids)} of request {row.index}",
+        fix="load the target in bfloat16 or float32, or check its weights",
+    )
+
+
+def commit(row: Row, outcome: Outcome, stops: StopRules) -> None:
     """Append what the row gained, cut at its end, and count."""
     counts = row.statistics
     num_loose = outcome.num_loose

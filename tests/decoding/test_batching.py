@@ -271,3 +271,20 @@ def test_automatic_batches_give_the_same_answers(batch_size):
     found = dict(engine.decode(requests))
     assert {i: r.token_ids for i, r in found.items()} == {i: r.token_ids for i, r in want.items()}
     assert 8 <= engine.batch_size.rows <= 32
+
+
+@pytest.mark.parametrize("drafter", ["model", "multilevel", "ngram", "none"])
+def test_an_answer_goes_on_from_what_was_decoded_before(drafter):
+    """Only the new rounds are counted; the budget is that of the whole answer."""
+    target = tiny("llama")
+    engine = decoder(target, blurred(target), 3, drafter, settings={"acceptance": "native"})
+    requests = [Request(ids, 20) for ids in prompts(5)]
+    whole = [result.token_ids for _, result in sorted(engine.decode(requests), key=lambda e: e[0])]
+    begun = [ids[: min(index * 3, len(ids) - 1)] for index, ids in enumerate(whole)]
+    found = dict(engine.decode(requests, begun=begun))
+    assert_same(
+        target, [r.prompt_ids for r in requests], [found[i].token_ids for i in range(5)], whole
+    )
+    for index, start in enumerate(begun):
+        assert found[index].token_ids[: len(start)] == start
+        assert found[index].statistics.emitted == len(found[index].token_ids) - len(start)

@@ -1,0 +1,223 @@
+"""What a point's speed would be: its rounds are counted, and what a round costs is measured on real
+decodes of the same drafter.  A shared decode has no wall time of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fly.decoding.statistics import Statistics
+from fly.errors import ConfigError
+from fly.formats.model import Interval
+
+Floats = NDArray[np.float64]
+# How often each of n things counts, in every resample.  n -> [R, n].
+Resample = Callable[[int], Floats]
+
+NUM_RESAMPLES = 2000
+LEVEL = 0.95
+METHOD = (
+    "rounds times measured seconds per round; percentile bootstrap over documents and over the "
+    "measured items"
+)
+
+
+@dataclass(frozen=True)
+class Price:
+    """Seconds, in every resample."""
+
+    per_round: Floats  # [R] of a single row
+    per_prompt_token: Floats  # [R] of prefill
+
+    def rate(self, counts: Floats) -> Floats:
+        """Tokens per second from sums [R, 3] of rounds, prompt tokens and emitted tokens.  [R]."""
+        rounds, prompt_tokens, emitted = counts.T
+        return ratio(emitted, rounds * self.per_round + prompt_tokens * self.per_prompt_token)
+
+    def towards(self, other: Price, share: float) -> Price:
+        """On the line to another price."""
+        return Price(
+            self.per_round + share * (other.per_round - self.per_round),
+            self.per_prompt_token + share * (other.per_prompt_token - self.per_prompt_token),
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Items that were decoded on their own, with one drafter and one K."""
+
+    items: Floats  # [n, 4] rounds, seconds without prefill, prompt tokens, seconds of prefill
+
+    @classmethod
+    def of(cls, items: Sequence[Statistics]) -> Measured:
+        """Read the statistics of real decodes (Result.statistics).
+
+        Raises:
+            ConfigError: there are none, or they took no rounds or no time.
+        """
+        table = np.array(
+            [
+                (
+                    item.rounds + item.plain,
+                    item.seconds - item.seconds_prefill,
+                    item.prompt_tokens,
+                    item.seconds_prefill,
+                )
+                for item in items
+            ],
+            dtype=np.float64,
+        ).reshape(-1, 4)
+        if not (table.sum(axis=0)[:2] > 0).all():
+            raise ConfigError(
+                "no rounds were measured, so nothing can be told about speed",
+                fix="decode some items of every drafter on their own first",
+            )
+        return cls(table)
+
+    def price(self, resample: Resample) -> Price:
+        """What rounds and prompts cost."""
+        rounds, seconds, prompt_tokens, prefill = (resample(len(self.items)) @ self.items).T
+        return Price(ratio(seconds, rounds), ratio(prefill, prompt_tokens))
+
+
+@dataclass(frozen=True)
+class RoundCosts:
+    """What rounds cost by drafter and K, at the batch size they were measured at."""
+
+    target: Measured  # decoding plainly in the same engine
+    drafting: Mapping[str, Mapping[int, Measured]]  # by the drafter's name and K
+
+    @classmethod
+    def calibrate(
+        cls,
+        target: Sequence[Statistics],
+        drafting: Mapping[str, Mapping[int, Sequence[Statistics]]],
+    ) -> RoundCosts:
+        """Read the statistics of real decodes: of the plain target, and of each drafter at its
+        smallest and its largest K at least.
+
+        Raises:
+            ConfigError: something was not measured.
+        """
+        measured = {
+            name: {k: Measured.of(items) for k, items in sorted(by_k.items())}
+            for name, by_k in drafting.items()
+        }
+        return cls(Measured.of(target), measured)
+
+    def per_round(self, drafter: str, k: int) -> float:
+        """Seconds per round of a row.
+
+        Raises:
+            ConfigError: it was not measured, nor a smaller and a larger K.
+        """
+        return float(self._price(drafter, k, each_once).per_round[0])
+
+    def tokens_per_s(self, drafter: str, k: int, point: Sequence[Statistics]) -> float:
+        """What a point would emit per second of wall time, prefill included.
+
+        Args:
+            drafter: as it was calibrated.
+            k: the point's spd_k.
+            point: per item, what the point counted; seconds in it are not looked at.
+
+        Raises:
+            ConfigError: see `per_round`.
+        """
+        counts = _counts(point).sum(axis=0, keepdims=True)
+        return float(self._price(drafter, k, each_once).rate(counts)[0])
+
+    def speedup(
+        self,
+        drafter: str,
+        k: int,
+        point: Sequence[Statistics],
+        target: Sequence[Statistics],
+        documents: Sequence[int] | None = None,
+        *,
+        seed: int = 0,
+        num_resamples: int = NUM_RESAMPLES,
+    ) -> Interval:
+        """A point's tokens per second by the plain target's, both from counted rounds.
+
+        Args:
+            drafter: as it was calibrated.
+            k: the point's spd_k.
+            point: per item, what the point counted; seconds in it are not looked at.
+            target: the same of the target's plain answers to the same items.
+            documents: which document an item belongs to; None: each to one of its own.
+            seed: of the resampling.
+            num_resamples: how often.
+
+        Raises:
+            ConfigError: see `per_round`.
+            ValueError: there are no items, or not one of each for every item.
+        """
+        owners = range(len(point)) if documents is None else documents
+        if not point or not len(point) == len(target) == len(owners):
+            raise ValueError(
+                f"{len(point)} items of the point, {len(target)} of the target, "
+                f"{len(owners)} documents"
+            )
+        place = {document: at for at, document in enumerate(dict.fromkeys(owners))}
+        sums = np.zeros((2, len(place), 3))
+        for side, items in enumerate((point, target)):
+            np.add.at(sums[side], [place[owner] for owner in owners], _counts(items))
+        rng = np.random.default_rng(seed)
+
+        def resample(n: int) -> Floats:
+            drawn = rng.multinomial(n, np.full(n, 1 / n), size=num_resamples)
+            return drawn.astype(np.float64)
+
+        estimate = self._ratio(drafter, k, sums, each_once)[0]
+        spread = self._ratio(drafter, k, sums, resample)
+        spread = spread[np.isfinite(spread)]
+        if not np.isfinite(estimate) or not len(spread):
+            return Interval(estimate=None, low=None, high=None, method="nothing was decoded")
+        tail = (1 - LEVEL) / 2
+        low, high = np.quantile(spread, [tail, 1 - tail])
+        return Interval(estimate=float(estimate), low=float(low), high=float(high), method=METHOD)
+
+    def _ratio(self, drafter: str, k: int, sums: Floats, resample: Resample) -> Floats:
+        """Speedups [R] from the counts of point and target by document, [2, documents, 3]; both
+        sides of a document are drawn together.
+        """
+        weights = resample(sums.shape[1])
+        point = self._price(drafter, k, resample).rate(weights @ sums[0])
+        return ratio(point, self.target.price(resample).rate(weights @ sums[1]))
+
+    def _price(self, drafter: str, k: int, resample: Resample) -> Price:
+        """Measured, or on the line between the nearest K that were."""
+        known = self.drafting.get(drafter, {})
+        if k in known:
+            return known[k].price(resample)
+        below = max((at for at in known if at < k), default=None)
+        above = min((at for at in known if at > k), default=None)
+        if below is None or above is None:
+            raise ConfigError(
+                f"the cost of rounds of drafter {drafter!r} at spd_k {k} was not measured; known "
+                f"are {', '.join(map(str, known)) or 'none'}",
+                fix="decode some items with its smallest and its largest spd_k on their own first",
+            )
+        share = (k - below) / (above - below)
+        return known[below].price(resample).towards(known[above].price(resample), share)
+
+
+def each_once(n: int) -> Floats:
+    """The items as they are."""
+    return np.ones((1, n))
+
+
+def ratio(part: Floats, whole: Floats) -> Floats:
+    """`part / whole`, NaN where the whole is 0."""
+    return np.divide(part, whole, out=np.full_like(part, np.nan), where=whole != 0)
+
+
+def _counts(items: Sequence[Statistics]) -> Floats:
+    """Rounds, prompt tokens and emitted tokens of every item.  [n, 3]."""
+    rows = [(item.rounds + item.plain, item.prompt_tokens, item.emitted) for item in items]
+    return np.array(rows, dtype=np.float64).reshape(-1, 3)

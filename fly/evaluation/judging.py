@@ -1,0 +1,221 @@
+"""Many points decide on the same round.  Points that draft alike are offered the same tokens, each
+as many of them as its K and its budget let it see, and the target's logits over them are the same:
+only the rules differ, and they are cheap beside a forward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from fly.acceptance import Rule, Scores, leading_true, rules
+from fly.config import FLyConfig
+from fly.decoding.outcome import Outcome
+from fly.decoding.round import not_finite
+from fly.decoding.rows import Row
+from fly.drafting import Drafter, End, Proposal
+from fly.drafting.multilevel import MultilevelDrafter
+from fly.evaluation.memo import RequestMemo, Step
+
+
+@dataclass(frozen=True, eq=False)
+class WholeScores(Scores):
+    """A round's scores that measure every entropy once, however many rules ask."""
+
+    @cached_property
+    def _entropies(self) -> dict[str, Tensor]:
+        return {}
+
+    def entropy(self, kind: str) -> Tensor:
+        """As in Scores."""
+        if kind not in self._entropies:
+            self._entropies[kind] = super().entropy(kind)
+        return self._entropies[kind]
+
+    def prefix(self, k: int, lengths: Tensor, is_protected: bool) -> Scores:
+        """What a point sees that is offered no more than the first `k` tokens, `lengths` [B]."""
+        return PrefixScores(
+            self.logits[:, : k + 1],
+            self.ids[:, :k],
+            lengths,
+            self.protected if is_protected else None,
+            None if self.processed is None else self.processed[:, : k + 1],
+            whole=self,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PrefixScores(Scores):
+    """The beginning of a proposal; what takes a pass over the vocabulary comes from the whole."""
+
+    whole: WholeScores | None = None
+
+    @cached_property
+    def choice(self) -> Tensor:
+        """As in Scores."""
+        assert self.whole is not None
+        return self.whole.choice[:, : self.logits.shape[1]]
+
+    @cached_property
+    def draft_possible(self) -> Tensor:
+        """As in Scores."""
+        assert self.whole is not None
+        return self.whole.draft_possible[:, : self.ids.shape[1]]
+
+    def entropy(self, kind: str) -> Tensor:
+        """As in Scores."""
+        assert self.whole is not None
+        return self.whole.entropy(kind)[:, : self.ids.shape[1]]
+
+
+@dataclass(frozen=True)
+class PointRule:
+    """As much of a point as decides a round."""
+
+    name: str
+    k: int
+    rule: Rule
+    is_protected: bool
+    config: FLyConfig
+
+    @classmethod
+    def from_config(cls, name: str, config: FLyConfig) -> PointRule:
+        """Read the rule's settings, spd_k and protect_special_tokens."""
+        rule = rules.get(config.acceptance_name).from_config(config)
+        return cls(name, config.spd_k, rule, config.protect_special_tokens, config)
+
+    def length(self, row: Row, chain: Sequence[int], ends: frozenset[int]) -> int:
+        """How much of `chain` the point would have been offered.
+
+        Args:
+            row: the request at this context.
+            chain: what was proposed to a point of at least this K and lookahead.
+            ends: end tokens, if the drafter stops behind them.
+        """
+        lookahead = self.rule.lookahead
+        length = min(self.k, row.remaining - 1 + lookahead, len(chain))
+        return End(ends, lookahead).shorten(length, chain[:length])
+
+
+class RoundJudge:
+    """Decides the rounds of one point, its `leader`, and notes what others that draft alike would
+    have made of them.
+    """
+
+    def __init__(self, points: Sequence[PointRule], eos_ids: frozenset[int]) -> None:
+        """Decide for `points`; `eos_ids` end an answer."""
+        self._points = points
+        self._eos_ids = eos_ids
+        self.lookahead = max(point.rule.lookahead for point in points)
+        self.leader = 0
+        self.memos: Sequence[RequestMemo] = ()  # of the requests being decoded, by Row.index
+        self.stopped: set[int] = set()  # points that nobody asks for any more
+        self.drafter: Drafter | None = None
+        self.num_rounds = 0  # of single rows
+
+    def decide(self, rows: Sequence[Row], proposal: Proposal, scores: Scores) -> list[Outcome]:
+        """The leader's outcomes; everyone's go into the memo.
+
+        Raises:
+            DecodingError: the target's logits are not finite.
+        """
+        whole = WholeScores(**{f.name: getattr(scores, f.name) for f in fields(Scores)})
+        # Lengths and tokens are needed on the host before the rules: one more wait for the device.
+        found = torch.cat([scores.lengths[:, None], scores.ids], dim=1).tolist()
+        chains = [ids[:length] for length, *ids in found]
+        wanted = [point for point in range(len(self._points)) if self._is_wanted(point, rows)]
+        steps = self._steps(wanted, rows, chains, proposal, whole)
+        outcomes = []
+        for index, row in enumerate(rows):
+            mine: list[Step | None] = [None] * len(self._points)
+            for point in wanted:
+                mine[point] = steps[point][index]
+            leading = mine[self.leader]
+            if leading is None:
+                raise not_finite(row)
+            self.memos[row.index].keep(row.answer, mine)
+            outcomes.append(leading.outcome)
+        self.num_rounds += len(rows)
+        return outcomes
+
+    def _is_wanted(self, point: int, rows: Sequence[Row]) -> bool:
+        """Whether a point may still come to one of these contexts, and was offered enough."""
+        if point == self.leader:
+            return True
+        if point in self.stopped or self._points[point].k > self._points[self.leader].k:
+            return False
+        return any(point not in self.memos[row.index].finished for row in rows)
+
+    def _steps(
+        self,
+        points: Sequence[int],
+        rows: Sequence[Row],
+        chains: Sequence[Sequence[int]],
+        proposal: Proposal,
+        whole: WholeScores,
+    ) -> dict[int, list[Step | None]]:
+        """By point, what every row keeps; None where the point meets logits that are not finite.
+        All decisions cross to the host together.
+        """
+        ends = self._eos_ids if isinstance(self.drafter, MultilevelDrafter) else frozenset()
+        lengths = {
+            point: [
+                self._points[point].length(row, chain, ends)
+                for row, chain in zip(rows, chains, strict=True)
+            ]
+            for point in points
+        }
+        tables = [self._decisions(self._points[p], lengths[p], whole) for p in points]
+        sizes = [table.shape[1] for table in tables]
+        packed = torch.cat(tables, dim=1).tolist()
+        steps: dict[int, list[Step | None]] = {point: [] for point in points}
+        for index, (line, chain) in enumerate(zip(packed, chains, strict=True)):
+            begin = 0
+            for point, size in zip(points, sizes, strict=True):
+                is_finite, kept, own, *reasons = line[begin : begin + size]
+                begin += size
+                n = lengths[point][index]
+                step = Step(
+                    (*chain[:kept], own),
+                    bytes(reasons[: min(kept + 1, n)]),
+                    n,
+                    self._forwards(index, n, proposal),
+                )
+                steps[point].append(step if is_finite else None)
+        return steps
+
+    def _decisions(self, point: PointRule, lengths: list[int], whole: WholeScores) -> Tensor:
+        """One point's decisions about all rows.  [B, 3 + k] int64: whether its logits are finite,
+        tokens kept, the target's own behind them, a reason per proposed token.
+        """
+        k = min(point.k, whole.ids.shape[1])
+        device = whole.ids.device
+        view = whole.prefix(k, torch.tensor(lengths, device=device), point.is_protected)
+        verdict = point.rule.accept(view)
+        kept = leading_true(verdict.accepted)
+        is_finite = _is_finite(view).long()
+        single = torch.stack([is_finite, kept, view.choice_at(kept)], dim=1)
+        return torch.cat([single, verdict.reason.to(torch.int64)], dim=1)
+
+    def _forwards(self, row: int, length: int, proposal: Proposal) -> int:
+        """Forwards of the draft model that a proposal of `length` tokens takes a row alone."""
+        if isinstance(self.drafter, MultilevelDrafter):
+            gained = 0
+            for count, (_, _, tokens) in enumerate(self.drafter.steps[row], start=1):
+                gained += tokens
+                if gained >= length:
+                    return count if length else 0
+            return len(self.drafter.steps[row])
+        return length if proposal.draft_forwards else 0
+
+
+def _is_finite(scores: Scores) -> Tensor:
+    """Rows whose own logits are numbers; those behind the proposal would not be there if the point
+    were decoded alone.  [B] bool.
+    """
+    best = scores.logits.gather(-1, scores.choice[..., None])[..., 0]  # [B, K+1]
+    places = torch.arange(best.shape[1], device=best.device)
+    return (best.isfinite() | (places > scores.lengths[:, None])).all(-1)

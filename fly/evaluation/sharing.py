@@ -1,0 +1,321 @@
+"""Many points decoded for less than the price of each: points that stand at the same context and
+draft alike get the same proposal and the same logits, so a round that one of them decodes is
+decided for all.  The others replay it, and are decoded only from the context on where nobody has
+been.
+
+Exact, whatever the rules: a point's answers and counters are those of a SpeculativeDecoder of its
+own, but for ties between forwards of different shapes (fly/evaluation/equality.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from fly.config import FLyConfig
+from fly.decoding.decoder import SpeculativeDecoder
+from fly.decoding.protocol import CausalModel
+from fly.decoding.requests import RequestCheck
+from fly.decoding.rows import Request
+from fly.decoding.serving import NO_DRAFTER, Pair, serve_pair
+from fly.decoding.sizing import MAX_ROWS
+from fly.decoding.statistics import Statistics
+from fly.decoding.stopping import StopRules, eos_ids
+from fly.errors import ConfigError, ModelError, RequestError
+from fly.evaluation.judging import PointRule, RoundJudge
+from fly.evaluation.memo import PointAnswer, RequestMemo, answer_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+# A proposal of fewer tokens is the beginning of one of more.
+CHAIN_DRAFTERS = frozenset({"none", "model", "ngram", "multilevel"})
+# Do not matter to what is drafted: the rule's settings, and how drafter_name is spelt.
+RULE_KEYS = frozenset(
+    {
+        "enable_fly",
+        "acceptance",
+        "win_len",
+        "entropy_thre",
+        "entropy",
+        "fly_variant",
+        "abla_no_window",
+        "protect_special_tokens",
+        "verbose",
+        "enable_statistics",
+        "use_sd",
+        "use_ngram",
+        "drafter",
+    }
+)
+NGRAM_KEYS = frozenset({"max_ngram_size", "num_ngram_pred_tokens"})
+
+DraftingKey = tuple[tuple[str, object], ...]
+
+
+def drafting_key(config: FLyConfig) -> DraftingKey:
+    """Points of one key can share their rounds: the drafter, its settings and the budget.
+
+    A drafter that is not known to draft chains shares only between points of the same K and
+    lookahead.
+    """
+    name = config.drafter_name
+    inert = RULE_KEYS | (NGRAM_KEYS if name in ("none", "model") else frozenset())
+    inert = inert | ({"spd_k"} if name in CHAIN_DRAFTERS else frozenset())
+    key = {key: value for key, value in config.to_dict().items() if key not in inert}
+    key["drafter"] = name
+    if name not in CHAIN_DRAFTERS:
+        key["lookahead"] = PointRule.from_config("", config).rule.lookahead
+    return tuple(sorted(key.items()))
+
+
+class SharedDecoding:
+    """Decodes the answers of many points.  Greedy requests only."""
+
+    def __init__(
+        self,
+        target: PreTrainedModel | CausalModel,
+        draft: PreTrainedModel | CausalModel | None,
+        tokenizer: PreTrainedTokenizerBase,
+        points: Mapping[str, FLyConfig],
+        *,
+        batch_size: int | str = 8,
+        max_batch_size: int = MAX_ROWS,
+        share_prefixes: bool = True,
+    ) -> None:
+        """Combine loaded models with the points by name.
+
+        Args:
+            target: the model whose text is wanted.
+            draft: the model that proposes; None if no point needs one.
+            tokenizer: of both models.
+            points: settings by name; model paths in them are not looked at.
+            batch_size: rows decoded at once, as in SpeculativeDecoder.
+            max_batch_size: as in SpeculativeDecoder.
+            share_prefixes: as in SpeculativeDecoder.
+
+        Raises:
+            ConfigError: no points, one that samples, or a draft model is missing.
+            ModelError: a model cannot be served, or the pair cannot speculate.
+        """
+        _check_points(points, has_draft=draft is not None)
+        self.points = dict(points)
+        drafters = {config.drafter_name for config in points.values()}
+        needed = sorted(drafters - {NO_DRAFTER})
+        needs_draft = any(config.needs_draft for config in points.values())
+        pair = serve_pair(
+            target,
+            draft if needs_draft else None,
+            needed[0] if needed else NO_DRAFTER,
+            share_prefixes=share_prefixes,
+        )
+        if needed and pair.drafter == NO_DRAFTER:
+            raise ModelError(
+                "this pair cannot speculate, so there is no setting to choose",
+                fix="take a pair that `fly run` decodes speculatively",
+            )
+        self._groups: dict[DraftingKey, SharedGroup] = {}
+        for key in dict.fromkeys(drafting_key(config) for config in points.values()):
+            members = {name: c for name, c in points.items() if drafting_key(c) == key}
+            self._groups[key] = SharedGroup(pair, tokenizer, members, batch_size, max_batch_size)
+
+    def order(self, points: Iterable[str]) -> list[str]:
+        """The order in which decoding `points` costs least: what drafts alike together, long
+        proposals first.
+        """
+        wanted = set(points)
+        return [name for group in self._groups.values() for name in group.names if name in wanted]
+
+    def answers(
+        self,
+        point: str,
+        requests: Sequence[Request],
+        indices: Sequence[int] | None = None,
+        on_round: Callable[[Statistics], None] | None = None,
+    ) -> list[PointAnswer]:
+        """A point's answers, in the order of the requests.
+
+        Args:
+            point: its name.
+            requests: what is asked, greedily.
+            indices: the requests' numbers, the same at every point; None counts from 0.
+            on_round: as in SpeculativeDecoder.decode, of what has to be decoded.
+
+        Raises:
+            RequestError: a request is impossible, samples, or is not the one that had this number.
+            DecodingError: the target's logits are not finite.
+        """
+        numbers = range(len(requests)) if indices is None else indices
+        group = self._groups[drafting_key(self.points[point])]
+        return group.answers(point, list(zip(numbers, requests, strict=True)), on_round)
+
+    def stop(self, point: str) -> None:
+        """Nobody will ask for this point again: rounds are not decided for it any more."""
+        self._groups[drafting_key(self.points[point])].stop(point)
+
+    @property
+    def rounds_decoded(self) -> int:
+        """Rounds of single rows that the target has verified."""
+        return sum(group.judge.num_rounds for group in self._groups.values())
+
+    @property
+    def rounds_replayed(self) -> int:
+        """Rounds of single rows in the answers given that another point had decoded."""
+        return sum(group.rounds_answered for group in self._groups.values()) - self.rounds_decoded
+
+    @property
+    def num_contexts(self) -> int:
+        """Contexts held in memory."""
+        memos = (memo for group in self._groups.values() for memo in group.memos.values())
+        return sum(len(memo.contexts) for memo in memos)
+
+
+class SharedGroup:
+    """The points that draft alike."""
+
+    def __init__(
+        self,
+        pair: Pair,
+        tokenizer: PreTrainedTokenizerBase,
+        points: Mapping[str, FLyConfig],
+        batch_size: int | str,
+        max_batch_size: int,
+    ) -> None:
+        """Share the rounds of `points`, all of one drafting key."""
+        self._pair = pair
+        self._tokenizer = tokenizer
+        self._sizes = (batch_size, max_batch_size)
+        known = [PointRule.from_config(name, config) for name, config in points.items()]
+        # A longer proposal serves the points of a smaller K, and not the other way round.
+        self._points = sorted(known, key=lambda point: -point.k)
+        self._place = {point.name: place for place, point in enumerate(self._points)}
+        ends = eos_ids(pair.source, tokenizer)
+        self._stops = StopRules(tokenizer, ends)
+        self.judge = RoundJudge(self._points, ends)
+        self.memos: dict[int, RequestMemo] = {}
+        self.rounds_answered = 0
+        self._decoders: dict[int, SpeculativeDecoder] = {}
+        self._check = RequestCheck(
+            tokenizer,
+            pair.target.vocab_size,
+            pair.target.num_positions,
+            max_new_tokens=self._points[0].config.total_gen_tok,
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """The points in the order in which they are best decoded."""
+        return [point.name for point in self._points]
+
+    def answers(
+        self,
+        name: str,
+        requests: Sequence[tuple[int, Request]],
+        on_round: Callable[[Statistics], None] | None,
+    ) -> list[PointAnswer]:
+        """See SharedDecoding."""
+        place = self._place[name]
+        memos = [self._memo(index, request) for index, request in requests]
+        self._decode(place, memos, on_round)
+        answers = []
+        for memo in memos:
+            row = memo.replay(place, self._stops)
+            answers.append(answer_of(row, self._stops))
+            self.rounds_answered += row.num_rounds
+            memo.finished.add(place)
+            self._forget(memo)
+        return answers
+
+    def stop(self, name: str) -> None:
+        """See SharedDecoding."""
+        self.judge.stopped.add(self._place[name])
+        for memo in self.memos.values():
+            self._forget(memo)
+
+    def _memo(self, index: int, request: Request) -> RequestMemo:
+        """What is known of a request."""
+        memo = self.memos.get(index)
+        if memo is None:
+            if request.temperature > 0:
+                raise RequestError(
+                    f"request {index}: temperature is {request.temperature!r}, but a sweep decodes "
+                    "greedily",
+                    fix="leave out temperature and do_sample, or compare settings one by one",
+                )
+            budget = self._check.budget(index, request)
+            memo = self.memos[index] = RequestMemo(index, request, budget)
+        if memo.request != request:
+            raise RequestError(
+                f"request {index} is not the one that had this number before",
+                fix="give every request a number of its own, the same for all points",
+            )
+        return memo
+
+    def _decode(
+        self,
+        place: int,
+        memos: Sequence[RequestMemo],
+        on_round: Callable[[Statistics], None] | None,
+    ) -> None:
+        """Bring a point to the end of its answers, from where nobody knows how it goes on."""
+        begun = {}
+        for at, memo in enumerate(memos):
+            row = memo.replay(place, self._stops)
+            if row.finish_reason is None:
+                begun[at] = row.answer
+        if not begun:
+            return
+        decoder = self._decoder(self._points[place])
+        self.judge.leader = place
+        self.judge.memos = [memos[at] for at in begun]
+        self.judge.drafter = decoder.drafter
+        # With its own budget a request that the context cuts short warns only once.
+        asked = [replace(memo.request, max_new_tokens=memo.budget) for memo in self.judge.memos]
+        for _ in decoder.decode(asked, on_round, begun=list(begun.values())):
+            pass  # the answers come from the memo
+
+    def _decoder(self, point: PointRule) -> SpeculativeDecoder:
+        """A decoder of the point's K; all of them use the same caches, one at a time."""
+        if point.k not in self._decoders:
+            settings = point.config.to_dict() | {
+                "spd_k": point.k,
+                "acceptance": "native",  # the judge decides
+                "abla_no_window": False,
+                "protect_special_tokens": True,  # so that the judge knows them
+                "enable_statistics": False,
+            }
+            batch_size, max_batch_size = self._sizes
+            self._decoders[point.k] = SpeculativeDecoder(
+                self._pair.target,
+                self._pair.draft,
+                self._tokenizer,
+                FLyConfig(**settings),
+                batch_size=batch_size,
+                max_batch_size=max_batch_size,
+                judge=self.judge,
+            )
+        return self._decoders[point.k]
+
+    def _forget(self, memo: RequestMemo) -> None:
+        """Give up the contexts of a request that all points are done with."""
+        if len(memo.finished | self.judge.stopped) == len(self._points):
+            memo.forget()
+
+
+def _check_points(points: Mapping[str, FLyConfig], *, has_draft: bool) -> None:
+    if not points:
+        raise ConfigError("there are no points to decode", fix="give at least one setting")
+    for name, config in points.items():
+        if config.temperature > 0:
+            raise ConfigError(
+                f"point {name!r}: temperature is {config.temperature!r}, but a sweep decodes "
+                "greedily",
+                fix="set temperature to 0",
+            )
+        if config.needs_draft and not has_draft:
+            raise ConfigError(
+                f"point {name!r}: drafter {config.drafter_name!r} needs a draft model, and none "
+                "was given",
+                fix="give a draft, or choose drafter 'ngram'",
+            )
