@@ -77,7 +77,7 @@ def difference_score(lost: Any, gained: Any, num_items: Any, difference: Any) ->
     lost, gained, n = (np.asarray(part, dtype=float) for part in (lost, gained, num_items))
     slope = lost + gained - (2 * n + lost - gained) * difference
     spread = difference * (1 - difference)
-    share = (slope + np.sqrt(slope**2 + 8 * n * lost * spread).clip(0)) / (4 * n)
+    share = (slope + np.sqrt(np.maximum(slope**2 + 8 * n * lost * spread, 0.0))) / (4 * n)
     share = np.maximum(share, np.maximum(0, -difference))  # rounding: both shares stay above 0
     variance = n * (2 * share + spread)
     return _by_root(gained - lost - n * difference, variance)
@@ -103,10 +103,12 @@ def difference_bounds(
     lost: ArrayLike, gained: ArrayLike, num_items: ArrayLike, confidence: float = CONFIDENCE
 ) -> tuple[Floats, Floats]:
     """Tango's two-sided interval, elementwise."""
-    counts = np.broadcast_arrays(lost, gained, num_items)
+    one, other, total = np.broadcast_arrays(lost, gained, num_items)
     z = float(stats.norm.isf((1 - confidence) / 2))
     low, high = (
-        _falling_root(lambda at: difference_score(*counts, at), aim, -1.0, 1.0, counts[0].shape)
+        _falling_root(
+            lambda at: difference_score(one, other, total, at), aim, -1.0, 1.0, total.shape
+        )
         for aim in (z, -z)
     )
     return low, high
@@ -118,22 +120,21 @@ def ratio_bounds(
     """Nam and Blackwelder's two-sided interval, elementwise: (0, inf) where nobody solved any, 0
     below where the method solved none, inf above where the target solved none.
     """
-    counts = np.broadcast_arrays(lost, gained, num_either)
+    one, other, total = np.broadcast_arrays(lost, gained, num_either)
     z = float(stats.norm.isf((1 - confidence) / 2))
     low, high = (
         np.exp(
             _falling_root(
-                lambda at: ratio_score(*counts, np.exp(at)),
+                lambda at: ratio_score(one, other, total, np.exp(at)),
                 aim,
                 -LOG_RATIO_MAX,
                 LOG_RATIO_MAX,
-                counts[0].shape,
+                total.shape,
             )
         )
         for aim in (z, -z)
     )
-    has_lost_all, has_gained_all = counts[2] == counts[0], counts[2] == counts[1]
-    return np.where(has_lost_all, 0.0, low), np.where(has_gained_all, np.inf, high)
+    return np.where(total == one, 0.0, low), np.where(total == other, np.inf, high)
 
 
 def difference_interval(counts: PairCounts, confidence: float = CONFIDENCE) -> Interval:
@@ -182,4 +183,5 @@ def _falling_root(
         middle = (lows + highs) / 2
         is_above = curve(middle) > aim
         lows, highs = np.where(is_above, middle, lows), np.where(is_above, highs, middle)
-    return (lows + highs) / 2
+    root: Floats = (lows + highs) / 2
+    return root

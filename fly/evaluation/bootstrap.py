@@ -40,6 +40,12 @@ class Bootstrap:
         return float((self.influence**3).sum()) / (6 * spread**1.5) if spread else 0.0
 
     @cached_property
+    def error(self) -> float:
+        """The standard error, by the jackknife."""
+        count = len(self.influence)
+        return float(np.sqrt((count - 1) / count * (self.influence**2).sum()))
+
+    @cached_property
     def degrees(self) -> float:
         """Of freedom of the spread (Satterthwaite): one less than there are clusters if these are
         alike, fewer where a few make up most of it, as a few changed answers among many do.
@@ -58,19 +64,33 @@ class Bootstrap:
         """
         z = self.bias + self._student_to_normal(level)
         share = stats.norm.cdf(self.bias + z / max(1 - self.acceleration * z, STRETCH_MIN))
-        side = "lower" if level < 0.5 else "higher"
-        return float(np.quantile(self.replicates, share, method=side))
+        last = len(self.replicates) - 1
+        place = share * last
+        bound = float(self.replicates[int(np.floor(place) if level < 0.5 else np.ceil(place))])
+        reach = self.estimate + float(stats.t.ppf(level, self.degrees)) * self.error
+        if place < 1:
+            return min(bound, reach)
+        return max(bound, reach) if place > last - 1 else bound
 
     def p_at_most(self, value: float) -> float:
         """The p value of "the truth is at most `value`": the level whose bound is `value`."""
         reached = np.searchsorted(self.replicates, value * (1 + ROUNDING), side="right")
-        return self._p(stats.norm.ppf(self._share(int(reached))), side=1)
+        p = self._p(stats.norm.ppf(self._share(int(reached))), side=1)
+        return self._beyond(p, self.estimate - value) if reached == 0 else p
 
     def p_at_least(self, value: float) -> float:
         """The p value of "the truth is at least `value`"."""
         reached = np.searchsorted(self.replicates, value * (1 - ROUNDING), side="left")
-        share = self._share(len(self.replicates) - int(reached))
-        return self._p(-stats.norm.ppf(share), side=-1)
+        num_reached = len(self.replicates) - int(reached)
+        p = self._p(-stats.norm.ppf(self._share(num_reached)), side=-1)
+        return self._beyond(p, value - self.estimate) if num_reached == 0 else p
+
+    def _beyond(self, p: float, distance: float) -> float:
+        """Where no replicate reached, their number alone bounds p; Student's says how far off."""
+        if not self.error:
+            return p
+        student = float(stats.t.sf(distance / self.error, self.degrees))
+        return min(p, max(student, 1 / (len(self.replicates) + 1)))
 
     def _share(self, count: int) -> float:
         """With one added to both, so that no finite number of replicates claims certainty."""

@@ -77,9 +77,9 @@ def _lost_shares(lost: int, num_either: int, ratio: float) -> Floats:
     low, high = max(low, 1 - ratio), min(high, 1 / (1 + ratio))
     if low > high:
         return np.empty(0)
-    ends = np.arcsin(np.sqrt([low, high]))
-    steps = int(np.ceil((ends[1] - ends[0]) * 2 * np.sqrt(num_either) / GRID_STEP))
-    inside = np.sin(np.linspace(*ends, steps + 2)[1:-1]) ** 2
+    first, last = (float(np.arcsin(np.sqrt(end))) for end in (low, high))
+    steps = int(np.ceil((last - first) * 2 * np.sqrt(num_either) / GRID_STEP))
+    inside = np.sin(np.linspace(first, last, steps + 2)[1:-1]) ** 2
     return np.concatenate([[low], inside, [high]])
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fly.evaluation.bootstrap import Bootstrap, Floats, bootstrap, redraw
 from fly.formats.model import Interval
@@ -82,7 +83,7 @@ class Clusters:
         """
         if self.why_no_ratio or len(self.target) < 2 or self.ratio <= 0:
             return 1.0
-        unseen = min(1.0, ratio / self.ratio) ** effective_number(self.target)
+        unseen: float = min(1.0, ratio / self.ratio) ** effective_number(self.target)
         return max(self.ratios.p_at_most(ratio), unseen)
 
     def p_ratio_at_least(self, ratio: float) -> float:
@@ -92,7 +93,7 @@ class Clusters:
         if self.why_no_ratio or len(self.target) < 2:
             return 1.0
         if not self.method.any():  # each document was lost, of which `ratio` should have stayed
-            return max(0.0, 1 - ratio) ** effective_number(self.target)
+            return float(max(0.0, 1 - ratio) ** effective_number(self.target))
         return self.exchanged.p_ratio_at_most(1 / ratio)
 
     def lower_ratio(self, confidence: float) -> float | None:
@@ -101,18 +102,16 @@ class Clusters:
             return None
         if self.ratio <= 0:
             return 0.0
-        unseen = self.ratio * (1 - confidence) ** (1 / effective_number(self.target))
+        unseen: float = self.ratio * (1 - confidence) ** (1 / effective_number(self.target))
         return max(0.0, min(self.ratios.bound(1 - confidence), unseen))
 
 
-def cluster(
-    target: Sequence[float], method: Sequence[float], clusters: Sequence[Hashable]
-) -> Clusters:
+def cluster(target: ArrayLike, method: ArrayLike, clusters: Sequence[Hashable]) -> Clusters:
     """Add up the items of each document."""
     places = {key: place for place, key in enumerate(dict.fromkeys(clusters))}
     index = np.array([places[key] for key in clusters])
     columns = (np.asarray(part, dtype=float) for part in (target, method, np.ones(len(index))))
-    return Clusters(*(np.bincount(index, weights=part) for part in columns))
+    return Clusters(*(np.bincount(index, weights=part).astype(float) for part in columns))
 
 
 def difference_interval(data: Clusters) -> Interval:
@@ -139,13 +138,15 @@ def _least_difference(data: Clusters) -> float:
     low = data.differences.bound(TAIL)
     if _has_lost(data):
         return low
-    share = 1 - TAIL ** (1 / effective_number(data.target))
+    share = 1 - float(TAIL ** (1 / effective_number(data.target)))
     return min(low, -share * abs(float(data.target.sum() / data.num_items.sum())))
 
 
 def _least_ratio(data: Clusters) -> float:
     low = data.ratios.bound(TAIL)
-    return low if _has_lost(data) else min(low, TAIL ** (1 / effective_number(data.target)))
+    if _has_lost(data):
+        return low
+    return min(low, float(TAIL ** (1 / effective_number(data.target))))
 
 
 def _has_lost(data: Clusters) -> bool:

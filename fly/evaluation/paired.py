@@ -132,7 +132,7 @@ class PairedScores:
         )
 
     def _per_item(self, squares: Floats) -> float:
-        """From squares of sums over documents [C]: what adds to the variance of a mean, per item."""
+        """What one item adds to a mean's variance, from squares of sums over documents [C]."""
         return float(squares.sum()) / self.num_items
 
     @property

@@ -47,8 +47,7 @@ def _interval(blocks: Floats) -> Interval:
         method = f"{count} timed block(s): an interval needs {BLOCKS_MIN}"
         return Interval(estimate=estimate, low=None, high=None, method=method)
     found = bootstrap(blocks, redraw(blocks), _log_ratio)
-    error = float(np.sqrt((count - 1) / count * (found.influence**2).sum()))
-    reach = float(stats.t.isf(TAIL, count - 1)) * error
+    reach = float(stats.t.isf(TAIL, count - 1)) * found.error
     low = min(found.bound(TAIL), found.estimate - reach)
     high = max(found.bound(1 - TAIL), found.estimate + reach)
     return Interval(
