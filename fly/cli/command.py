@@ -15,7 +15,10 @@ EXIT_USER_ERROR = 2
 
 # Verbs of ours: name to "module:function"; the function takes the arguments after the verb and
 # returns the exit code.
-VERBS: Mapping[str, str] = {"compare": "fly.cli.compare:main"}
+VERBS: Mapping[str, str] = {
+    "compare": "fly.cli.compare:main",
+    "sweep": "fly.cli.sweep:main",
+}
 
 _OWN_NAME, _ITS_NAME = "fly", "lm-eval"
 _TOP_LEVEL = frozenset({"-h", "--help", "--version"})

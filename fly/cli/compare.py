@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> int:
     asked = capture(rest, "compare")
 
     from fly.cli.comparison_table import print_comparison
-    from fly.evaluation.compare import run
+    from fly.evaluation.comparing import run
     from fly.evaluation.plan import make_plan
 
     plan = make_plan(

@@ -11,7 +11,7 @@ from rich.table import Table
 from fly.formats.comparison import Comparison, MethodResult, TaskResult
 from fly.formats.model import Interval
 
-_FILE_WIDTH = 160  # columns, where the output is no terminal
+FILE_WIDTH = 160  # columns, where the output is no terminal
 _ROLES = {"target": "", "method": "", "control": " (A/A control)", "baseline": " (plain baseline)"}
 _NOTHING = "-"
 _SCORE_COLUMNS = (
@@ -28,7 +28,7 @@ def print_comparison(result: Comparison) -> None:
     """Print everything but single items on standard output."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=_FILE_WIDTH)
+        console = Console(width=FILE_WIDTH)
     for task in result.tasks:
         console.print(_scores(task, result))
         console.print(_speeds(task, result))
@@ -39,7 +39,8 @@ def print_comparison(result: Comparison) -> None:
         console.print(f"Note: {note}.", highlight=False, soft_wrap=True, markup=False)
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
+def make_table(title: str, columns: Sequence[str]) -> Table:
+    """A table whose first column names the rows."""
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
     table.add_column("method", overflow="fold")
     for column in columns:
@@ -54,7 +55,7 @@ def _scores(task: TaskResult, result: Comparison) -> Table:
         f"{task.task}: {first.metric} ({first.filter}), {task.num_items:,} items, margin "
         f"{result.margin:g}{points}"
     )
-    table = _table(
+    table = make_table(
         title,
         _SCORE_COLUMNS,
     )
@@ -63,12 +64,12 @@ def _scores(task: TaskResult, result: Comparison) -> Table:
         table.add_row(
             f"{method.name}{_ROLES[method.role]}",
             _score(method),
-            _number(paired.recovery.estimate if paired else None, "{:.1%}"),
-            _bounds(paired.recovery if paired else None, "{:.1%}"),
+            number(paired.recovery.estimate if paired else None, "{:.1%}"),
+            bounds(paired.recovery if paired else None, "{:.1%}"),
             _points(paired.difference if paired else None),
             str(paired.gained) if paired else _NOTHING,
             str(paired.lost) if paired else _NOTHING,
-            _number(paired.mcnemar_p if paired else None, "{:.3f}"),
+            number(paired.mcnemar_p if paired else None, "{:.3f}"),
             f"{method.texts.num_equal}/{method.texts.num_answers}",
             _verdict(method),
         )
@@ -76,7 +77,7 @@ def _scores(task: TaskResult, result: Comparison) -> Table:
 
 
 def _speeds(task: TaskResult, result: Comparison) -> Table:
-    table = _table(
+    table = make_table(
         f"{task.task}: speed; baseline is {result.baseline}, the fastest plain decoding found",
         _SPEED_COLUMNS,
     )
@@ -85,14 +86,14 @@ def _speeds(task: TaskResult, result: Comparison) -> Table:
         table.add_row(
             method.name,
             str(method.batch_size),
-            _number(speed.tokens_per_s, "{:,.0f}"),
+            number(speed.tokens_per_s, "{:,.0f}"),
             _ratio(speed.vs_baseline),
-            _bounds(speed.vs_baseline, "{:.2f}"),
+            bounds(speed.vs_baseline, "{:.2f}"),
             _ratio(speed.vs_target),
             _ratio(speed.vs_native),
-            _number(accepted.mean_acceptance_length if accepted else None, "{:.2f}"),
-            _number(accepted.acceptance_rate if accepted else None, "{:.1%}"),
-            _number(accepted.loose_share if accepted else None, "{:.2%}"),
+            number(accepted.mean_acceptance_length if accepted else None, "{:.2f}"),
+            number(accepted.acceptance_rate if accepted else None, "{:.1%}"),
+            number(accepted.loose_share if accepted else None, "{:.2%}"),
             f"{method.texts.mean_tokens:.1f}",
             _memory(method.peak_memory_bytes),
         )
@@ -107,12 +108,12 @@ def _sentences(task: TaskResult, result: Comparison) -> list[str]:
         if method.cost is not None:
             cost = method.cost
             lines.append(
-                f"{method.name}: predicted {_number(cost.predicted_speedup, '{:.2f}')}, measured "
-                f"{_number(cost.measured_speedup, '{:.2f}')} times the target at its batch (ideal "
-                f"{_number(cost.ideal_speedup, '{:.2f}')}); in plain steps a draft forward costs "
-                f"{_number(cost.draft_forward, '{:.2f}')}, verifying "
-                f"{_number(cost.verification, '{:.2f}')}, the rest of a round "
-                f"{_number(cost.overhead, '{:.2f}')}. {cost.advice}"
+                f"{method.name}: predicted {number(cost.predicted_speedup, '{:.2f}')}, measured "
+                f"{number(cost.measured_speedup, '{:.2f}')} times the target at its batch (ideal "
+                f"{number(cost.ideal_speedup, '{:.2f}')}); in plain steps a draft forward costs "
+                f"{number(cost.draft_forward, '{:.2f}')}, verifying "
+                f"{number(cost.verification, '{:.2f}')}, the rest of a round "
+                f"{number(cost.overhead, '{:.2f}')}. {cost.advice}"
             )
     control = next((m for m in task.methods if m.name == result.control), None)
     if control is not None and control.paired is not None:
@@ -126,7 +127,7 @@ def _sentences(task: TaskResult, result: Comparison) -> list[str]:
 
 
 def _ratio(interval: Interval | None) -> str:
-    return _number(interval.estimate if interval else None, "{:.2f}")
+    return number(interval.estimate if interval else None, "{:.2f}")
 
 
 def _memory(num_bytes: int | None) -> str:
@@ -134,7 +135,7 @@ def _memory(num_bytes: int | None) -> str:
 
 
 def _score(method: MethodResult) -> str:
-    value = _number(method.score.value, "{:.4f}")
+    value = number(method.score.value, "{:.4f}")
     return value if method.score.stderr is None else f"{value} ± {method.score.stderr:.4f}"
 
 
@@ -155,11 +156,13 @@ def _points(interval: Interval | None) -> str:
     return f"{text} ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
 
 
-def _bounds(interval: Interval | None, form: str) -> str:
+def bounds(interval: Interval | None, form: str) -> str:
+    """Both ends, or a dash."""
     if interval is None or interval.low is None or interval.high is None:
         return _NOTHING
     return f"{form.format(interval.low)} to {form.format(interval.high)}"
 
 
-def _number(value: float | None, form: str) -> str:
+def number(value: float | None, form: str) -> str:
+    """The value in its form, or a dash."""
     return _NOTHING if value is None else form.format(value)

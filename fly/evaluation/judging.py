@@ -23,17 +23,7 @@ from fly.evaluation.memo import RequestMemo, Step
 
 @dataclass(frozen=True, eq=False)
 class WholeScores(Scores):
-    """A round's scores that measure every entropy once, however many rules ask."""
-
-    @cached_property
-    def _entropies(self) -> dict[str, Tensor]:
-        return {}
-
-    def entropy(self, kind: str) -> Tensor:
-        """As in Scores."""
-        if kind not in self._entropies:
-            self._entropies[kind] = super().entropy(kind)
-        return self._entropies[kind]
+    """A round's scores, parts of which several points see."""
 
     def prefix(self, k: int, lengths: Tensor, is_protected: bool) -> Scores:
         """What a point sees that is offered no more than the first `k` tokens, `lengths` [B]."""

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from fly.decoding.outcome import Outcome
 from fly.decoding.round import commit
-from fly.decoding.rows import Request, Row
+from fly.decoding.rows import FinishReason, Request, Row
 from fly.decoding.statistics import Statistics
 from fly.decoding.stopping import StopRules
 
@@ -43,7 +43,7 @@ class PointAnswer:
     token_ids: list[int]
     text: str
     origins: str  # per token: m(atch), l(oose), c(orrection), b(onus) or p(lain)
-    finish_reason: str
+    finish_reason: FinishReason
     # draft_forwards are those of a row that is decoded alone; seconds are none, they were shared.
     statistics: Statistics
 

@@ -53,6 +53,7 @@ class Plan:
     resume: bool = False
     trace: bool = False
     command: str | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)  # settings that tell runs apart
     kept: TemporaryDirectory[str] | None = field(default=None, repr=False)
 
     def load_tasks(self) -> Tasks:
@@ -85,7 +86,7 @@ class Plan:
         from fly.backend.pieces import Pieces
         from fly.backend.tracing import to_answer
 
-        settings = self._settings(lm, ready)
+        settings = self.settings(lm, ready) | dict(self.more)
         header = Header(
             fingerprint=digest(settings),
             settings=settings,
@@ -105,7 +106,7 @@ class Plan:
         folder.mkdir(parents=True, exist_ok=True)
         return Store(folder, header, make)
 
-    def _settings(self, lm: FLyLM, ready: Sequence[Ready]) -> dict[str, Any]:
+    def settings(self, lm: FLyLM, ready: Sequence[Ready]) -> dict[str, Any]:
         """All that the answers and their times depend on."""
         requests = [[*one.asked.key, one.asked.seed, asdict(one.prepared.request)] for one in ready]
         return {
@@ -140,6 +141,7 @@ def make_plan(
     resume: bool = False,
     trace: bool = False,
     command: str | None = None,
+    result_name: str = comparison_format.FILE_NAME,
 ) -> Plan:
     """Check everything that needs neither task nor model.
 
@@ -168,7 +170,7 @@ def make_plan(
         )
     folder = None if output_path is None else Path(output_path)
     if folder is not None:
-        check_folder(folder, comparison_format.FILE_NAME, resume=resume)
+        check_folder(folder, result_name, resume=resume)
     own_tasks = {} if options.get("task_manager") else {"task_manager": _task_manager()}
     return Plan(
         config=split.config,

@@ -17,7 +17,7 @@ from fly.errors import ConfigError, JournalError
 from fly.evaluation.measuring import Key, Ready
 from fly.evaluation.methods import Method
 from fly.formats import answers as format_
-from fly.formats.answers import Answer, Block, Header, Search
+from fly.formats.answers import Answer, Block, Header, Rung, Search
 from fly.formats.model import Format
 
 MakeAnswer = Callable[[Method, Ready, Result], Answer]
@@ -52,6 +52,7 @@ class Store:
         self.answers: dict[str, dict[Key, Answer]] = {}  # by method
         self.blocks: list[Block] = []
         self.search: dict[str, float] = {}
+        self.rungs: list[Rung] = []
         self._file = LineFile(folder / format_.FILE_NAME)
 
     def __enter__(self) -> Store:
@@ -105,6 +106,11 @@ class Store:
         self.search = dict(speeds)
         self._append(Search(search=self.search))
 
+    def keep_rung(self, rung: Rung) -> None:
+        """Save what became of a part of a sweep."""
+        self._append(rung)
+        self.rungs.append(rung)
+
     def _append(self, line: Format) -> None:
         with writing(self._file.path):
             self._file.append(line.model_dump())
@@ -117,6 +123,8 @@ class Store:
                     self._check_header(line)
                 elif "block" in line:
                     self.blocks.append(Block.model_validate(line))
+                elif "rung" in line:
+                    self.rungs.append(Rung.model_validate(line))
                 elif "search" in line:
                     self.search = Search.model_validate(line).search
                 else:

@@ -84,3 +84,11 @@ class Search(Format):
     """What plain decoding reached at some batch sizes, in tokens/s by method."""
 
     search: dict[str, float]
+
+
+class Rung(Format):
+    """A part of a sweep's items, tried by all points that were still in."""
+
+    rung: int
+    rounds_decoded: int  # of single rows, by this part
+    stopped: dict[str, str]  # why, by point

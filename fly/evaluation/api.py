@@ -1,0 +1,115 @@
+"""The workbench from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fly.formats.comparison import Comparison
+    from fly.formats.sweep import Sweep
+
+
+def compare(
+    model_args: Mapping[str, Any],
+    tasks: Sequence[str],
+    *,
+    methods: Sequence[str] = ("target", "native", "fly"),
+    batch_size: int = 16,
+    margin: float = 0.97,
+    metric: str | None = None,
+    output_path: str | Path | None = None,
+    resume: bool = False,
+    trace: bool = False,
+    **options: Any,
+) -> Comparison:
+    """Run several ways of decoding over the same requests and judge them, as `fly compare` does.
+
+    Args:
+        model_args: of `FLyLM`: config_path, pretrained (the draft), every key of the configuration.
+        tasks: lm-eval's, or the embedded ones.
+        methods: names as in `fly compare --methods`.
+        batch_size: rows decoded at once.
+        margin: share of the target's score that has to be kept.
+        metric: the one that decides; None takes each task's first.
+        output_path: a folder for results, answers and what a killed run goes on from.
+        resume: go on with the run in `output_path`.
+        trace: keep every round's decisions for `fly report`.
+        options: of lm-eval's `simple_evaluate`: limit, num_fewshot, apply_chat_template, ...
+
+    Raises:
+        ConfigError: something is wrong that can be known before a model is loaded.
+        JournalError: the output folder belongs to another run, or is damaged.
+    """
+    from fly.evaluation.comparing import run
+    from fly.evaluation.plan import make_plan
+
+    plan = make_plan(
+        model_args,
+        {"tasks": list(tasks), **options},
+        methods=methods,
+        batch_size=batch_size,
+        margin=margin,
+        metric=metric,
+        output_path=output_path,
+        resume=resume,
+        trace=trace,
+    )
+    return run(plan, _ignore_total, _ignore_progress)
+
+
+def sweep(
+    model_args: Mapping[str, Any],
+    tasks: Sequence[str],
+    grid: Mapping[str, Sequence[Any]],
+    *,
+    heldout: float = 0.5,
+    batch_size: int = 16,
+    margin: float = 0.97,
+    metric: str | None = None,
+    output_path: str | Path | None = None,
+    resume: bool = False,
+    **options: Any,
+) -> Sweep:
+    """Look for the fastest setting that keeps the score, as `fly sweep` does.
+
+    Args:
+        model_args: as for `compare`.
+        tasks: as for `compare`.
+        grid: values to try by key of the configuration.
+        heldout: share of the documents that the search does not see.
+        batch_size: as for `compare`.
+        margin: as for `compare`.
+        metric: as for `compare`.
+        output_path: as for `compare`; recommended.json in it is a configuration.
+        resume: as for `compare`.
+        options: as for `compare`.
+
+    Raises:
+        ConfigError: something is wrong that can be known before a model is loaded.
+        JournalError: the output folder belongs to another run, or is damaged.
+    """
+    from fly.evaluation.grid import check_grid
+    from fly.evaluation.sweeping import make_sweep_plan, run
+
+    plan = make_sweep_plan(
+        model_args,
+        {"tasks": list(tasks), **options},
+        check_grid({key: list(values) for key, values in grid.items()}),
+        heldout=heldout,
+        batch_size=batch_size,
+        margin=margin,
+        metric=metric,
+        output_path=output_path,
+        resume=resume,
+    )
+    return run(plan, _ignore_total, _ignore_progress)
+
+
+def _ignore_total(total: int) -> None:
+    """Nobody watches."""
+
+
+def _ignore_progress(name: str, number: int) -> None:
+    """Nobody watches."""

@@ -1,0 +1,304 @@
+"""The search of a sweep: points are tried on growing parts of the items, share the rounds that they
+have in common, and stop when their intervals leave no hope.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fly.decoding import Result, Statistics
+from fly.errors import ConfigError
+from fly.evaluation.assembling import statistics_of
+from fly.evaluation.comparing import Loaded, texts_by_request
+from fly.evaluation.costs import RoundCosts
+from fly.evaluation.grid import GridPoint
+from fly.evaluation.halving import Standing, rungs, stops
+from fly.evaluation.measuring import Key, Ready, cut, measure, warm_up
+from fly.evaluation.memo import PointAnswer
+from fly.evaluation.memory import PeakMemory
+from fly.evaluation.methods import Method
+from fly.evaluation.paired import PairedScores, compare_scores
+from fly.evaluation.plan import Plan
+from fly.evaluation.runners import make_runner
+from fly.evaluation.scoring import Doc, Metric, Scorer, Scores
+from fly.evaluation.sharing import SharedDecoding
+from fly.evaluation.store import Store
+from fly.formats.answers import Answer, Rung
+from fly.formats.model import Interval
+
+_NO_DRAFTER = "none"
+COST = "cost of"  # what methods are called that are decoded to measure rounds
+
+OnProgress = Callable[[str, int], None]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A point and what it did on the items that it was tried on."""
+
+    point: GridPoint
+    answers: Mapping[Key, Answer]
+    paired: PairedScores
+    score: float
+    speedup: Interval
+    stopped: str | None
+
+    @property
+    def standing(self) -> Standing:
+        """For halving, frontier and recommendation."""
+        return Standing(
+            name=self.point.name,
+            speedup=self.speedup.estimate or 0.0,
+            recovery=self.paired.recovery.estimate,
+            lower=self.paired.lower_bound(),
+            upper=self.paired.upper_bound(),
+            is_reference=not self.point.config.is_loose,
+        )
+
+    @property
+    def statistics(self) -> Statistics:
+        """Pooled over its answers."""
+        return sum(map(statistics_of, self.answers.values()), Statistics())
+
+
+@dataclass
+class Search:
+    """The search over `ready`, which are the requests of its items; finished work is in `store`."""
+
+    plan: Plan
+    loaded: Loaded
+    ready: Sequence[Ready]
+    points: Sequence[GridPoint]
+    store: Store
+    on_progress: OnProgress
+    stopped: dict[str, str] = field(default_factory=dict)  # why, by point
+
+    def __post_init__(self) -> None:
+        """Order the items; a part of them is spread over all tasks."""
+        self._target = self.plan.methods[0]
+        self._scorers = {name: Scorer(task) for name, task in self.loaded.tasks.by_name.items()}
+        self._metrics: dict[str, Metric] = {}
+        self._by_item: dict[tuple[str, Doc], list[Ready]] = {}
+        for one in sorted(self.ready, key=lambda one: shuffled(one, "order")):
+            self._by_item.setdefault(one.asked.key[:2], []).append(one)
+
+    @property
+    def num_items(self) -> int:
+        """Items of the search."""
+        return len(self._by_item)
+
+    def run(self) -> list[Tried]:
+        """Try all points; in the order of the grid."""
+        items = list(self._by_item)
+        sizes = rungs(len(items))
+        first = [one for item in items[: sizes[0]] for one in self._by_item[item]]
+        costs = self._calibrate(first)
+        shared = SharedDecoding(
+            self.loaded.lm.model,
+            self.loaded.lm.draft,
+            self.loaded.lm.tokenizer,
+            {point.name: point.config for point in self.points},
+            batch_size=self.plan.batch_size,
+        )
+        for number, size in enumerate(sizes):
+            self._rung(number, size, items, shared, costs, is_last=number == len(sizes) - 1)
+        return [self._tried(point, costs) for point in self.points]
+
+    def _rung(
+        self,
+        number: int,
+        size: int,
+        items: Sequence[tuple[str, Doc]],
+        shared: SharedDecoding,
+        costs: RoundCosts,
+        *,
+        is_last: bool,
+    ) -> None:
+        """Try all points that are still in on the first `size` items, and stop some."""
+        if number < len(self.store.rungs):
+            for name, why in self.store.rungs[number].stopped.items():
+                self.stopped[name] = why
+                shared.stop(name)
+            return
+        ready = [one for item in items[:size] for one in self._by_item[item]]
+        self._decode_target(ready)
+        before = shared.rounds_decoded
+        by_name = {point.name: point for point in self.points}
+        going = [name for name in by_name if name not in self.stopped]
+        for name in shared.order(going):
+            self._decode_point(by_name[name], ready, shared)
+        leaving = {}
+        if not is_last:
+            tried = [self._tried(by_name[name], costs).standing for name in going]
+            count = len(items[:size])
+            leaving = {
+                name: f"after {count} items: {why}"
+                for name, why in stops(tried, self.plan.margin).items()
+            }
+        decoded = shared.rounds_decoded - before
+        self.store.keep_rung(Rung(rung=number, rounds_decoded=decoded, stopped=leaving))
+        for name, why in leaving.items():
+            self.stopped[name] = why
+            shared.stop(name)
+
+    def _decode_target(self, ready: Sequence[Ready]) -> None:
+        pending = [one for one in ready if not self.store.has(self._target.name, one.asked.key)]
+        runner = make_runner(self._target, self.loaded.lm, trace=False)
+        for index, result in runner.decode([one.prepared.request for one in pending]):
+            self.store.keep(self._target, pending[index], result)
+            self.on_progress(self._target.name, 1)
+
+    def _decode_point(
+        self, point: GridPoint, ready: Sequence[Ready], shared: SharedDecoding
+    ) -> None:
+        method = Method(point.name, "engine", point.config, self.plan.batch_size)
+        places = {one.asked.key: place for place, one in enumerate(self.ready)}
+        pending = [one for one in ready if not self.store.has(point.name, one.asked.key)]
+        answers = shared.answers(
+            point.name,
+            [one.prepared.request for one in pending],
+            [places[one.asked.key] for one in pending],
+        )
+        for one, answer in zip(pending, answers, strict=True):
+            self.store.keep(method, one, to_result(answer))
+        self.on_progress(point.name, len(ready))
+
+    def _calibrate(self, ready: Sequence[Ready]) -> RoundCosts:
+        """Measure what rounds cost: the plain target and, for every drafter and K of the grid, its
+        first point, decoded in rotated blocks."""
+        methods = {(_NO_DRAFTER, 0): self._target}
+        for point in self.points:
+            key = point.config.drafter_name, point.config.spd_k
+            name = f"{COST} {point.name}"
+            method = Method(name, "engine", point.config, self.plan.batch_size)
+            methods.setdefault(key, method)
+        runners = {
+            method.name: make_runner(method, self.loaded.lm, trace=False)
+            for method in methods.values()
+        }
+        asked = [(method, one) for method in methods.values() for one in ready]
+        if any(not self.store.has(method.name, one.asked.key) for method, one in asked):
+            warm_up(runners, ready)
+        slices = cut(ready, self.plan.batch_size)
+        memory = PeakMemory(self.loaded.lm.device)
+        ordered = list(methods.values())
+        measure(ordered, runners, slices, self.store, memory, self.on_progress)
+        counted = {
+            key: [statistics_of(self.store.answers[method.name][one.asked.key]) for one in ready]
+            for key, method in methods.items()
+        }
+        drafting: dict[str, dict[int, Sequence[Statistics]]] = {}
+        for (drafter, k), statistics in counted.items():
+            if drafter != _NO_DRAFTER:
+                drafting.setdefault(drafter, {})[k] = statistics
+        return RoundCosts.calibrate(counted[_NO_DRAFTER, 0], drafting)
+
+    @property
+    def rounds_calibrating(self) -> int:
+        """Rounds of single rows that were decoded to measure their cost."""
+        answers = [
+            answer
+            for method, own in self.store.answers.items()
+            for answer in own.values()
+            if method.startswith(COST)
+        ]
+        return sum(int(answer.statistics["rounds"]) for answer in answers)
+
+    def _tried(self, point: GridPoint, costs: RoundCosts) -> Tried:
+        """A point's scores and estimated speed on all items that it has answered."""
+        answers = self.store.answers[point.name]
+        own, other, clusters = self._scores(point)
+        reference = self.store.answers[self._target.name]
+        keys = list(answers)
+        documents = {key[:2]: place for place, key in enumerate(dict.fromkeys(k[:2] for k in keys))}
+        speedup = costs.speedup(
+            point.config.drafter_name,
+            point.config.spd_k,
+            [statistics_of(answers[key]) for key in keys],
+            [statistics_of(reference[key]) for key in keys],
+            [documents[key[:2]] for key in keys],
+        )
+        return Tried(
+            point=point,
+            answers=answers,
+            paired=compare_scores(own, other, clusters),
+            score=sum(other) / len(other),
+            speedup=speedup,
+            stopped=self.stopped.get(point.name),
+        )
+
+    def _scores(self, point: GridPoint) -> tuple[list[float], list[float], list[str]]:
+        """The target's and the point's score of every item answered by the point, and what tells
+        repeated documents."""
+        own: list[float] = []
+        other: list[float] = []
+        clusters: list[str] = []
+        for task, scorer in self._scorers.items():
+            columns = []
+            for name in (self._target.name, point.name):
+                answers = {
+                    key[1:]: answer
+                    for key, answer in self.store.answers[name].items()
+                    if key[0] == task and key in self.store.answers[point.name]
+                }
+                columns.append(scorer.score(texts_by_request(answers)))
+            if not columns[0]:
+                continue
+            metric = self._metric(task, scorer, columns[0])
+            for doc in columns[1]:
+                own.append(float(columns[0][doc][metric]))
+                other.append(float(columns[1][doc][metric]))
+                clusters.append(document(self._by_item[task, doc][0]))
+        return own, other, clusters
+
+    def _metric(self, task: str, scorer: Scorer, scores: Mapping[Doc, Scores]) -> Metric:
+        """The task's metric that decides.
+
+        Raises:
+            ConfigError: it has none that is a mean over items, or one where less is better.
+        """
+        if task not in self._metrics:
+            found = scorer.primary(scores, self.plan.metric)
+            if found is None or not scorer.aggregate(scores, found).higher_is_better:
+                raise ConfigError(
+                    f"task {task!r} has no metric that is a mean over items and better when higher",
+                    fix="compare single settings with `fly compare`, or name another task",
+                )
+            self._metrics[task] = found
+        return self._metrics[task]
+
+
+def document(ready: Ready) -> str:
+    """What tells a document of a task from all others; repeated documents are the same."""
+    return f"{ready.asked.task} {ready.asked.doc_hash or ready.asked.instance.doc_id}"
+
+
+def shuffled(ready: Ready, salt: str) -> bytes:
+    """A key that orders documents at random, the same in every run."""
+    return hashlib.sha256(f"{salt} {document(ready)}".encode()).digest()
+
+
+def halves(ready: Sequence[Ready], heldout: float) -> tuple[list[Ready], list[Ready]]:
+    """Requests for the search, and those of the held-out share of every task's documents."""
+    search: list[Ready] = []
+    unseen: list[Ready] = []
+    for task in dict.fromkeys(one.asked.task for one in ready):
+        own = [one for one in ready if one.asked.task == task]
+        keys = sorted({shuffled(one, "held out") for one in own})
+        out = set(keys[: round(heldout * len(keys))])
+        for one in own:
+            (unseen if shuffled(one, "held out") in out else search).append(one)
+    return search, unseen
+
+
+def to_result(answer: PointAnswer) -> Result:
+    """A shared answer as the engine would have given it; its rounds' lengths are not kept."""
+    return Result(
+        token_ids=answer.token_ids,
+        text=answer.text,
+        finish_reason=answer.finish_reason,
+        statistics=answer.statistics,
+        origins=answer.origins,
+    )

@@ -1,0 +1,223 @@
+"""`sweep`: the fastest setting that keeps the score, and its verdict on items that the search did
+not see, since choosing the best of many on the same items flatters it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from fly.errors import ConfigError
+from fly.evaluation import environment
+from fly.evaluation.comparing import Loaded, carry_out
+from fly.evaluation.grid import GridPoint, grid_points
+from fly.evaluation.halving import Recommendation, Standing, frontier, recommend
+from fly.evaluation.methods import NATIVE, TARGET, Method, parse_method
+from fly.evaluation.plan import Plan, make_plan
+from fly.evaluation.searching import OnProgress, Search, Tried, halves
+from fly.evaluation.store import write_result, write_text
+from fly.formats import sweep as sweep_format
+from fly.formats.comparison import Comparison
+from fly.formats.sweep import Point, Saving, Sweep
+
+HELD_OUT = 0.5
+CONFIG_NAME = "recommended.json"
+_HELD_OUT_FOLDER = "heldout"
+
+
+@dataclass(frozen=True)
+class SweepPlan:
+    """A checked sweep."""
+
+    plan: Plan
+    grid: Mapping[str, list[object]]
+    points: Sequence[GridPoint]
+    heldout: float  # share of the documents
+
+
+def make_sweep_plan(
+    model_args: Mapping[str, Any],
+    options: Mapping[str, Any],
+    grid: Mapping[str, list[object]],
+    *,
+    heldout: float = HELD_OUT,
+    **settings: Any,
+) -> SweepPlan:
+    """Check everything that needs neither task nor model.
+
+    Args:
+        model_args: lm-eval's model arguments.
+        options: of lm-eval's `simple_evaluate`.
+        grid: values by key, checked by `grid.parse_grid`.
+        heldout: share of the documents that the search does not see.
+        settings: of `make_plan`.
+
+    Raises:
+        ConfigError: a setting or the output folder is wrong, or a point of the grid is impossible.
+    """
+    if not 0 < heldout < 1:
+        raise ConfigError(
+            f"--heldout is {heldout!r}, but it is the share of items kept for the verdict",
+            fix="give a number between 0 and 1, such as 0.5",
+        )
+    plan = make_plan(
+        model_args,
+        options,
+        methods=[TARGET, NATIVE],
+        result_name=sweep_format.FILE_NAME,
+        **settings,
+    )
+    points = grid_points(grid, overrides=plan.config.to_dict())
+    told = {"grid": {key: list(values) for key, values in grid.items()}, "heldout": heldout}
+    return SweepPlan(replace(plan, more=told), grid, points, heldout)
+
+
+def run(sweep: SweepPlan, on_start: Callable[[int], None], on_progress: OnProgress) -> Sweep:
+    """Carry out a sweep.
+
+    Args:
+        sweep: checked; its tasks are loaded, its models not yet.
+        on_start: told about how many answers there will be.
+        on_progress: told a point's name and how many more of its answers are finished.
+    """
+    plan = sweep.plan
+    tasks = plan.load_tasks()
+    lm = plan.load_models()
+    ready = plan.read_requests(lm, tasks)
+    seen, unseen = halves(ready, sweep.heldout)
+    if not seen or not unseen:
+        raise ConfigError(
+            f"{len(ready)} requests cannot be split into a search and a held-out part",
+            fix="raise --limit, or change --heldout",
+        )
+    on_start(len(seen) * len(sweep.points))
+    with plan.open_store(lm, ready) as store:
+        search = Search(plan, Loaded(lm, tasks, seen), seen, sweep.points, store, on_progress)
+        tried = search.run()
+        saving = _saving(tried, search)
+    found = recommend(
+        [each.standing for each in tried],
+        plan.margin,
+        lambda standing: _needed(standing, tried, plan),
+    )
+    chosen = next((each for each in tried if each.point.name == found.name), None)
+    verdict = None
+    if chosen is not None:
+        unseen_by_search = Loaded(lm, tasks, unseen)
+        verdict = carry_out(_verifying(plan, chosen.point), unseen_by_search, on_start, on_progress)
+    result = _result(sweep, search, tried, saving, found, verdict)
+    if plan.folder is not None:
+        _save(plan.folder, result)
+    return result
+
+
+def _needed(standing: Standing, tried: Sequence[Tried], plan: Plan) -> int | None:
+    point = next(each for each in tried if each.point.name == standing.name)
+    if (standing.recovery or 0.0) < plan.margin:
+        return None
+    return point.paired.items_needed(plan.margin)
+
+
+def _verifying(plan: Plan, point: GridPoint) -> Plan:
+    """The comparison on held-out items: the target, native and the point."""
+    name = f"{point.config.acceptance_name}:{point.name}"
+    chosen = Method(name, "engine", point.config, plan.batch_size)
+    native = parse_method(NATIVE, point.config, plan.batch_size)
+    methods = [plan.methods[0], native]
+    if not chosen.is_lossless or chosen.config.drafter_name != native.config.drafter_name:
+        methods.append(chosen)
+    folder = None if plan.folder is None else plan.folder / _HELD_OUT_FOLDER
+    return replace(plan, methods=methods, folder=folder)
+
+
+def _saving(tried: Sequence[Tried], search: Search) -> Saving:
+    each = {one.point.name: one.statistics.rounds for one in tried}
+    items = {one.point.name: one.paired.num_items for one in tried}
+    whole = sum(round(each[name] * search.num_items / items[name]) for name in each)
+    decoded = sum(rung.rounds_decoded for rung in search.store.rungs) + search.rounds_calibrating
+    return Saving(
+        rounds_of_all_points=sum(each.values()),
+        rounds_decoded=decoded,
+        rounds_if_none_had_stopped=whole,
+        share_saved=1 - decoded / whole if whole else 0.0,
+    )
+
+
+def _result(
+    sweep: SweepPlan,
+    search: Search,
+    tried: Sequence[Tried],
+    saving: Saving,
+    found: Recommendation,
+    verdict: Comparison | None,
+) -> Sweep:
+    plan = sweep.plan
+    whole = [one for one in tried if one.stopped is None]
+    front = set(frontier([one.standing for one in whole]))
+    chosen = next((one.point for one in tried if one.point.name == found.name), None)
+    return Sweep(
+        environment=environment.describe(plan.command),
+        target=str(plan.config.target_model_path),
+        draft=plan.config.draft_model_path,
+        config=plan.config.to_dict(),
+        tasks=list(dict.fromkeys(one.asked.task for one in search.ready)),
+        grid={key: list(values) for key, values in sweep.grid.items()},
+        margin=plan.margin,
+        num_search_items=search.num_items,
+        num_heldout_items=sum(task.num_items for task in verdict.tasks) if verdict else 0,
+        points=[_point(one, one.point.name in front) for one in tried],
+        saving=saving,
+        recommended=found.name,
+        recommended_config=None if chosen is None else chosen.config.to_dict(),
+        heldout=verdict,
+        conclusion=_conclude(found, verdict),
+    )
+
+
+def _point(tried: Tried, on_frontier: bool) -> Point:
+    pooled = tried.statistics
+    metrics = pooled.metrics()
+    return Point(
+        name=tried.point.name,
+        settings=tried.point.settings,
+        num_items=tried.paired.num_items,
+        stopped=tried.stopped,
+        score=tried.score,
+        recovery=tried.paired.recovery,
+        recovery_lower=tried.paired.lower_bound(),
+        paired=tried.paired.to_paired(),
+        speedup=tried.speedup,
+        mean_acceptance_length=metrics["mean_acceptance_length"],
+        acceptance_rate=metrics["acceptance_rate"],
+        loose_share=metrics["loose_share"],
+        rounds=pooled.rounds,
+        on_frontier=on_frontier,
+    )
+
+
+def _conclude(found: Recommendation, verdict: Comparison | None) -> str:
+    """The search's conclusion and what held-out items say of it."""
+    told = [found.conclusion[:1].upper() + found.conclusion[1:] + "."]
+    for task in verdict.tasks if verdict else []:
+        method = task.methods[-1] if found.name is None else _chosen(task.methods, found.name)
+        speed = method.speed.vs_target
+        measured = "" if speed is None or speed.estimate is None else f" at {speed.estimate:.2f}x"
+        name = method.verdict.verdict if method.verdict else "exact"
+        why = f" {method.verdict.explanation}" if method.verdict else ""
+        told.append(f"On {task.num_items} held-out items of {task.task}: {name}{measured}.{why}")
+    return " ".join(told)
+
+
+def _chosen(methods: Sequence[Any], point: str) -> Any:
+    named = [method for method in methods if method.name.endswith(f":{point}")]
+    return named[0] if named else next(method for method in methods if method.name == NATIVE)
+
+
+def _save(folder: Path, result: Sweep) -> None:
+    write_result(folder / sweep_format.FILE_NAME, result)
+    if result.recommended_config is not None:
+        from json import dumps
+
+        write_text(folder / CONFIG_NAME, dumps(result.recommended_config, indent=2) + "\n")
