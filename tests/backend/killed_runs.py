@@ -27,7 +27,7 @@ import transformers.models.llama.modeling_llama  # noqa: F401
 from lm_eval.tasks import TaskManager
 
 import fly.backend.lm  # noqa: F401
-from fly.backend import journal
+from fly.backend import lines
 from fly.cli import main
 from fly.decoding import SpeculativeDecoder, decoder
 
@@ -149,7 +149,7 @@ def note_what_is_decoded(file: Path) -> None:
 
 def die_while_writing(line_number: int, fraction: float) -> None:
     """Let only a part of the n-th write to the journal come through, and be killed there."""
-    original, count = journal.os.write, 0
+    original, count = lines.os.write, 0
 
     def write(fd, line):
         nonlocal count
@@ -159,7 +159,7 @@ def die_while_writing(line_number: int, fraction: float) -> None:
         original(fd, line[: int(len(line) * fraction)])
         os.kill(os.getpid(), signal.SIGKILL)
 
-    journal.os.write = write
+    lines.os.write = write
 
 
 def die_in_round(number: int) -> None:
