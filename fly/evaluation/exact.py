@@ -38,14 +38,14 @@ def p_at_most(lost: int, gained: int, num_either: int, ratio: float) -> float:
     """`p_ratio_at_most` from counts.
 
     On the boundary p_method = ratio * p_target one share is unknown: with q lost, 1 - (1 - q) /
-    ratio is gained.  Below the boundary a good score is rarer still, since it rises with every item
-    that is kept rather than lost, or gained rather than kept.
+    ratio is gained.  Below the boundary a good score is rarer still than at the same q (or at the
+    boundary's end), since it rises with every item that is gained rather than kept or lost.
     """
     if num_either == 0:
         return 1.0
     grid = _lost_shares(lost, num_either, ratio)
     if grid.size == 0:
-        return OUTSIDE  # so many or few are lost as no recovery up to `ratio` explains
+        return OUTSIDE  # so few are lost as no recovery up to `ratio` explains
     score = float(ratio_score(lost, gained, num_either, ratio))
     outcomes = _least_gains(score, grid, num_either, ratio)
     chances = _chances(*outcomes, grid, num_either, ratio)
@@ -74,9 +74,10 @@ def _lost_shares(lost: int, num_either: int, ratio: float) -> Floats:
     tail = OUTSIDE / 2
     low = stats.beta.ppf(tail, lost, num_either - lost + 1) if lost else 0.0
     high = stats.beta.isf(tail, lost + 1, num_either - lost) if lost < num_either else 1.0
-    low, high = max(low, 1 - ratio), min(high, 1 / (1 + ratio))
-    if low > high:
+    most = 1 / (1 + ratio)  # the boundary's end: nothing is kept, all is lost or gained
+    if high < 1 - ratio:
         return np.empty(0)
+    low, high = min(max(low, 1 - ratio), most), min(high, most)
     first, last = (float(np.arcsin(np.sqrt(end))) for end in (low, high))
     steps = int(np.ceil((last - first) * 2 * np.sqrt(num_either) / GRID_STEP))
     inside = np.sin(np.linspace(first, last, steps + 2)[1:-1]) ** 2
@@ -110,7 +111,10 @@ def _chances(
     gained = np.clip(1 - (1 - share) / ratio, 0.0, 1.0)
     among_rest = np.clip(gained / np.maximum(1 - share, NEGLIGIBLE), 0.0, 1.0)
     rest = num_either - lost
-    reach = special.bdtrc(least_gains - 1, rest, among_rest)
+    # The binomial's upper tail, where it is neither all nor nothing.
+    reach = special.betainc(
+        np.maximum(least_gains, 1), np.maximum(rest - least_gains, 0) + 1, among_rest
+    )
     reach = np.where(least_gains <= 0, 1.0, np.where(least_gains > rest, 0.0, reach))
     weights = stats.binom.pmf(lost, num_either, share)
     chances: Floats = (weights * reach).sum(axis=1) + 2 * NEGLIGIBLE

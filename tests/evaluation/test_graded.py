@@ -1,4 +1,4 @@
-"""The clustered bootstrap against scipy's, its tests against its bounds, and data that say nothing."""
+"""The clustered bootstrap against scipy's, its tests against its bounds, data that say nothing."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,6 @@ def test_p_is_never_zero():
     sums = np.stack([OWN, OTHER], axis=1)
     found = bootstrap(sums, redraw(sums, resamples=999), means)
     assert found.p_at_most(0.1) == found.p_at_least(9.0) == 1 / 1000
-    assert 1 / 1000 < found.p_at_most(0.92) < 0.01
 
 
 def test_same_seed_same_answer():
@@ -170,5 +169,5 @@ def test_few_blocks_have_no_interval():
 
 @pytest.mark.parametrize("seconds", [[1.0] * 5, [1.0] * 5 + [-1.0], [1.0] * 5 + [np.nan]])
 def test_speed_refuses(seconds):
-    with pytest.raises(ValueError, match="paired|finite"):
+    with pytest.raises(ValueError, match=r"paired|finite"):
         speed_ratio(BLOCKS[0], seconds, *PLAIN)

@@ -45,7 +45,7 @@ def test_no_loss_is_a_binomial():
 
 
 def chance_of_safe(num_either, ratio, lost, gained):
-    """Of the rejection region at 5 %, summed over all outcomes: enumerated, not by `exact`'s sum."""
+    """Of the rejection region at 5 %, summed over all outcomes, one by one."""
     total = 0.0
     for x in range(num_either + 1):
         for y in range(num_either - x + 1):
@@ -163,7 +163,7 @@ def test_holm():
     [([], [], []), ([1], [1, 0], [0]), ([1], [float("nan")], [0]), ([1, 0], [1, 0], [0])],
 )
 def test_scores_that_cannot_be_paired(target, method, clusters):
-    with pytest.raises(ValueError, match="paired|finite"):
+    with pytest.raises(ValueError, match=r"paired|finite"):
         compare_scores(target, method, clusters)
 
 
