@@ -108,7 +108,7 @@ run_demo() {
 }
 
 run_tests() {
-    install code,dev
+    install code,dev,report,stats
     "$python" -m ruff check .
     "$python" -m ruff format --check .
     "$python" -m mypy fly

@@ -20,7 +20,15 @@ _SCORE_COLUMNS = (
 )
 _SPEED_COLUMNS = (
     *("batch", "tokens/s", "/ baseline", "95 %", "/ target", "/ native", "τ", "accepted"),
-    *("loose", "tokens an answer", "peak memory"),
+    *("loose", "peak memory"),
+)
+_ROUND_COLUMNS = (
+    *("rounds", "kept at 1st", "middle", "last position", "prefill, s", "draft", "target"),
+    *("acceptance", "rest"),
+)
+_TEXT_COLUMNS = (
+    *("texts that differ", "a loosened token before", "ties", "target's mean top-2 gap there"),
+    *("tokens an answer", "of the target"),
 )
 
 
@@ -32,6 +40,8 @@ def print_comparison(result: Comparison) -> None:
     for task in result.tasks:
         console.print(_scores(task, result))
         console.print(_speeds(task, result))
+        console.print(_rounds(task))
+        console.print(_texts(task))
         for line in _sentences(task, result):
             console.print(line, highlight=False, soft_wrap=True, markup=False)
         console.print()
@@ -94,8 +104,40 @@ def _speeds(task: TaskResult, result: Comparison) -> Table:
             number(accepted.mean_acceptance_length if accepted else None, "{:.2f}"),
             number(accepted.acceptance_rate if accepted else None, "{:.1%}"),
             number(accepted.loose_share if accepted else None, "{:.2%}"),
-            f"{method.texts.mean_tokens:.1f}",
             _memory(method.peak_memory_bytes),
+        )
+    return table
+
+
+def _rounds(task: TaskResult) -> Table:
+    """What became of proposals by their position, and where the time went."""
+    table = make_table(f"{task.task}: rounds and seconds", _ROUND_COLUMNS)
+    for method in task.methods:
+        accepted = method.acceptance
+        kept = accepted.by_position if accepted else []
+        places = [kept[0], kept[len(kept) // 2], kept[-1]] if kept else [None] * 3
+        table.add_row(
+            method.name,
+            _NOTHING if accepted is None else f"{accepted.rounds:,}",
+            *(number(share, "{:.0%}") for share in places),
+            *(f"{seconds:.1f}" for seconds in method.seconds_by_phase.values()),
+        )
+    return table
+
+
+def _texts(task: TaskResult) -> Table:
+    """How answers differ from the target's own."""
+    table = make_table(f"{task.task}: texts beside the target's own", _TEXT_COLUMNS)
+    for method in task.methods[1:]:
+        texts = method.texts
+        table.add_row(
+            method.name,
+            f"{texts.num_answers - texts.num_equal} of {texts.num_answers}",
+            str(texts.num_loose_before),
+            str(texts.num_ties),
+            number(texts.mean_gap, "{:.3f}"),
+            f"{texts.mean_tokens:.1f}",
+            f"{texts.mean_tokens_target:.1f}",
         )
     return table
 

@@ -54,7 +54,7 @@ class Plan:
     trace: bool = False
     command: str | None = None
     more: Mapping[str, Any] = field(default_factory=dict)  # settings that tell runs apart
-    kept: TemporaryDirectory[str] | None = field(default=None, repr=False)
+    kept: TemporaryDirectory[str] = field(default_factory=TemporaryDirectory, repr=False)
 
     def load_tasks(self) -> Tasks:
         """The tasks, without a model.
@@ -102,8 +102,8 @@ class Plan:
             text = reader.answer(one.prepared, result)
             return to_answer(method.name, one.asked.record(result), prompt, text, result, pieces)
 
-        folder = self.folder or Path(self.kept.name if self.kept else ".")
-        folder.mkdir(parents=True, exist_ok=True)
+        # Without a folder of its own, every run is kept apart until the plan goes away.
+        folder = self.folder or Path(self.kept.name, header.fingerprint)
         return Store(folder, header, make)
 
     def settings(self, lm: FLyLM, ready: Sequence[Ready]) -> dict[str, Any]:
@@ -184,7 +184,6 @@ def make_plan(
         resume=resume,
         trace=trace,
         command=command,
-        kept=TemporaryDirectory() if folder is None else None,
     )
 
 

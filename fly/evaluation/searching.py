@@ -156,14 +156,11 @@ class Search:
         method = Method(point.name, "engine", point.config, self.plan.batch_size)
         places = {one.asked.key: place for place, one in enumerate(self.ready)}
         pending = [one for one in ready if not self.store.has(point.name, one.asked.key)]
-        answers = shared.answers(
-            point.name,
-            [one.prepared.request for one in pending],
-            [places[one.asked.key] for one in pending],
-        )
-        for one, answer in zip(pending, answers, strict=True):
-            self.store.keep(method, one, to_result(answer))
-        self.on_progress(point.name, len(ready))
+        numbers = [places[one.asked.key] for one in pending]
+        requests = [one.prepared.request for one in pending]
+        for answer in shared.decode(point.name, requests, numbers):
+            self.store.keep(method, self.ready[answer.index], to_result(answer))
+            self.on_progress(point.name, 1)
 
     def _calibrate(self, ready: Sequence[Ready]) -> RoundCosts:
         """Measure what rounds cost: the plain target and, for every drafter and K of the grid, its

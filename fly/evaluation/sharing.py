@@ -9,7 +9,7 @@ own, but for ties between forwards of different shapes (fly/evaluation/equality.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from fly.config import FLyConfig
 from fly.decoding.decoder import SpeculativeDecoder
 from fly.decoding.protocol import CausalModel
 from fly.decoding.requests import RequestCheck
-from fly.decoding.rows import Request
+from fly.decoding.rows import Request, Row
 from fly.decoding.serving import NO_DRAFTER, Pair, serve_pair
 from fly.decoding.sizing import MAX_ROWS
 from fly.decoding.statistics import Statistics
@@ -127,14 +127,14 @@ class SharedDecoding:
         wanted = set(points)
         return [name for group in self._groups.values() for name in group.names if name in wanted]
 
-    def answers(
+    def decode(
         self,
         point: str,
         requests: Sequence[Request],
         indices: Sequence[int] | None = None,
         on_round: Callable[[Statistics], None] | None = None,
-    ) -> list[PointAnswer]:
-        """A point's answers, in the order of the requests.
+    ) -> Iterator[PointAnswer]:
+        """A point's answers, each as soon as it is known; their `index` tells which.
 
         Args:
             point: its name.
@@ -148,7 +148,7 @@ class SharedDecoding:
         """
         numbers = range(len(requests)) if indices is None else indices
         group = self._groups[drafting_key(self.points[point])]
-        return group.answers(point, list(zip(numbers, requests, strict=True)), on_round)
+        return group.decode(point, list(zip(numbers, requests, strict=True)), on_round)
 
     def stop(self, point: str) -> None:
         """Nobody will ask for this point again: rounds are not decided for it any more."""
@@ -208,24 +208,32 @@ class SharedGroup:
         """The points in the order in which they are best decoded."""
         return [point.name for point in self._points]
 
-    def answers(
+    def decode(
         self,
         name: str,
         requests: Sequence[tuple[int, Request]],
         on_round: Callable[[Statistics], None] | None,
-    ) -> list[PointAnswer]:
+    ) -> Iterator[PointAnswer]:
         """See SharedDecoding."""
         place = self._place[name]
-        memos = [self._memo(index, request) for index, request in requests]
-        self._decode(place, memos, on_round)
-        answers = []
-        for memo in memos:
+        begun: list[tuple[RequestMemo, list[int]]] = []
+        # All requests are looked at before the first is decoded.
+        for memo in [self._memo(index, request) for index, request in requests]:
             row = memo.replay(place, self._stops)
-            answers.append(answer_of(row, self._stops))
-            self.rounds_answered += row.num_rounds
-            memo.finished.add(place)
-            self._forget(memo)
-        return answers
+            if row.finish_reason is None:
+                begun.append((memo, row.answer))
+            else:
+                yield self._give(place, memo, row)
+        if begun:
+            for memo in self._decode(place, begun, on_round):
+                yield self._give(place, memo, memo.replay(place, self._stops))
+
+    def _give(self, place: int, memo: RequestMemo, row: Row) -> PointAnswer:
+        """A finished answer, counted."""
+        self.rounds_answered += row.num_rounds
+        memo.finished.add(place)
+        self._forget(memo)
+        return answer_of(row, self._stops)
 
     def stop(self, name: str) -> None:
         """See SharedDecoding."""
@@ -255,25 +263,20 @@ class SharedGroup:
     def _decode(
         self,
         place: int,
-        memos: Sequence[RequestMemo],
+        begun: Sequence[tuple[RequestMemo, list[int]]],
         on_round: Callable[[Statistics], None] | None,
-    ) -> None:
-        """Bring a point to the end of its answers, from where nobody knows how it goes on."""
-        begun = {}
-        for at, memo in enumerate(memos):
-            row = memo.replay(place, self._stops)
-            if row.finish_reason is None:
-                begun[at] = row.answer
-        if not begun:
-            return
+    ) -> Iterator[RequestMemo]:
+        """Bring a point to the end of its answers, from where nobody knows how they go on; yields
+        those that are finished."""
         decoder = self._decoder(self._points[place])
+        memos = [memo for memo, _ in begun]
         self.judge.leader = place
-        self.judge.memos = [memos[at] for at in begun]
+        self.judge.memos = memos
         self.judge.drafter = decoder.drafter
         # With its own budget a request that the context cuts short warns only once.
-        asked = [replace(memo.request, max_new_tokens=memo.budget) for memo in self.judge.memos]
-        for _ in decoder.decode(asked, on_round, begun=list(begun.values())):
-            pass  # the answers come from the memo
+        asked = [replace(memo.request, max_new_tokens=memo.budget) for memo in memos]
+        for index, _ in decoder.decode(asked, on_round, begun=[ids for _, ids in begun]):
+            yield memos[index]
 
     def _decoder(self, point: PointRule) -> SpeculativeDecoder:
         """A decoder of the point's K; all of them use the same caches, one at a time."""

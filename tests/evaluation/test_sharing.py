@@ -50,6 +50,11 @@ def demo_requests():
     return requests
 
 
+def answers_of(shared, point, requests, indices=None):
+    """A point's answers in the order of the requests."""
+    return sorted(shared.decode(point, requests, indices), key=lambda answer: answer.index)
+
+
 def config(**settings):
     return FLyConfig(**{"win_len": 2, "entropy_thre": 0.3, **settings})
 
@@ -98,7 +103,7 @@ def assert_as_alone(shared, models, tokenizer, points, requests, batch_size):
     for name in points:
         alone = SpeculativeDecoder(*models, tokenizer, shared.points[name], batch_size=batch_size)
         results = dict(alone.decode(requests))
-        found[name] = shared.answers(name, requests)
+        found[name] = answers_of(shared, name, requests)
         for index, answer in enumerate(found[name]):
             result = results[index]
             num_rounds += result.statistics.rounds + result.statistics.plain
@@ -188,10 +193,10 @@ def test_items_come_in_rungs_and_points_stop():
     requests = tiny_requests()
     stopped, *others = shared.order(points)
     for name in (stopped, *others):
-        shared.answers(name, requests[:4], range(4))
+        answers_of(shared, name, requests[:4], range(4))
     shared.stop(stopped)
     for name in others:
-        answers = shared.answers(name, requests[4:], range(4, len(requests)))
+        answers = answers_of(shared, name, requests[4:], range(4, len(requests)))
         alone = SpeculativeDecoder(*models, tiny_tokenizer(), points[name], batch_size=4)
         results = dict(alone.decode(requests[4:]))
         assert [answer.index for answer in answers] == [*range(4, len(requests))]
@@ -204,7 +209,7 @@ def test_the_last_point_that_stops_frees_the_memory():
     target = tiny("llama")
     points = {"loose": config(spd_k=6), "strict": config(spd_k=6, acceptance="native")}
     shared = SharedDecoding(target, blurred(target), tiny_tokenizer(), points)
-    shared.answers("loose", tiny_requests())
+    answers_of(shared, "loose", tiny_requests())
     assert shared.num_contexts > 0
     shared.stop("strict")
     assert shared.num_contexts == 0
@@ -214,9 +219,9 @@ def test_a_second_answer_costs_no_round():
     target = tiny("llama")
     points = {"loose": config(spd_k=6), "other": config(spd_k=3)}
     shared = SharedDecoding(target, blurred(target), tiny_tokenizer(), points, batch_size=2)
-    first = shared.answers("loose", tiny_requests())
+    first = answers_of(shared, "loose", tiny_requests())
     rounds = shared.rounds_decoded
-    assert shared.answers("loose", tiny_requests()) == first
+    assert answers_of(shared, "loose", tiny_requests()) == first
     assert shared.rounds_decoded == rounds == shared.rounds_replayed
 
 
@@ -236,10 +241,10 @@ def test_an_interrupted_point_goes_on_where_it_was(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(target, "forward", interrupted)
         with pytest.raises(KeyboardInterrupt):
-            shared.answers("loose", tiny_requests())
+            answers_of(shared, "loose", tiny_requests())
     assert shared.rounds_decoded > 0
     for name in points:
-        mine, theirs = (one.answers(name, tiny_requests()) for one in (shared, want))
+        mine, theirs = (answers_of(one, name, tiny_requests()) for one in (shared, want))
         assert mine == theirs
     assert shared.rounds_decoded == want.rounds_decoded, "no round was decoded twice"
 
@@ -253,8 +258,8 @@ def test_a_wider_proposal_of_a_tape_is_cut_for_a_smaller_k():
     }
     shared = SharedDecoding(target, draft, Bytes(), points, batch_size=1)
     request = Request((95,), 10)
-    [nine] = shared.answers("9", [request])
-    [four] = shared.answers("4", [request])
+    [nine] = answers_of(shared, "9", [request])
+    [four] = answers_of(shared, "4", [request])
     assert (nine.text, nine.origins) == ("ab.defghij", "mmlmmmmcmm")
     # At place 2 too few of its tokens follow; what begins behind is met by nobody before.
     assert (four.text, four.origins) == ("abcdefghij", "mmcmmmmbmm")
@@ -310,8 +315,8 @@ def test_numbers_that_are_not_finite_are_told():
     points = {"9": config(spd_k=9), "1": config(spd_k=1, acceptance="native")}
     shared = SharedDecoding(target, Tape("abcdef"), Bytes(), points)
     with pytest.raises(DecodingError, match="not finite behind token 1 of request 0"):
-        shared.answers("9", [Request((95,), 3)])
-    [short] = shared.answers("1", [Request((95,), 3)])
+        answers_of(shared, "9", [Request((95,), 3)])
+    [short] = answers_of(shared, "1", [Request((95,), 3)])
     assert short.text == "abc", "a point that did not look so far is not concerned"
 
 
@@ -319,7 +324,7 @@ def test_what_samples_is_refused():
     target = Tape("abc")
     shared = SharedDecoding(target, target, Bytes(), {"a": config()})
     with pytest.raises(RequestError, match=r"request 7: temperature is 0\.7, but a sweep decodes"):
-        shared.answers("a", [Request((95,), 6, temperature=0.7)], [7])
+        answers_of(shared, "a", [Request((95,), 6, temperature=0.7)], [7])
     with pytest.raises(ConfigError, match=r"point 'warm': temperature is 0\.5"):
         SharedDecoding(target, target, Bytes(), {"warm": config(temperature=0.5)})
 
@@ -327,9 +332,9 @@ def test_what_samples_is_refused():
 def test_a_number_names_one_request():
     target = Tape("abc")
     shared = SharedDecoding(target, target, Bytes(), {"a": config(), "b": config(win_len=3)})
-    shared.answers("a", [Request((95,), 3)])
+    answers_of(shared, "a", [Request((95,), 3)])
     with pytest.raises(RequestError, match="request 0 is not the one that had this number"):
-        shared.answers("b", [Request((95,), 2)])
+        answers_of(shared, "b", [Request((95,), 2)])
 
 
 def test_no_points_and_no_draft_are_refused():
@@ -355,6 +360,6 @@ def test_a_context_that_ends_before_the_budget_warns_once_per_drafting():
     shared = SharedDecoding(target, blurred(target), tiny_tokenizer(), points)
     request = Request(tuple(range(4, 90)) + tuple(range(4, 70)), 30)
     with pytest.warns(FLyWarning, match="it gets 8"):
-        [answer] = shared.answers("a", [request])
-    shared.answers("b", [request])
+        [answer] = answers_of(shared, "a", [request])
+    answers_of(shared, "b", [request])
     assert len(answer.token_ids) <= 8
