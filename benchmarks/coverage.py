@@ -94,7 +94,9 @@ def largest_size(num_either: int, ratio: float) -> float:
     shares = low + (high - low) * np.linspace(0, 1, 400) ** 2
     gained = np.clip(1 - (1 - shares) / ratio, 0, None)
     chances = stats.binom.pmf(lost[:, None], num_either, shares) * stats.binom.sf(
-        np.array(least)[:, None] - 1, (num_either - lost)[:, None], gained / (1 - shares)
+        np.array(least)[:, None] - 1,
+        (num_either - lost)[:, None],
+        np.clip(gained / (1 - shares), 0, 1),
     )
     return float(chances.sum(axis=0).max())
 
@@ -193,13 +195,13 @@ def main() -> None:
 
     rows = []
     for setting in binary_settings():
-        rows.append(binary_rates(*setting, runs))
+        rows.append(binary_rates(*setting, runs, seed=len(rows)))
         print(rows[-1], flush=True)
     for one in graded_settings():
-        rows.append(graded_rates(*one, runs))
+        rows.append(graded_rates(*one, runs, seed=len(rows)))
         print(rows[-1], flush=True)
     speeds = [
-        {"blocks": blocks, "noise": noise, "holds": speed_rate(blocks, noise, runs // 5)}
+        {"blocks": blocks, "noise": noise, "holds": speed_rate(blocks, noise, runs)}
         for blocks in (5, 8, 10, 15)
         for noise in (0.02, 0.15)
     ]
