@@ -46,11 +46,11 @@ class Paired(Format):
     """A method's scores against the target's on the same items."""
 
     num_items: int
-    gained: int  # items scored higher than by the target
-    lost: int  # items scored lower
+    gained: int  # items scored better than by the target
+    lost: int  # items scored worse
     mcnemar_p: float | None  # exact, two-sided; None for graded scores
     difference: Interval  # of mean scores, method minus target
-    recovery: Interval  # of mean scores, method by target
+    recovery: Interval  # of mean scores, method by target; the other way where lower is better
 
 
 class Speed(Format):
