@@ -222,11 +222,12 @@ def _result(
     for one in compared:
         own = {name: verdict for (task, name), verdict in verdicts.items() if task == one.task}
         results.append(task_result(one, contest.baseline, own, plan.margin))
+    config = environment.told(plan.config)
     return Comparison(
         environment=environment.describe(plan.command),
-        target=str(plan.config.target_model_path),
-        draft=plan.config.draft_model_path,
-        config=plan.config.to_dict(),
+        target=config["target_model_path"],
+        draft=config["draft_model_path"],
+        config=config,
         tasks=results,
         margin=plan.margin,
         confidence=CONFIDENCE,

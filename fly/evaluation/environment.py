@@ -8,10 +8,13 @@ import os
 import platform
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from fly.backend.fingerprint import versions
+from fly.config import FLyConfig
+from fly.config.loading import PATH_KEYS
 
 _FLAGS = ("avx2", "avx512f", "amx_tile")  # of a processor: what speeds up matrix products
 
@@ -37,6 +40,17 @@ def describe(command: str | None = None) -> dict[str, object]:
             torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())
         ]
     return found
+
+
+def told(config: FLyConfig) -> dict[str, Any]:
+    """The settings for a result that others read: models below the current directory by their
+    relative paths."""
+    settings: dict[str, Any] = config.to_dict()
+    for key in PATH_KEYS:
+        path = settings[key]
+        if path is not None and Path(path).is_relative_to(Path.cwd()):
+            settings[key] = Path(path).relative_to(Path.cwd()).as_posix()
+    return settings
 
 
 def processor() -> str:

@@ -4,9 +4,9 @@ not see, since choosing the best of many on the same items flatters it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from fly.errors import ConfigError
@@ -109,7 +109,10 @@ def run(sweep: SweepPlan, on_start: Callable[[int], None], on_progress: OnProgre
         verdict = carry_out(_verifying(plan, chosen.point), unseen_by_search, on_start, on_progress)
     result = _result(sweep, search, tried, saving, found, verdict)
     if plan.folder is not None:
-        _save(plan.folder, result)
+        write_result(plan.folder / sweep_format.FILE_NAME, result)
+        if chosen is not None:
+            text = json.dumps(chosen.point.config.to_dict(), indent=2)
+            write_text(plan.folder / CONFIG_NAME, text + "\n")
     return result
 
 
@@ -157,11 +160,12 @@ def _result(
     whole = [one for one in tried if one.stopped is None]
     front = set(frontier([one.standing for one in whole]))
     chosen = next((one.point for one in tried if one.point.name == found.name), None)
+    config = environment.told(plan.config)
     return Sweep(
         environment=environment.describe(plan.command),
-        target=str(plan.config.target_model_path),
-        draft=plan.config.draft_model_path,
-        config=plan.config.to_dict(),
+        target=config["target_model_path"],
+        draft=config["draft_model_path"],
+        config=config,
         tasks=list(dict.fromkeys(one.asked.task for one in search.ready)),
         grid={key: list(values) for key, values in sweep.grid.items()},
         margin=plan.margin,
@@ -170,7 +174,7 @@ def _result(
         points=[_point(one, one.point.name in front) for one in tried],
         saving=saving,
         recommended=found.name,
-        recommended_config=None if chosen is None else chosen.config.to_dict(),
+        recommended_config=None if chosen is None else environment.told(chosen.config),
         heldout=verdict,
         conclusion=_conclude(found, verdict),
     )
@@ -213,11 +217,3 @@ def _conclude(found: Recommendation, verdict: Comparison | None) -> str:
 def _chosen(methods: Sequence[Any], point: str) -> Any:
     named = [method for method in methods if method.name.endswith(f":{point}")]
     return named[0] if named else next(method for method in methods if method.name == NATIVE)
-
-
-def _save(folder: Path, result: Sweep) -> None:
-    write_result(folder / sweep_format.FILE_NAME, result)
-    if result.recommended_config is not None:
-        from json import dumps
-
-        write_text(folder / CONFIG_NAME, dumps(result.recommended_config, indent=2) + "\n")
