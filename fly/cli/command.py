@@ -15,7 +15,7 @@ EXIT_USER_ERROR = 2
 
 # Verbs of ours: name to "module:function"; the function takes the arguments after the verb and
 # returns the exit code.
-VERBS: Mapping[str, str] = {}
+VERBS: Mapping[str, str] = {"report": "fly.cli.report:main"}
 
 _OWN_NAME, _ITS_NAME = "fly", "lm-eval"
 _TOP_LEVEL = frozenset({"-h", "--help", "--version"})
