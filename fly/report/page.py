@@ -20,7 +20,7 @@ from fly.report.view import build
 from fly.report.visible import visible
 
 FILE_NAME = "report.html"
-_SCRIPTS = ("text.js", "compare.js", "tokens.js", "answers.js")
+_SCRIPTS = ("text.js", "compare.js", "tokens.js", "answers.js", "item.js")
 _NEEDED = ("jinja2", "matplotlib")
 
 

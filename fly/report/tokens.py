@@ -111,6 +111,7 @@ def _group(
     return {
         "k": "/".join(str(part) for part in (answer.task, document, *more)),
         "t": tasks.index(answer.task),
+        "h": answer.doc_hash,
         "p": answer.prompt[len(shared[answer.task]) :],
         "r": item.target_text if item else None,
         "s": {str(methods.index(name)): scores[name] for name in methods if name in scores},
