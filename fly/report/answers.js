@@ -150,7 +150,8 @@ function followHash(state, isMoving) {
   }
   const method = found[2] === undefined ? state.method : Number(found[2]);
   openItem(state, item, true, item.a[method] ? method : Number(Object.keys(item.a)[0]));
-  if (!isMoving) requestAnimationFrame(() => byId("answers").scrollIntoView());
+  // A browser that opens the page scrolls on its own once it is laid out.
+  if (!isMoving) requestAnimationFrame(() => byId("answer").scrollIntoView());
 }
 
 // Browsers and mail programs encode more or fewer characters than we do.

@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING
 from fly.formats.model import Interval
 from fly.formats.sweep import Point
 from fly.report import numbers
-from fly.report.plots import DANGER, INK, MUTED, NUM_SERIES, RULE, SAFE, SERIES, Plot, draw, short
+from fly.report.plots import (
+    DANGER,
+    INK,
+    MUTED,
+    NUM_SERIES,
+    RULE,
+    SAFE,
+    SERIES,
+    SURFACE,
+    Plot,
+    draw,
+    short,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -174,9 +186,7 @@ def kept_per_round(name: str, task: str, series: Sequence[Series]) -> Plot | Non
         for line in known
     ]
     title = f"Accepted length per round: {task}"
-    means = [
-        sum(kept * share for kept, share in enumerate(line)) for line in shares
-    ]
+    means = [sum(kept * share for kept, share in enumerate(line)) for line in shares]
     label = f"{title}. On average kept: " + "; ".join(
         f"{line.label} {mean:.2f} tokens" for line, mean in zip(known, means, strict=True)
     )
@@ -196,9 +206,7 @@ def _style_of(number: int, label: str) -> dict[str, object]:
     }
 
 
-def phases(
-    name: str, entries: Sequence[tuple[str, str, dict[str, float]]]
-) -> Plot | None:
+def phases(name: str, entries: Sequence[tuple[str, str, dict[str, float]]]) -> Plot | None:
     """Shares of the seconds of each (task, method) by phase."""
     known = [entry for entry in entries if sum(entry[2].values()) > 0]
     if not known:
@@ -217,7 +225,8 @@ def phases(
                     left=left,
                     height=0.62,
                     color=SERIES[number % NUM_SERIES],
-                    alpha=0.85,
+                    edgecolor=SURFACE,
+                    linewidth=1.2,
                     label=short(phase) if height == 0 else None,
                 )
                 left += share
@@ -227,7 +236,7 @@ def phases(
         axes.set_xlim(0, 1)
         axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         axes.spines["left"].set_visible(False)
-        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0.2)
+        axes.figure.legend(loc="outside upper left", ncols=3)
 
     rows = [
         [task, label, *(numbers.number(seconds.get(phase, 0), 1) for phase in names)]
@@ -238,7 +247,7 @@ def phases(
         f"{label} on {task}: most in {max(seconds, key=seconds.__getitem__)}"
         for task, label, seconds in known
     )
-    height = _FOOT + 0.35 + _ROW * len(known) + 0.2 * (len(names) // 3)
+    height = _FOOT + _ROW * len(known) + 0.25 * -(-len(names) // 3)
     columns = ["Task", "Method", *(f"{phase}, s" for phase in names)]
     return Plot(name, title, label, draw(name, height, paint), columns, rows)
 

@@ -15,7 +15,7 @@ def number(value: float | None, digits: int = 2) -> str:
 
 def percent(value: float | None, digits: int = 1) -> str:
     """A share as percent."""
-    return UNKNOWN if value is None else f"{100 * value:,.{digits}f} %"
+    return UNKNOWN if value is None else f"{100 * value:,.{digits}f}\u00a0%"
 
 
 def times(value: float | None) -> str:

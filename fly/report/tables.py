@@ -61,14 +61,18 @@ class Table:
 _METHOD = Column("Method", is_text=True)
 _METHOD_COLUMNS = [
     _METHOD,
-    Column("Verdict", "fixed before the run", is_text=True),
-    Column("Score", "± standard error"),
+    Column("Verdict", "by a rule fixed before the run", is_text=True),
+    Column("Score", "below it its standard error"),
     Column("Recovery", "score by the target's score, with its 95 % interval"),
     Column("Gained / lost", "items scored higher and lower than by the target"),
     Column("McNemar p", "exact, two-sided"),
-    Column("Speed against baseline", "the fastest plain decoding, 95 % interval"),
-    Column("against target", "the same engine without a draft, 95 % interval"),
-    Column("against native", "native speculative decoding, 95 % interval"),
+    Column(
+        "vs baseline", "speed by that of the fastest plain decoding; below it the 95 % interval"
+    ),
+    Column(
+        "vs target", "speed by that of the same engine without a draft; below it the 95 % interval"
+    ),
+    Column("vs native", "speed by that of native speculative decoding; below it the 95 % interval"),
     Column("Tokens/s", "prefill included"),
     Column("τ", "tokens per round, bonus included"),
     Column("Accepted", "of the proposed tokens"),
@@ -182,7 +186,7 @@ def run_table(tasks: Sequence[RunTask]) -> Table:
         Column("Task", is_text=True),
         Column("Metric", is_text=True),
         Column("Filter", is_text=True),
-        Column("Score", "± standard error"),
+        Column("Score", "below it its standard error"),
         Column("Items"),
     ]
     rows = [

@@ -39,7 +39,7 @@ function study(answer, windowLength) {
   const roundAt = new Int32Array(answer.i.length).fill(-1);
   const starts = new Set();
   rounds.forEach((round, number) => {
-    starts.add(round.start);
+    if (round.proposed) starts.add(round.start);
     roundAt.fill(number, round.start, round.start + round.kept + 1);
   });
   const mismatches = new Map((answer.m || []).map((entry) => [entry[0], entry]));

@@ -178,9 +178,7 @@ def items_of(answers: Sequence[Answer]) -> list[Item]:
 
 
 def interval(estimate: float, reach: float, method: str = "paired blocks, bootstrap") -> Interval:
-    return Interval(
-        estimate=estimate, low=estimate - reach, high=estimate + reach, method=method
-    )
+    return Interval(estimate=estimate, low=estimate - reach, high=estimate + reach, method=method)
 
 
 PHASES = {"prefill": 3.1, "draft": 20.4, "target": 41.0, "acceptance": 1.2, "rest": 2.2}
@@ -294,7 +292,9 @@ def comparison(tasks: Sequence[str]) -> Comparison:
                     method_result("target", "target", 1.0, 1.0),
                     method_result("native", "method", 1.38, 1.0),
                     method_result("fly", "method", 1.86, 0.991, verdicts[number % 3]),
-                    method_result("fly:win_len=4", "method", 2.05, 0.955, verdicts[(number + 1) % 3]),
+                    method_result(
+                        "fly:win_len=4", "method", 2.05, 0.955, verdicts[(number + 1) % 3]
+                    ),
                     method_result("hf_generate", "baseline", 1.07, 1.0),
                     method_result("target batch 8", "control", 0.92, 0.998),
                 ],
