@@ -1,11 +1,11 @@
-"""The drawings of the page: intervals, curves over a proposal, rounds, phases, and the frontier of a
-sweep.  Each comes with its numbers as a table."""
+"""The drawings of the page: intervals, curves over a proposal, rounds, phases, and the frontier of
+a sweep.  Each comes with its numbers as a table."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fly.formats.model import Interval
 from fly.formats.sweep import Point
@@ -127,7 +127,8 @@ def _paint_interval(axes: Axes, height: int, entry: Entry) -> None:
     if low is not None and high is not None:
         axes.plot([low, high], [height, height], color=colour, linewidth=2, solid_capstyle="butt")
     face = "none" if entry.is_reference else colour
-    axes.plot([estimate], [height], "o", color=colour, markerfacecolor=face, markersize=6)
+    if estimate is not None:
+        axes.plot([estimate], [height], "o", color=colour, markerfacecolor=face, markersize=6)
 
 
 def by_position(name: str, task: str, series: Sequence[Series]) -> Plot | None:
@@ -135,6 +136,7 @@ def by_position(name: str, task: str, series: Sequence[Series]) -> Plot | None:
     known = [line for line in series if line.values]
     if not known:
         return None
+    from matplotlib.ticker import MaxNLocator
 
     def paint(axes: Axes) -> None:
         for number, line in enumerate(known):
@@ -142,7 +144,7 @@ def by_position(name: str, task: str, series: Sequence[Series]) -> Plot | None:
         axes.set_ylim(0, 1.04)
         axes.set_xlabel("position in the proposal")
         axes.set_ylabel("share kept")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         axes.legend(loc="best")
 
@@ -167,6 +169,8 @@ def kept_per_round(name: str, task: str, series: Sequence[Series]) -> Plot | Non
     known = [line for line in series if sum(line.values)]
     if not known:
         return None
+    from matplotlib.ticker import MaxNLocator
+
     shares = [[count / sum(line.values) for count in line.values] for line in known]
 
     def paint(axes: Axes) -> None:
@@ -175,7 +179,7 @@ def kept_per_round(name: str, task: str, series: Sequence[Series]) -> Plot | Non
         axes.set_ylim(bottom=0)
         axes.set_xlabel("proposed tokens kept in a round")
         axes.set_ylabel("share of rounds")
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(axis="y")
         axes.legend(loc="best")
 
@@ -194,7 +198,7 @@ def kept_per_round(name: str, task: str, series: Sequence[Series]) -> Plot | Non
     return Plot(name, title, label, draw(name, 2.6, paint), columns, rows)
 
 
-def _style_of(number: int, label: str) -> dict[str, object]:
+def _style_of(number: int, label: str) -> dict[str, Any]:
     """Told apart by colour, by marker and by dashes."""
     return {
         "color": SERIES[number % NUM_SERIES],

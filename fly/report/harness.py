@@ -1,6 +1,6 @@
-"""What `fly run --trace` left behind: lm-eval's results_*.json and samples_*.jsonl, brought into the
-shape of a comparison's items.  lm-eval's files have no version: what is not understood is left out.
-"""
+"""What `fly run --trace` left behind: lm-eval's results_*.json and samples_*.jsonl, brought into
+the shape of a comparison's items.  lm-eval's files have no version: what is not understood is left
+out."""
 
 from __future__ import annotations
 

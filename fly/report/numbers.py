@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fly.formats.model import Interval
 
-UNKNOWN = "–"
+UNKNOWN = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
@@ -20,7 +21,7 @@ def percent(value: float | None, digits: int = 1) -> str:
 
 def times(value: float | None) -> str:
     """A ratio of speeds."""
-    return UNKNOWN if value is None else f"{value:,.2f}×"
+    return UNKNOWN if value is None else f"{value:,.2f}\N{MULTIPLICATION SIGN}"
 
 
 def spread(interval: Interval | None, scale: float = 1, digits: int = 2) -> str:
@@ -45,3 +46,8 @@ def size(num_bytes: int | None) -> str:
     while value >= 1024 and unit < len(_UNITS) - 1:
         value, unit = value / 1024, unit + 1
     return f"{value:,.0f} {_UNITS[unit]}" if unit == 0 else f"{value:,.1f} {_UNITS[unit]}"
+
+
+def changes(gained: int, lost: int) -> str:
+    """Items scored higher and lower."""
+    return f"+{gained:,} / {MINUS}{lost:,}"

@@ -8,7 +8,7 @@ import re
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from fly.report.visible import visible
@@ -28,7 +28,7 @@ _CLASSES = {INK: "ink", MUTED: "muted", RULE: "rule", SURFACE: "surface", SAFE: 
     DANGER: "danger",
     **{colour: f"s{number}" for number, colour in enumerate(SERIES)},
 }
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,
     "font.size": 10,

@@ -8,7 +8,6 @@ own.
 from __future__ import annotations
 
 import json
-import os.path
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -81,7 +80,7 @@ class _Scores:
     def __init__(self, items: Sequence[Item]) -> None:
         self._exact = {(item.task, item.doc_id, item.doc_hash): item for item in items}
         self._by_hash = {(item.task, item.doc_hash): item for item in items if item.doc_hash}
-        self._by_id = {(item.task, item.doc_id): item for item in items if item.doc_id is not None}
+        self._by_id = {(item.task, item.doc_id): item for item in items}
 
     def of(self, place: Place) -> Item | None:
         task, doc_id, doc_hash = place
@@ -92,8 +91,11 @@ class _Scores:
 
 def _shared_prompt(answers: Sequence[Answer], task: str) -> str:
     """The beginning that all prompts of a task have in common: few-shot examples."""
-    start = os.path.commonprefix([answer.prompt for answer in answers if answer.task == task])
-    return start if len(start) >= _SHARED_PROMPT else ""
+    prompts = [answer.prompt for answer in answers if answer.task == task]
+    first, last = min(prompts), max(prompts)  # what these share all between them share
+    pairs = enumerate(zip(first, last, strict=False))
+    length = next((at for at, (a, b) in pairs if a != b), min(len(first), len(last)))
+    return first[:length] if length >= _SHARED_PROMPT else ""
 
 
 def _group(

@@ -1,5 +1,5 @@
-"""Output folders as `fly compare`, `fly sweep` and `fly run --trace` write them, made up from a seed:
-answers whose origins, rounds and mismatches agree with each other, and figures that could be real.
+"""Output folders as `fly compare`, `fly sweep` and `fly run --trace` write them, made up from a
+seed: answers whose origins, rounds and mismatches agree with each other, and figures that could be real.
 """
 
 from __future__ import annotations
@@ -27,11 +27,12 @@ from fly.formats.items import Divergence, Item
 from fly.formats.model import Interval
 from fly.formats.sweep import Point, Saving, Sweep
 
-WORDS = (
-    "the of a to and in that is for it as was on with be by at from this each have so then there "
-    "apples trains boxes total number half twice left price cost hours answer therefore we get "
-    "remaining per day week miles pages red blue divided multiplied plus minus equals"
-).split()
+WORDS = [
+    *("the", "of", "a", "to", "and", "in", "that", "is", "for", "it", "as", "was", "on", "with"),
+    *("be", "by", "at", "from", "this", "each", "have", "so", "then", "there", "apples", "trains"),
+    *("boxes", "total", "number", "half", "twice", "left", "price", "cost", "hours", "therefore"),
+    *("we", "get", "remaining", "per", "day", "week", "miles", "pages", "red", "blue", "plus"),
+]
 K = 15
 WINDOW = 5
 METHODS = {"fly": {"window": WINDOW, "win_len": 6, "entropy_thre": 0.3}, "native": {}, "target": {}}
@@ -47,7 +48,7 @@ def target_tokens(rng: random.Random, length: int) -> list[str]:
 
 
 def drafted(rng: random.Random, own: Sequence[str], looseness: float, is_traced: bool) -> Any:
-    """Tokens, origins and rounds of an answer that follows the target's own, but for loose tokens."""
+    """Tokens, origins, rounds of an answer that is the target's own but for loose tokens."""
     tokens, origins, lens, rounds = [], "", [], []
     while len(tokens) < len(own):
         start = len(tokens)
@@ -92,14 +93,20 @@ def mismatch(rng: random.Random, at: int, had: str, preferred: str, reason: str)
 
 
 def answer(
-    method: str, task: str, doc: int, prompt: str, made: Any, ids: dict[str, int], **more: Any
+    method: str,
+    task: str,
+    doc: int | None,
+    prompt: str,
+    made: Any,
+    ids: dict[str, int],
+    **more: Any,
 ) -> Answer:
     tokens, origins, lens, rounds = made
     record = {
         "method": method,
         "task": task,
         "doc_id": doc,
-        "doc_hash": f"{task}{doc:08x}",
+        "doc_hash": f"{task}-{doc}",
         "idx": 0,
         "repeat": 0,
         "prompt": prompt,
@@ -145,7 +152,7 @@ def items_of(answers: Sequence[Answer]) -> list[Item]:
         by_doc.setdefault((one.task, one.doc_id), {})[one.method] = one
     items = []
     for number, ((task, doc), found) in enumerate(by_doc.items()):
-        scores = {name: 1.0 for name in found}
+        scores = dict.fromkeys(found, 1.0)
         if "fly" in scores and number % 7 == 3:
             scores["fly"] = 0.0
         if number % 11 == 5:
@@ -153,7 +160,7 @@ def items_of(answers: Sequence[Answer]) -> list[Item]:
         own, its = found.get("target"), found.get("fly")
         divergences = {}
         if own and its:
-            at = next((i for i, (a, b) in enumerate(zip(own.tokens, its.tokens)) if a != b), None)
+            at = next((i for i in range(len(its.tokens)) if own.tokens[i] != its.tokens[i]), None)
             if at is not None:
                 divergences["fly"] = Divergence(
                     at=at,
@@ -168,7 +175,7 @@ def items_of(answers: Sequence[Answer]) -> list[Item]:
             Item(
                 task=task,
                 doc_id=doc,
-                doc_hash=f"{task}{doc:08x}",
+                doc_hash=f"{task}-{doc}",
                 target_text=str(number),
                 scores=scores,
                 divergences=divergences,
