@@ -12,6 +12,7 @@ BUILTINS = {
     errors.ModelError: ValueError,
     errors.DecodingError: RuntimeError,
     errors.JournalError: RuntimeError,
+    errors.ReportError: ValueError,
     errors.MissingExtraError: ImportError,
 }
 

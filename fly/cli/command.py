@@ -17,6 +17,7 @@ EXIT_USER_ERROR = 2
 # returns the exit code.
 VERBS: Mapping[str, str] = {
     "compare": "fly.cli.compare:main",
+    "report": "fly.cli.report:main",
     "sweep": "fly.cli.sweep:main",
 }
 

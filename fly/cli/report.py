@@ -1,0 +1,36 @@
+"""`fly report FOLDER`: one HTML file about a folder of results."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Write the page and print its path.
+
+    Raises:
+        FLyError: see `write_report`.
+        SystemExit: from the argument parser.
+    """
+    parser = argparse.ArgumentParser(
+        prog="fly report",
+        description="Write one self-contained HTML file: verdicts, plots, and every token with "
+        "where it came from.",
+    )
+    parser.add_argument(
+        "folder",
+        type=Path,
+        help="what `fly compare`, `fly sweep` or `fly run --trace` wrote to (--output_path)",
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="the page (default: FOLDER/report.html)"
+    )
+    given = parser.parse_args(arguments)
+
+    from fly.report import write_report
+
+    sys.stdout.write(f"{write_report(given.folder, given.output)}\n")
+    return 0

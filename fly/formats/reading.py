@@ -1,0 +1,178 @@
+"""Opens the files of this package: checks the version, brings older ones up to date, drops a line
+that was only half written and refuses what is damaged, naming file and line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from fly.errors import ReportError
+from fly.formats.answers import Answer, Header
+from fly.formats.comparison import Comparison
+from fly.formats.items import Item
+from fly.formats.model import Format
+from fly.formats.sweep import Sweep
+
+VERSION = 1  # of every format here
+
+Record = dict[str, Any]
+Kind = TypeVar("Kind", bound=Format)
+
+
+def _add_origins(answer: Record) -> Record:
+    """Version 0 knew no origins and no rounds."""
+    return {"origins": "", "round_lens": [], "rounds": None, **answer}
+
+
+# What turns a record of version i into one of version i + 1; none: the record did not change.
+_ANSWER_STEPS: tuple[Callable[[Record], Record], ...] = (_add_origins,)
+
+
+@dataclass(frozen=True)
+class AnswersFile:
+    """What an answers.jsonl holds.  `notes` tells what had to be left out."""
+
+    path: Path
+    header: Header
+    answers: list[Answer]
+    notes: list[str]
+
+
+def read_comparison(path: Path) -> Comparison:
+    """Open a compare.json.
+
+    Raises:
+        ReportError: it is missing, damaged or of a version that is not read.
+    """
+    record = read_object(path)
+    _check_version(record, "fly_compare", path, oldest=1)
+    return _validated(Comparison, record, str(path))
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Open a sweep.json; raises as `read_comparison`."""
+    record = read_object(path)
+    _check_version(record, "fly_sweep", path, oldest=1)
+    return _validated(Sweep, record, str(path))
+
+
+def read_items(path: Path) -> tuple[list[Item], list[str]]:
+    """The items of an items.jsonl and notes on what was left out; raises as `read_comparison`."""
+    notes: list[str] = []
+    lines = read_lines(path, notes)
+    return [_validated(Item, line, f"{path}:{number}") for number, line in lines], notes
+
+
+def read_answers(path: Path) -> AnswersFile:
+    """Open an answers.jsonl.  An answer that a resumed run wrote again counts once, as first
+    written; lines of other kinds are left to those who wrote them.
+
+    Raises:
+        ReportError: it is missing, damaged, of a version that is not read, or has no header.
+    """
+    notes: list[str] = []
+    lines = read_lines(path, notes)
+    number, first = next(lines, (0, {}))
+    if number == 0:
+        raise ReportError(f"{path} is empty", fix="run the command that wrote it again")
+    version = _check_version(first, "fly_answers", path, oldest=0)
+    header = _validated(Header, first | {"fly_answers": VERSION}, f"{path}:{number}")
+    found: dict[tuple[object, ...], Answer] = {}
+    for number, line in lines:
+        if "method" not in line or "token_ids" not in line:
+            continue
+        for step in _ANSWER_STEPS[version:]:
+            line = step(line)
+        answer = _validated(Answer, line, f"{path}:{number}")
+        found.setdefault(identity(answer), answer)
+    return AnswersFile(path, header, list(found.values()), notes)
+
+
+def identity(answer: Answer) -> tuple[object, ...]:
+    """What two records of one answer share."""
+    place = (answer.doc_id, answer.doc_hash, answer.idx, answer.repeat)
+    return (answer.method, answer.task, *place)
+
+
+def read_object(path: Path) -> Record:
+    """A file that is one JSON object; raises as `read_comparison`."""
+    try:
+        record = json.loads(_bytes(path))
+    except ValueError as error:  # JSON's and Unicode's
+        raise ReportError(
+            f"{path} is damaged: {error}", fix="write it again with the command that made it"
+        ) from error
+    if not isinstance(record, dict):
+        raise ReportError(
+            f"{path} holds a {type(record).__name__}, but an object is expected",
+            fix="name the folder that --output_path was given",
+        )
+    return record
+
+
+def read_lines(path: Path, notes: list[str]) -> Iterator[tuple[int, Record]]:
+    """Number and object of every line.  A last line that was only half written is dropped and told
+    in `notes`; any other damage raises."""
+    raw = _bytes(path).split(b"\n")
+    last = max((number for number, line in enumerate(raw, start=1) if line.strip()), default=0)
+    is_cut = bool(raw[-1].strip())  # the file does not end with a line feed
+    for number, line in enumerate(raw, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            if not isinstance(record, dict):
+                raise ValueError(f"a {type(record).__name__} where an object is expected")
+        except ValueError as error:
+            if number == last and is_cut:
+                notes.append(f"{path.name}: line {number} was only half written and is left out.")
+                return
+            raise ReportError(
+                f"{path}:{number} is damaged: {error}",
+                fix="delete the line, or write the file again with the command that made it",
+            ) from error
+        yield number, record
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ReportError(
+            f"{path} cannot be read: {error.strerror or error}",
+            fix="name the folder that --output_path was given",
+        ) from error
+
+
+def _check_version(record: Record, key: str, path: Path, oldest: int) -> int:
+    version = record.get(key)
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise ReportError(
+            f"{path} does not tell its version: key {key!r} is {version!r}",
+            fix="name the folder that `fly compare`, `fly sweep` or `fly run --trace` wrote to",
+        )
+    if not oldest <= version <= VERSION:
+        raise ReportError(
+            f"{path} was written by version {version} of the format; this reads {oldest} up to "
+            f"{VERSION}",
+            fix="install a newer fly-decoding, or write the file again with this one",
+        )
+    return version
+
+
+def _validated(kind: type[Kind], record: Record, place: str) -> Kind:
+    try:
+        return kind.model_validate(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ReportError(
+            f"{place} is no valid {kind.__name__}: {key}: {first['msg']}, got "
+            f"{str(first['input'])[:80]!r}",
+            fix="write the file again with the command that made it",
+        ) from error
