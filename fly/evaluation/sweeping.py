@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from fly.errors import ConfigError
@@ -128,8 +129,9 @@ def _verifying(plan: Plan, point: GridPoint) -> Plan:
     methods = [plan.methods[0], native]
     if not chosen.is_lossless or chosen.config.drafter_name != native.config.drafter_name:
         methods.append(chosen)
-    folder = None if plan.folder is None else plan.folder / _HELD_OUT_FOLDER
-    return replace(plan, methods=methods, folder=folder)
+    if plan.folder is None:
+        return replace(plan, methods=methods, kept=TemporaryDirectory())
+    return replace(plan, methods=methods, folder=plan.folder / _HELD_OUT_FOLDER)
 
 
 def _saving(tried: Sequence[Tried], search: Search) -> Saving:
