@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from fly.evaluation.assembling import AnswerKey, Compared, Decoded, task_result
 from fly.evaluation.divergence import Divergences
 from fly.evaluation.measuring import (
     Ready,
+    Slice,
     control_size,
     cut,
     fastest,
@@ -95,7 +97,7 @@ def carry_out(
         measure(contest.methods, runners, slices, store, memory, on_progress)
         names = dict.fromkeys(one.asked.task for one in ready)
         compared = [_compared(plan, loaded, name, contest, store) for name in names]
-        result = _result(plan, contest, compared, max(len(one.requests) for one in slices))
+        result = _result(plan, contest, compared, slices)
     if plan.folder is not None:
         _save(plan.folder, result, [item for one in compared for item in one.items()])
     return result
@@ -215,7 +217,7 @@ def judge(compared: Sequence[Compared], margin: float) -> dict[tuple[str, str], 
 
 
 def _result(
-    plan: Plan, contest: Contest, compared: Sequence[Compared], block_size: int
+    plan: Plan, contest: Contest, compared: Sequence[Compared], slices: Sequence[Slice]
 ) -> Comparison:
     verdicts = judge(compared, plan.margin)
     results = []
@@ -234,24 +236,23 @@ def _result(
         baseline=contest.baseline,
         control=contest.control,
         batch_size=plan.batch_size,
-        block_size=block_size,
-        notes=_notes(compared),
+        block_size=max(len(one.requests) for one in slices),
+        notes=_notes(compared, Counter(one.task for one in slices)),
     )
 
 
-def _notes(compared: Sequence[Compared]) -> list[str]:
+def _notes(compared: Sequence[Compared], num_blocks: Mapping[str, int]) -> list[str]:
     """What a reader has to know of single methods and tasks."""
     notes = []
     for one in compared:
         if one.metric is None:
             notes.append(f"{one.task}: no metric is a mean over items, so none is compared")
-        numbers = {number for each in one.decoded for number in each.blocks}
+        count = num_blocks[one.task]
         for each in one.decoded:
-            missing = len(numbers) - len(each.blocks)
-            if missing or not numbers:
+            if len(each.blocks) < count:
                 notes.append(
-                    f"{one.task}, {each.method.name}: {missing or 'all'} blocks were interrupted "
-                    "and are not timed"
+                    f"{one.task}, {each.method.name}: {count - len(each.blocks)} of {count} blocks "
+                    "were interrupted and are not timed"
                 )
     return notes
 

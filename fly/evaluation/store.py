@@ -27,8 +27,8 @@ def check_folder(folder: Path, result_name: str, *, resume: bool) -> None:
     """Refuse a folder that holds another run's work, before anything is loaded.
 
     Raises:
-        ConfigError: it holds answers or results and `resume` was not said, or there is nothing to
-            resume.
+        ConfigError: it is a file, or holds answers or results and `resume` was not said.  With
+            `resume` an empty one is started anew: the run may have been killed while it loaded.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(

@@ -6,9 +6,12 @@ second of wall time, prefill included.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fly.formats.model import Format, Interval
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILE_NAME = "compare.json"
 
@@ -145,3 +148,13 @@ class Comparison(Format):
     batch_size: int
     block_size: int  # requests decoded by one method before the next takes its turn
     notes: list[str]
+
+    def to_frame(self) -> pd.DataFrame:
+        """A pandas table, a row for every task and method.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        from fly.formats.frames import comparison_frame
+
+        return comparison_frame(self)

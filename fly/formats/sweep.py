@@ -3,10 +3,13 @@ its verdict on items that the search did not see."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fly.formats.comparison import Comparison, Paired
 from fly.formats.model import Format, Interval
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 FILE_NAME = "sweep.json"
 
@@ -58,3 +61,13 @@ class Sweep(Format):
     recommended_config: dict[str, Any] | None
     heldout: Comparison | None  # target, native and the recommended point on unseen items
     conclusion: str
+
+    def to_frame(self) -> pd.DataFrame:
+        """A pandas table, a row for every point.
+
+        Raises:
+            MissingExtraError: pandas is not installed.
+        """
+        from fly.formats.frames import sweep_frame
+
+        return sweep_frame(self)
