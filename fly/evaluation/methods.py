@@ -81,7 +81,7 @@ class Method:
         if self.config.drafter_name == _NO_DRAFTER:
             return told
         told |= {"acceptance": self.config.acceptance_name, "spd_k": self.config.spd_k}
-        if self.config.is_loose:
+        if self.config.uses_fly:
             told |= {key: getattr(self.config, key) for key in ("win_len", "fly_variant")}
             told |= {"entropy": self.config.entropy_kind, "gate": self.config.entropy_threshold}
         return told

@@ -124,7 +124,7 @@ class Plan:
 
 def inspected(method: Method) -> int:
     """How many tokens behind a loosened one its rule looked at; 0 where nothing is loosened."""
-    if not method.is_engine or not method.config.is_loose or method.config.abla_no_window:
+    if not method.is_engine or not method.config.uses_fly or method.config.abla_no_window:
         return 0
     return method.config.win_len - (method.config.fly_variant == "official")
 
