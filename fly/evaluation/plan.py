@@ -12,6 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from fly.acceptance import rules
 from fly.backend.arguments import ModelArguments
 from fly.backend.fingerprint import digest
 from fly.backend.records import to_json
@@ -103,7 +104,6 @@ class Plan:
             return to_answer(method.name, one.asked.record(result), prompt, text, result, pieces)
 
         folder = self.folder or Path(self.kept.name if self.kept else ".")
-        folder.mkdir(parents=True, exist_ok=True)
         return Store(folder, header, make)
 
     def settings(self, lm: FLyLM, ready: Sequence[Ready]) -> dict[str, Any]:
@@ -124,9 +124,10 @@ class Plan:
 
 def inspected(method: Method) -> int:
     """How many tokens behind a loosened one its rule looked at; 0 where nothing is loosened."""
-    if not method.is_engine or not method.config.uses_fly or method.config.abla_no_window:
+    if not method.is_engine or not method.config.is_loose:
         return 0
-    return method.config.win_len - (method.config.fly_variant == "official")
+    rule = rules.get(method.config.acceptance_name).from_config(method.config)
+    return int(getattr(rule, "inspected", max(0, rule.lookahead - 1)))
 
 
 def make_plan(

@@ -197,7 +197,12 @@ def write_result(path: Path, result: Format) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file in one piece."""
+    """Write a file in one piece.
+
+    Raises:
+        JournalError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with writing(path):
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
