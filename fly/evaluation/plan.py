@@ -172,12 +172,14 @@ def make_plan(
     folder = None if output_path is None else Path(output_path)
     if folder is not None:
         check_folder(folder, result_name, resume=resume)
+    chosen = parse_methods(methods, split.config, rows)
+    # Last, since listing lm-eval's tasks takes seconds.
     own_tasks = {} if options.get("task_manager") else {"task_manager": _task_manager()}
     return Plan(
         config=split.config,
         arguments=arguments,
         options=dict(options) | own_tasks,
-        methods=parse_methods(methods, split.config, rows),
+        methods=chosen,
         batch_size=rows,
         margin=margin,
         metric=metric,
