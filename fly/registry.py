@@ -1,14 +1,19 @@
 """Names to classes, for acceptance rules and drafters.  An entry may be a "module:Class" string,
-imported when it is first asked for, so that knowing the names costs no import of torch."""
+imported when it is first asked for, so that knowing the names costs no import of torch: the
+configuration checks names against the two tables here."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Callable, Mapping
-from typing import Generic, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
 from fly.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fly.acceptance import Rule
+    from fly.drafting import Drafter
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type[object])
@@ -73,3 +78,26 @@ class Registry(Generic[T]):
     def names(self) -> list[str]:
         """All names, sorted; imports nothing."""
         return sorted(self._entries)
+
+    def __iter__(self) -> Iterator[str]:
+        """All names in the order in which they were entered; imports nothing."""
+        return iter(list(self._entries))
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is such a name."""
+        return name in self._entries
+
+
+rules: Registry[Rule] = Registry(
+    "acceptance rule",
+    {"native": "fly.acceptance.native:NativeRule", "fly": "fly.acceptance.fly:FlyRule"},
+)
+drafters: Registry[Drafter] = Registry(
+    "drafter",
+    {
+        "model": "fly.drafting.model:ModelDrafter",
+        "ngram": "fly.drafting.ngram:NgramDrafter",
+        "multilevel": "fly.drafting.multilevel:MultilevelDrafter",
+        "none": "fly.drafting.none:NoDrafter",
+    },
+)

@@ -7,7 +7,7 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
-from fly.registry import Registry
+from fly.registry import rules as rules
 
 if TYPE_CHECKING:
     from fly.acceptance.scores import Scores
@@ -51,9 +51,3 @@ class Rule(Protocol):
     def accept(self, scores: Scores) -> Verdict:
         """Decide every position [B, K] on its own; the engine takes the prefix."""
         ...
-
-
-rules: Registry[Rule] = Registry(
-    "acceptance rule",
-    {"fly": "fly.acceptance.fly:FlyRule", "native": "fly.acceptance.native:NativeRule"},
-)

@@ -170,6 +170,11 @@ class FLyLM(HFLM):
             {method_name(self.decoder): method_entry(self.decoder)},
         )
 
+    def precision(self) -> AbstractContextManager[Any]:
+        """What the models compute in under lm-eval's `mixed_precision_dtype`."""
+        dtype = self.mixed_precision_dtype
+        return torch.autocast(self.device.type, dtype, dtype is not None)
+
     def set_cache_hook(self, cache_hook: Any) -> None:
         """Called by lm-eval under `use_cache`: until it lets go of its file, finished requests are
         kept in a journal beside it.

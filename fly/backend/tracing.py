@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from fly.acceptance import Reason
+from fly.acceptance import Reason, rules
 from fly.backend.lines import InUseError, LineFile, read_lines
 from fly.backend.pieces import Pieces
 from fly.backend.records import RequestRecord, to_json
@@ -24,6 +24,8 @@ from fly.formats.answers import Answer, Header
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from fly.config import FLyConfig
 
 AnswerKey = tuple[str, str, int | None, int, int]  # method, task, doc_id, idx, repeat
 
@@ -39,13 +41,20 @@ def method_name(decoder: SpeculativeDecoder) -> str:
 
 
 def method_entry(decoder: SpeculativeDecoder) -> dict[str, Any]:
-    """A method as the header describes it: settings, `window`, how many tokens behind a loose one
-    its rule inspects, and `lookahead`, how many it needs, the loose one included.
-    """
-    rule = decoder.rule
+    """A method as the header describes it: its settings and what its rule looks at."""
     settings: dict[str, Any] = to_json(decoder.config.to_dict())
+    return settings | rule_entry(decoder.config)
+
+
+def rule_entry(config: FLyConfig) -> dict[str, int]:
+    """`window`, how many tokens behind a loose one the rule inspects, and `lookahead`, how many it
+    needs, the loose one included; both 0 where nothing is proposed.
+    """
+    if config.drafter_name == "none":
+        return {"window": 0, "lookahead": 0}
+    rule = rules.get(config.acceptance_name).from_config(config)
     inspected = getattr(rule, "inspected", max(0, rule.lookahead - 1))
-    return settings | {"window": inspected, "lookahead": rule.lookahead}
+    return {"window": inspected, "lookahead": rule.lookahead}
 
 
 def to_answer(

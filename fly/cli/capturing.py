@@ -59,6 +59,8 @@ def capture(arguments: Sequence[str], verb: str) -> Captured:
             )
         config.model = "fly"
         given = as_mapping(config.model_args)
+        file = getattr(namespace, "config", None)
+        given |= EvaluatorConfig.load_yaml_config(file) if file else {}
         says_batch = "batch_size" in given or getattr(namespace, "batch_size", None) is not None
         check_arguments(config)
         found.batch_size = config.batch_size if says_batch else None

@@ -128,7 +128,7 @@ class ProgressBar:
 
     def start(self, total: int) -> None:
         """So many answers are wanted."""
-        self._progress.update(self._task, total=total, visible=True)
+        self._progress.reset(self._task, total=total, visible=True)
 
     def advance(self, method: str, number: int) -> None:
         """`number` more answers of a method are there."""

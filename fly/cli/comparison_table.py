@@ -186,7 +186,7 @@ def _verdict(method: MethodResult) -> str:
         return method.verdict.verdict
     if method.role == "target":
         return "reference"
-    return "exact" if method.is_lossless else _NOTHING
+    return "lossless" if method.is_lossless else _NOTHING
 
 
 def _points(interval: Interval | None) -> str:

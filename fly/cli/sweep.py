@@ -42,6 +42,11 @@ def main(arguments: Sequence[str]) -> int:
         help="share of the items that the search does not see (default: 0.5)",
     )
     add_flags(parser)
+    parser.add_argument(
+        "--trace",
+        action="store_true",
+        help="keep the rounds of held-out answers for `fly report`",
+    )
     own, rest = parser.parse_known_args(list(arguments))
 
     from fly.evaluation.grid import parse_grid, read_grid
@@ -62,6 +67,7 @@ def main(arguments: Sequence[str]) -> int:
         margin=own.margin,
         metric=own.metric,
         resume=own.resume,
+        trace=own.trace,
         command=command_line("sweep", arguments),
         batch_size=asked.batch_size,
         output_path=asked.output_path,

@@ -34,10 +34,10 @@ def refuse_impossible(config: FLyConfig, origin: Origin) -> None:
         )
     if not config.abla_no_window:
         return
-    if config.acceptance == "native":
+    if config.acceptance not in (None, "fly"):
         raise ConfigError(
             f"{origin.of('abla_no_window', 'acceptance')}: abla_no_window is true, but acceptance "
-            "is 'native', which loosens nothing",
+            f"is {config.acceptance!r}, and it is FLy's window that is left out",
             fix="drop acceptance, or set abla_no_window to false",
         )
     if config.entropy_threshold is None:
@@ -67,7 +67,7 @@ def _refuse_unbuilt(config: FLyConfig, origin: Origin) -> None:
 
 def is_inert(config: FLyConfig) -> bool:
     """Whether FLy was asked for but cannot loosen anything."""
-    return config.is_loose and (_is_short(config) or _is_shut(config))
+    return config.uses_fly and (_is_short(config) or _is_shut(config))
 
 
 def _is_short(config: FLyConfig) -> bool:
@@ -87,7 +87,7 @@ def _largest_entropy(config: FLyConfig) -> float:
 
 def warn_of_inert(config: FLyConfig, origin: Origin) -> None:
     """Warn where FLy was asked for but cannot loosen, or a threshold was given but is no gate."""
-    if not config.is_loose:
+    if not config.uses_fly:
         return
     k, window, given = config.spd_k, config.win_len, config.entropy_thre
     if _is_short(config):

@@ -7,17 +7,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fly.config import combinations, explain, loading
+from fly.config.names import NameIn
 from fly.config.origin import Origin
+from fly.registry import drafters, rules
 
 MAX_K = 128  # proposal length; a target pass over more tokens than this is a prefill
 
-DrafterName = Literal["model", "ngram", "multilevel", "none"]
-AcceptanceName = Literal["native", "fly"]
+DrafterName = Annotated[str, NameIn(drafters)]
+AcceptanceName = Annotated[str, NameIn(rules)]
 Variant = Literal["official", "paper", "vllm"]
 EntropyKind = Literal["top3", "full", "normalised"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -202,7 +204,7 @@ class FLyConfig(BaseModel):
         return loading.build(cls, settings, overrides or {}, origin, overrides_from, file.parent)
 
     @property
-    def drafter_name(self) -> DrafterName:
+    def drafter_name(self) -> str:
         """Who drafts."""
         if not self.use_sd:
             return "none"
@@ -216,7 +218,7 @@ class FLyConfig(BaseModel):
         return self.drafter_name in ("model", "multilevel")
 
     @property
-    def acceptance_name(self) -> AcceptanceName:
+    def acceptance_name(self) -> str:
         """Which rule accepts.  As in the official code, the ablation needs no enable_fly."""
         if self.acceptance is not None:
             return self.acceptance
@@ -224,7 +226,12 @@ class FLyConfig(BaseModel):
 
     @property
     def is_loose(self) -> bool:
-        """Whether the text can differ from the target's own."""
+        """Whether the text can differ from the target's own, by any rule but the native one."""
+        return self.drafter_name != "none" and self.acceptance_name != "native"
+
+    @property
+    def uses_fly(self) -> bool:
+        """Whether FLy decides, with its window and gate."""
         return self.drafter_name != "none" and self.acceptance_name == "fly"
 
     @property
@@ -263,6 +270,7 @@ class FLyConfig(BaseModel):
             keys += ["max_ngram_size", "num_ngram_pred_tokens"]
         if self.is_loose:
             relevant["entropy"] = [self.entropy_kind, self.entropy_threshold]
+            # Of a rule that is registered from outside, nobody here knows what it reads.
             keys += ["fly_variant", "abla_no_window", "protect_special_tokens"]
             keys += [] if self.abla_no_window else ["win_len"]
         relevant.update({key: getattr(self, key) for key in keys})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from fly.registry import Registry
+from fly.registry import drafters as drafters
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
@@ -159,14 +159,3 @@ class Drafter(Protocol):
         up.
         """
         ...
-
-
-drafters: Registry[Drafter] = Registry(
-    "drafter",
-    {
-        "model": "fly.drafting.model:ModelDrafter",
-        "multilevel": "fly.drafting.multilevel:MultilevelDrafter",
-        "ngram": "fly.drafting.ngram:NgramDrafter",
-        "none": "fly.drafting.none:NoDrafter",
-    },
-)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,6 +16,7 @@ from fly.evaluation.speed import speed_ratio
 from fly.formats.answers import Answer, Block
 from fly.formats.comparison import (
     Acceptance,
+    Cost,
     MethodResult,
     Role,
     Speed,
@@ -55,6 +56,7 @@ class Compared:
     clusters: Sequence[str | int | None]  # of the items: what tells repeated documents
     metric: Metric | None
     decoded: Sequence[Decoded]
+    has_phases: bool  # whether seconds by phase are wall times
 
     @property
     def target(self) -> Decoded:
@@ -174,15 +176,33 @@ def _method_result(
         texts=_texts(compared.target, decoded),
         seconds_by_phase={phase: getattr(pooled, f"seconds_{phase}") for phase in PHASES},
         peak_memory_bytes=max(peaks, default=0) or None,
-        cost=_cost(decoded, compared.target, accepted, speed),
+        cost=_cost(compared, decoded, accepted),
     )
 
 
-def _cost(decoded: Decoded, target: Decoded, accepted: Acceptance | None, speed: Speed) -> Any:
-    if accepted is None:
+def _cost(compared: Compared, decoded: Decoded, accepted: Acceptance | None) -> Cost | None:
+    """Beside plain decoding in the same engine and batch size; None where that did not run."""
+    if accepted is None or not compared.has_phases:
         return None
-    measured = speed.vs_target.estimate if speed.vs_target else None
-    return cost.explain(decoded.method, decoded.statistics, target.statistics, accepted, measured)
+    size = decoded.method.batch_size
+    plain = next(
+        (
+            each
+            for each in compared.decoded
+            if each.method.is_engine and each.method.is_plain and each.method.batch_size == size
+        ),
+        None,
+    )
+    if plain is None:
+        return None
+    measured = _ratio(decoded, plain)
+    return cost.explain(
+        decoded.method,
+        decoded.statistics,
+        plain.statistics,
+        accepted,
+        measured.estimate if measured else None,
+    )
 
 
 def _pace(decoded: Decoded) -> dict[str, Any]:
@@ -215,22 +235,22 @@ def acceptance(decoded: Decoded) -> Acceptance | None:
     if not lens:
         return None
     metrics = decoded.statistics.metrics()
-    longest = max(proposed for proposed, _ in lens)
     kept = Counter(number for _, number in lens)
     return Acceptance(
         mean_acceptance_length=metrics["mean_acceptance_length"],
         acceptance_rate=metrics["acceptance_rate"],
         loose_share=metrics["loose_share"],
         rounds=len(lens),
-        by_position=list(_kept_by_position(lens, longest)),
-        kept_per_round=[kept[number] for number in range(longest + 1)],
+        by_position=kept_by_position(decoded.answers.values()),
+        kept_per_round=[kept[number] for number in range(max(kept) + 1)],
     )
 
 
-def _kept_by_position(lens: Sequence[tuple[int, int]], longest: int) -> list[float]:
-    counts = Counter(lens)
+def kept_by_position(answers: Iterable[Answer]) -> list[float]:
+    """Of rounds that proposed a token at a position, the share that kept it."""
+    counts = Counter(pair for answer in answers for pair in answer.round_lens)
     shares = []
-    for place in range(longest):
+    for place in range(max((proposed for proposed, _ in counts), default=0)):
         proposed = sum(n for (offered, _), n in counts.items() if offered > place)
         kept = sum(n for (offered, number), n in counts.items() if offered > place < number)
         shares.append(kept / proposed)

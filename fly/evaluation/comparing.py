@@ -12,19 +12,19 @@ from fly.evaluation import environment
 from fly.evaluation.assembling import AnswerKey, Compared, Decoded, task_result
 from fly.evaluation.divergence import Divergences
 from fly.evaluation.measuring import (
+    SEARCHED,
     Ready,
     Slice,
     control_size,
     cut,
     fastest,
     measure,
-    plain_candidates,
     search,
     spread,
     warm_up,
 )
 from fly.evaluation.memory import PeakMemory
-from fly.evaluation.methods import GENERATE, TARGET, Method, parse_method
+from fly.evaluation.methods import GENERATE, Method, parse_method
 from fly.evaluation.paired import CONFIDENCE
 from fly.evaluation.plan import Plan
 from fly.evaluation.runners import Runner, make_runner
@@ -59,7 +59,7 @@ class Contest:
 
     methods: Sequence[Method]
     roles: Mapping[str, Role]
-    baseline: str
+    baseline: Method  # the fastest plain decoding
     control: str
 
 
@@ -81,14 +81,14 @@ def carry_out(
 ) -> Comparison:
     """`run` with what has been loaded; the requests may be a part of the tasks'."""
     ready = loaded.ready
-    with plan.open_store(loaded.lm, ready) as store:
+    with loaded.lm.precision(), plan.open_store(loaded.lm, ready) as store:
 
         def make(method: Method) -> Runner:
             return make_runner(method, loaded.lm, trace=plan.trace)
 
         contest = choose(plan, store, make, ready)
         runners = {method.name: make(method) for method in contest.methods}
-        slices = cut(ready, plan.batch_size)
+        slices = cut(ready, plan.batch_size, contest.baseline.batch_size)
         on_start(len(ready) * len(contest.methods))
         keys = [one.asked.key for one in ready]
         if not all(store.has(method.name, key) for method in contest.methods for key in keys):
@@ -108,22 +108,13 @@ def choose(
 ) -> Contest:
     """Look for the fastest plain decoding, and put together what takes part: the methods asked for,
     the target at another batch size, and that baseline."""
-    target = plan.methods[0]
+    target = replace(plan.methods[0], batch_size=plan.batch_size)
     generate = parse_method(GENERATE, plan.config, plan.batch_size)
-    block = max(len(one.requests) for one in cut(ready, plan.batch_size))
-    candidates = plain_candidates(
-        replace(target, name=TARGET, batch_size=plan.batch_size),
-        generate,
-        plan.batch_size,
-        block,
-    )
     if not store.search:
-        sample = spread(ready, block)
         warm_up({each.name: make(each) for each in (target, generate)}, ready)
-        store.keep_search(search(candidates, make, sample))
-    ours = fastest(store.search, [each for each in candidates if each.is_engine])
-    theirs = fastest(store.search, [each for each in candidates if not each.is_engine])
-    baseline = fastest(store.search, [ours, theirs])
+        store.keep_search(search([target, generate], make, spread(ready, SEARCHED)))
+    ours, theirs = (fastest(store.search, of=each) for each in (target, generate))
+    baseline = max(ours, theirs, key=lambda method: store.search[method.name])
     control = target.at(control_size(plan.batch_size, ours.batch_size))
     roles: dict[str, Role] = {method.name: "method" for method in plan.methods}
     roles[target.name] = "target"
@@ -138,7 +129,7 @@ def choose(
     if GENERATE in roles:
         add(theirs, "method")
     add(baseline, "baseline")
-    return Contest(methods, roles, baseline.name, control.name)
+    return Contest(methods, roles, baseline, control.name)
 
 
 def _compared(plan: Plan, loaded: Loaded, task: str, contest: Contest, store: Store) -> Compared:
@@ -173,6 +164,7 @@ def _compared(plan: Plan, loaded: Loaded, task: str, contest: Contest, store: St
         clusters=[hashes[doc] or str(doc) for doc in scores],
         metric=scorer.primary(scores, plan.metric),
         decoded=decoded,
+        has_phases=loaded.lm.device.type == "cpu",
     )
 
 
@@ -208,7 +200,7 @@ def judge(compared: Sequence[Compared], margin: float) -> dict[tuple[str, str], 
         (one.task, each.method.name, paired)
         for one in compared
         for each in one.decoded
-        if not each.method.is_lossless and (paired := one.paired(each)) is not None
+        if each.method.is_candidate and (paired := one.paired(each)) is not None
     ]
     verdicts = judge_all([paired for *_, paired in judged], margin, CONFIDENCE)
     return {
@@ -223,7 +215,7 @@ def _result(
     results = []
     for one in compared:
         own = {name: verdict for (task, name), verdict in verdicts.items() if task == one.task}
-        results.append(task_result(one, contest.baseline, own, plan.margin))
+        results.append(task_result(one, contest.baseline.name, own, plan.margin))
     config = environment.told(plan.config)
     return Comparison(
         environment=environment.describe(plan.command),
@@ -233,7 +225,7 @@ def _result(
         tasks=results,
         margin=plan.margin,
         confidence=CONFIDENCE,
-        baseline=contest.baseline,
+        baseline=contest.baseline.name,
         control=contest.control,
         batch_size=plan.batch_size,
         block_size=max(len(one.requests) for one in slices),
@@ -244,6 +236,11 @@ def _result(
 def _notes(compared: Sequence[Compared], num_blocks: Mapping[str, int]) -> list[str]:
     """What a reader has to know of single methods and tasks."""
     notes = []
+    if not all(one.has_phases for one in compared):
+        notes.append(
+            "on an accelerator seconds by phase are host times, of which only the sum is wall "
+            "time; what rounds cost is not told from them"
+        )
     for one in compared:
         if one.metric is None:
             notes.append(f"{one.task}: no metric is a mean over items, so none is compared")

@@ -5,12 +5,13 @@ the machine hits all alike.  Every finished answer is kept at once and not decod
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-import torch
-
+from fly.decoding import Request
+from fly.errors import FLyWarning
 from fly.evaluation.memory import PeakMemory
 from fly.evaluation.methods import Method
 from fly.evaluation.runners import Runner
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from fly.decoding import Result
 
 BLOCKS = 8  # of a task, if its requests fill as many batches
+BLOCKS_MIN = 5  # that a task is cut into before its blocks fill the plain baseline's batch
+SEARCHED = 128  # requests that plain decoding is tried on
+SLOWER = 0.9  # of the best speed: larger batches are not tried
 WARM_UP = 2  # requests, before anything is timed
 
 Key = tuple[str, int | None, int, int]
@@ -60,15 +64,16 @@ class Slice:
     requests: Sequence[Ready]
 
 
-def cut(ready: Sequence[Ready], batch_size: int, blocks: int = BLOCKS) -> list[Slice]:
-    """Each task's requests in blocks as even as they can be, none smaller than a batch if there are
-    enough of them; every block is spread over its whole task."""
+def cut(ready: Sequence[Ready], batch_size: int, baseline: int = 1) -> list[Slice]:
+    """Each task's requests in blocks as even as they can be, spread over the whole task: at most
+    BLOCKS, none smaller than a batch, nor than the baseline's if BLOCKS_MIN of those are left."""
     by_task: dict[str, list[Ready]] = {}
     for one in ready:
         by_task.setdefault(one.asked.task, []).append(one)
     slices = []
     for task, own in by_task.items():
-        count = max(1, min(blocks, len(own) // batch_size))
+        rows = max(batch_size, min(baseline, len(own) // BLOCKS_MIN))
+        count = max(1, min(BLOCKS, len(own) // rows))
         slices += [Slice(task, number, own[number::count]) for number in range(count)]
     return slices
 
@@ -146,40 +151,36 @@ def warm_up(runners: Mapping[str, Runner], ready: Sequence[Ready]) -> None:
             pass
 
 
-def plain_candidates(
-    target: Method, generate: Method, batch_size: int, num_requests: int
-) -> list[Method]:
-    """Plain decoding, ours and transformers', at half the batch asked for and at doubled ones, as
-    long as there are requests to fill them."""
-    sizes = {max(1, batch_size // 2), batch_size}
-    size = 2 * batch_size
-    while size < 2 * num_requests:
-        sizes.add(min(size, num_requests))
-        size *= 2
-    return [
-        method if size == method.batch_size else method.at(size)
-        for method in (target, generate)
-        for size in sorted(sizes)
-    ]
-
-
 def search(
-    candidates: Sequence[Method],
-    make: Callable[[Method], Runner],
-    ready: Sequence[Ready],
+    methods: Sequence[Method], make: Callable[[Method], Runner], ready: Sequence[Ready]
 ) -> dict[str, float]:
-    """Tokens/s of every candidate over the same requests; one that runs out of memory has 0."""
+    """Tokens/s of plain decoding by batch size, over the same requests: each method at half the
+    batch asked for, at that, and at doubled ones as long as that is not slower.
+
+    One that runs out of memory has 0, also where the engine would have gone on with fewer rows.
+    """
     requests = [one.prepared.request for one in ready]
     speeds: dict[str, float] = {}
-    for method in candidates:
-        runner = make(method)
-        begin = time.perf_counter()
-        try:
-            tokens = sum(len(result.token_ids) for _, result in runner.decode(requests))
-        except torch.OutOfMemoryError:
-            tokens = 0
-        speeds[method.name] = tokens / (time.perf_counter() - begin)
+    for method in methods:
+        size, best = max(1, method.batch_size // 2), 0.0
+        while size < 2 * len(requests):
+            tried = method if size == method.batch_size else method.at(size)
+            speed = speeds[tried.name] = _speed(make(tried), requests)
+            if size > method.batch_size and speed < SLOWER * best:
+                break
+            best = max(best, speed)
+            size *= 2
     return speeds
+
+
+def _speed(runner: Runner, requests: Sequence[Request]) -> float:
+    begin = time.perf_counter()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", FLyWarning)
+        tokens = sum(len(result.token_ids) for _, result in runner.decode(requests))
+    if any("out of memory" in str(warning.message) for warning in caught):
+        return 0.0
+    return tokens / (time.perf_counter() - begin)
 
 
 def spread(ready: Sequence[Ready], count: int) -> list[Ready]:
@@ -187,9 +188,10 @@ def spread(ready: Sequence[Ready], count: int) -> list[Ready]:
     return [ready[len(ready) * index // count] for index in range(min(count, len(ready)))]
 
 
-def fastest(speeds: Mapping[str, float], of: Sequence[Method]) -> Method:
-    """The fastest of some methods."""
-    return max(of, key=lambda method: speeds[method.name])
+def fastest(speeds: Mapping[str, float], of: Method) -> Method:
+    """The method at its fastest batch size."""
+    sizes = {of.name: of, **{name: sized for name in speeds if (sized := of.sized(name))}}
+    return max(sizes.values(), key=lambda method: speeds.get(method.name, 0.0))
 
 
 def control_size(batch_size: int, best: int) -> int:

@@ -43,6 +43,7 @@ class PointAnswer:
     token_ids: list[int]
     text: str
     origins: str  # per token: m(atch), l(oose), c(orrection), b(onus) or p(lain)
+    round_lens: list[tuple[int, int]]  # tokens proposed and kept, as in Result
     finish_reason: FinishReason
     # draft_forwards are those of a row that is decoded alone; seconds are none, they were shared.
     statistics: Statistics
@@ -114,6 +115,7 @@ def answer_of(row: Row, stops: StopRules) -> PointAnswer:
         token_ids=row.answer,
         text=stops.text(row.answer, row.request.stop),
         origins="".join(row.origins),
+        round_lens=row.round_lens,
         finish_reason=row.finish_reason,
         statistics=row.statistics,
     )

@@ -16,13 +16,14 @@ class PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         """Watch the device's memory, or on a CPU the process's resident set."""
+        self._device = device
         self._on_cuda = device.type == "cuda"
         self._is_known = False
 
     def start(self) -> None:
         """Forget earlier peaks."""
         if self._on_cuda:
-            torch.cuda.reset_peak_memory_stats()
+            torch.cuda.reset_peak_memory_stats(self._device)
             return
         try:
             _CLEAR.write_text(_RESET_PEAK)
@@ -33,7 +34,7 @@ class PeakMemory:
     def read(self) -> int | None:
         """The peak since `start`, models included."""
         if self._on_cuda:
-            return int(torch.cuda.max_memory_allocated())
+            return int(torch.cuda.max_memory_allocated(self._device))
         if not self._is_known:
             return None
         for line in _STATUS.read_text().splitlines():

@@ -35,6 +35,11 @@ _NO_DRAFTER = "none"
 _PLAIN = {"use_sd": False, "drafter": None, "use_ngram": False, "tree_verify": False}
 _PLAIN |= {"abla_no_window": False}
 _ALONE: tuple[Kind, ...] = ("assisted", "prompt_lookup")  # know batch 1 only
+# Settings of the models and of the requests, which all methods share.
+_SHARED = (
+    *("target_model_path", "draft_model_path", "draft_dtype", "draft_device", "draft_revision"),
+    "temperature",
+)
 _LOOKUP = {"prompt_lookup_num_tokens": 10}  # the number in transformers' own documentation
 
 
@@ -73,6 +78,12 @@ class Method:
         return self.kind != "draft" and not (self.is_engine and self.config.is_loose)
 
     @property
+    def is_candidate(self) -> bool:
+        """Whether it is judged: it loosens the target's text.  The draft alone is there to show
+        what the target adds, and would only weaken the others' verdicts (Holm)."""
+        return self.is_engine and not self.is_lossless
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What to tell of it."""
         if not self.is_engine:
@@ -81,7 +92,7 @@ class Method:
         if self.config.drafter_name == _NO_DRAFTER:
             return told
         told |= {"acceptance": self.config.acceptance_name, "spd_k": self.config.spd_k}
-        if self.config.is_loose:
+        if self.config.uses_fly:
             told |= {key: getattr(self.config, key) for key in ("win_len", "fly_variant")}
             told |= {"entropy": self.config.entropy_kind, "gate": self.config.entropy_threshold}
         return told
@@ -91,6 +102,12 @@ class Method:
         separator = "," if ":" in self.name else ":"
         name = f"{self.name}{separator}batch_size={batch_size}"
         return replace(self, name=name, batch_size=batch_size)
+
+    def sized(self, name: str) -> Method | None:
+        """The same at the batch size that its name tells; None for another method's name."""
+        size = name.rpartition("batch_size=")[2]
+        found = self.at(int(size)) if size.isdecimal() else self
+        return found if found.name == name else None
 
 
 def parse_methods(specs: Sequence[str], config: FLyConfig, batch_size: int) -> list[Method]:
@@ -142,22 +159,33 @@ def parse_method(name: str, config: FLyConfig, batch_size: int) -> Method:
     base, _, rest = name.partition(":")
     settings = _settings(name, rest)
     where = f"--methods {name}"
+    kind = _SPECIAL.get(base, "engine")
+    if settings and kind in _ALONE:
+        raise ConfigError(
+            f"{where}: has no setting {next(iter(settings))!r}",
+            fix="leave it out: transformers decodes so at batch 1 only",
+        )
+    shared = next((key for key in settings if key in _SHARED), None)
+    if shared is not None:
+        raise ConfigError(
+            f"{where}: {shared} is the same for all methods", fix="give it in --model_args"
+        )
     rows = read_batch_size(settings.pop("batch_size", batch_size))
     if isinstance(rows, str):
         raise ConfigError(
             f"{where}: batch_size is {rows!r}, which would differ from method to method",
             fix="give a number; the fastest one for plain decoding is looked for anyway",
         )
-    kind = _SPECIAL.get(base, "engine")
-    if kind != "engine" or base == TARGET:
+    if base in _SPECIAL:
         overrides: dict[str, Any] = dict(_PLAIN)
-        if settings and kind != "engine":
+        if settings:
             raise ConfigError(
-                f"{where}: has no setting {next(iter(settings))!r}",
-                fix="it takes batch_size only" if kind not in _ALONE else "leave it out",
+                f"{where}: has no setting {next(iter(settings))!r}", fix="it takes batch_size only"
             )
     else:
         overrides = _from_registries(base, where)
+        if config.drafter == _NO_DRAFTER and base in rules:
+            overrides |= {"drafter": None}  # a rule without proposals would be the target
     with warnings.catch_warnings():
         if not settings and base != config.acceptance_name:
             warnings.simplefilter("ignore", FLyWarning)  # said of the configuration already
@@ -180,6 +208,10 @@ def _settings(name: str, text: str) -> dict[str, Any]:
                 f"--methods {name}: {part!r} is no setting",
                 fix="write them as fly:win_len=4,entropy_thre=0.1",
             )
+        if key.strip() in found:
+            raise ConfigError(
+                f"--methods {name}: gives {key.strip()!r} twice", fix="keep one of them"
+            )
         found[key.strip()] = value.strip()
     return found
 
@@ -198,6 +230,11 @@ def _from_registries(base: str, where: str) -> dict[str, Any]:
             is_plain = part == _NO_DRAFTER
             overrides |= {"drafter": None if is_plain else part, "use_sd": not is_plain}
             overrides |= {"use_ngram": False, "tree_verify": False}
+        elif part in known_rules or part in known_drafters:
+            raise ConfigError(
+                f"{where}: names two {'rules' if part in known_rules else 'drafters'}",
+                fix="name one drafter and one rule, as in ngram+native",
+            )
         else:
             known = [*_SPECIAL, *known_rules, *known_drafters]
             raise ConfigError(

@@ -18,6 +18,7 @@ from fly.backend.records import to_json
 from fly.config import FLyConfig
 from fly.config.batch_size import read_batch_size
 from fly.errors import ConfigError, MissingExtraError
+from fly.evaluation.environment import processor
 from fly.evaluation.measuring import Ready
 from fly.evaluation.methods import Method, parse_methods
 from fly.evaluation.store import Store, check_folder
@@ -54,6 +55,7 @@ class Plan:
     trace: bool = False
     command: str | None = None
     more: Mapping[str, Any] = field(default_factory=dict)  # settings that tell runs apart
+    more_methods: Sequence[Method] = ()  # decoded beside those that are compared
     kept: TemporaryDirectory[str] = field(default_factory=TemporaryDirectory, repr=False)
 
     def load_tasks(self) -> Tasks:
@@ -64,13 +66,14 @@ class Plan:
         """
         from fly.evaluation.workload import load_tasks
 
-        return load_tasks(self.options)
+        return load_tasks(self.options, self.metric)
 
     def load_models(self) -> FLyLM:
         """Both models, each once; the draft where one of the methods needs it."""
         from fly.backend import FLyLM
 
-        needs_draft = any(method.needs_draft for method in self.methods)
+        methods = [*self.methods, *self.more_methods]
+        needs_draft = any(method.needs_draft for method in methods)
         drafting = _DRAFTING if needs_draft and not self.config.needs_draft else {}
         return FLyLM(**(dict(self.arguments) | drafting | {"batch_size": self.batch_size}))
 
@@ -84,15 +87,15 @@ class Plan:
     def open_store(self, lm: FLyLM, ready: Sequence[Ready]) -> AbstractContextManager[Store]:
         """The answers' file, in the output folder or in one that goes away with the plan."""
         from fly.backend.pieces import Pieces
-        from fly.backend.tracing import to_answer
+        from fly.backend.tracing import rule_entry, to_answer
 
         settings = self.settings(lm, ready) | dict(self.more)
         header = Header(
             fingerprint=digest(settings),
             settings=settings,
             methods={
-                method.name: method.settings | {"window": inspected(method)}
-                for method in self.methods
+                method.name: method.settings | rule_entry(method.config)
+                for method in [*self.methods, *self.more_methods]
             },
         )
         reader, pieces = lm.reader(), Pieces(lm.tokenizer)
@@ -117,16 +120,24 @@ class Plan:
             },
             "batch_size": self.batch_size,
             "trace": self.trace,
+            "margin": self.margin,  # a verdict is fixed before the run
+            "metric": self.metric,
+            "hardware": hardware(lm),
             "requests": digest({"requests": to_json(requests)}),
             "num_requests": len(ready),
         }
 
 
-def inspected(method: Method) -> int:
-    """How many tokens behind a loosened one its rule looked at; 0 where nothing is loosened."""
-    if not method.is_engine or not method.config.is_loose or method.config.abla_no_window:
-        return 0
-    return method.config.win_len - (method.config.fly_variant == "official")
+def hardware(lm: FLyLM) -> dict[str, Any]:
+    """What times depend on besides the settings: they are never compared across it."""
+    import torch
+
+    is_cuda = lm.device.type == "cuda"
+    return {
+        "device": torch.cuda.get_device_name(lm.device) if is_cuda else processor(),
+        "draft_device": str(lm.draft.device) if lm.draft is not None else None,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def make_plan(
@@ -159,6 +170,7 @@ def make_plan(
             fix="give a number; the fastest one for plain decoding is looked for anyway",
         )
     check_margin(margin)
+    check_limit(options.get("limit"))
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
             "methods are timed in one process, but this is one of several",
@@ -171,12 +183,14 @@ def make_plan(
     folder = None if output_path is None else Path(output_path)
     if folder is not None:
         check_folder(folder, result_name, resume=resume)
+    chosen = parse_methods(methods, split.config, rows)
+    # Last, since listing lm-eval's tasks takes seconds.
     own_tasks = {} if options.get("task_manager") else {"task_manager": _task_manager()}
     return Plan(
         config=split.config,
         arguments=arguments,
         options=dict(options) | own_tasks,
-        methods=parse_methods(methods, split.config, rows),
+        methods=chosen,
         batch_size=rows,
         margin=margin,
         metric=metric,
@@ -197,6 +211,19 @@ def check_margin(margin: float) -> None:
         raise ConfigError(
             f"--margin is {margin!r}, but it is the share of the target's score to be kept",
             fix="give a number between 0 and 1; 0.97 allows to lose 3 % of the score",
+        )
+
+
+def check_limit(limit: object) -> None:
+    """Refuse a limit that leaves no items.
+
+    Raises:
+        ConfigError: it is not above 0.
+    """
+    if limit is not None and not (isinstance(limit, (int, float)) and limit > 0):
+        raise ConfigError(
+            f"--limit is {limit!r}, which leaves no items to compare",
+            fix="give a number of items, or a share of each task below 1; or leave it out",
         )
 
 

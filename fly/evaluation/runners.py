@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
+from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +17,7 @@ from transformers import StoppingCriteriaList, StopStringCriteria
 
 from fly.decoding import Request, Result, SpeculativeDecoder, Statistics
 from fly.decoding.stopping import StopRules, eos_ids
+from fly.errors import FLyWarning
 from fly.evaluation.methods import Method
 
 if TYPE_CHECKING:
@@ -81,14 +84,36 @@ class GenerateRunner:
 
     def decode(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result]]:
         """Decode batch by batch; requests that ask for different things do not share one."""
-        for places in self._batches(requests):
+        waiting = deque(self._batches(requests))
+        while waiting:
+            places = waiting.popleft()
             begin = time.perf_counter()
             chosen = [requests[place] for place in places]
-            results = self._generate(chosen)
+            results = self._try(chosen)
+            if results is None:
+                middle = len(places) // 2
+                waiting.extendleft([places[middle:], places[:middle]])
+                continue
             seconds = (time.perf_counter() - begin) / len(chosen)
             for place, result in zip(places, results, strict=True):
                 result.statistics.seconds_target = seconds
                 yield place, result
+
+    def _try(self, requests: Sequence[Request]) -> list[Result] | None:
+        """Decode a batch; None where it does not fit into memory and two halves may."""
+        try:
+            return self._generate(requests)
+        except torch.OutOfMemoryError:
+            if len(requests) == 1:
+                raise
+            warnings.warn(
+                f"out of memory with {len(requests)} rows of generate; going on with halves",
+                FLyWarning,
+                stacklevel=2,
+            )
+        # Here and not in the handler, where the traceback still holds on to tensors.
+        torch.cuda.empty_cache()
+        return None
 
     def _batches(self, requests: Sequence[Request]) -> Iterator[list[int]]:
         groups: dict[str, list[int]] = {}

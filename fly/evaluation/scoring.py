@@ -6,6 +6,7 @@ judged by two runs of a program that may time out once.
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -103,7 +104,7 @@ class Scorer:
         values = [own[metric] for own in scores.values() if metric in own]
         return (
             len(values) == len(scores)
-            and all(isinstance(value, numbers.Real) for value in values)
+            and all(_number(value) is not None for value in values)
             and self._task.aggregation().get(metric[0], mean) is mean
         )
 
@@ -125,6 +126,6 @@ class Scorer:
 
 
 def _number(value: Any) -> float | None:
-    if not isinstance(value, numbers.Real) or value != value:
-        return None
+    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+        return None  # JSON has no others
     return float(value)

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fly.config import FLyConfig
 from fly.decoding import Result, Statistics
 from fly.errors import ConfigError
 from fly.evaluation.assembling import statistics_of
@@ -40,6 +41,7 @@ class Tried:
 
     point: GridPoint
     answers: Mapping[Key, Answer]
+    own: Mapping[Key, Answer]  # the target's
     paired: PairedScores
     score: float
     speedup: Interval
@@ -118,17 +120,19 @@ class Search:
     ) -> None:
         """Try all points that are still in on the first `size` items, and stop some."""
         if number < len(self.store.rungs):
-            for name, why in self.store.rungs[number].stopped.items():
+            for name, why in (self.store.rungs[number].stopped or {}).items():
                 self.stopped[name] = why
                 shared.stop(name)
             return
         ready = [one for item in items[:size] for one in self._by_item[item]]
         self._decode_target(ready)
-        before = shared.rounds_decoded
         by_name = {point.name: point for point in self.points}
         going = [name for name in by_name if name not in self.stopped]
         for name in shared.order(going):
+            before = shared.rounds_decoded
             self._decode_point(by_name[name], ready, shared)
+            decoded = shared.rounds_decoded - before
+            self.store.keep_rung(Rung(rung=number, rounds_decoded=decoded, stopped=None))
         leaving = {}
         if not is_last:
             tried = [self._tried(by_name[name], costs).standing for name in going]
@@ -137,8 +141,7 @@ class Search:
                 name: f"after {count} items: {why}"
                 for name, why in stops(tried, self.plan.margin).items()
             }
-        decoded = shared.rounds_decoded - before
-        self.store.keep_rung(Rung(rung=number, rounds_decoded=decoded, stopped=leaving))
+        self.store.keep_rung(Rung(rung=number, rounds_decoded=0, stopped=leaving))
         for name, why in leaving.items():
             self.stopped[name] = why
             shared.stop(name)
@@ -167,7 +170,7 @@ class Search:
         first point, decoded in rotated blocks."""
         methods = {(_NO_DRAFTER, 0): self._target}
         for point in self.points:
-            key = point.config.drafter_name, point.config.spd_k
+            key = price_group(point.config), point.config.spd_k
             name = f"{COST} {point.name}"
             method = Method(name, "engine", point.config, self.plan.batch_size)
             methods.setdefault(key, method)
@@ -211,7 +214,7 @@ class Search:
         keys = list(answers)
         documents = {key[:2]: place for place, key in enumerate(dict.fromkeys(k[:2] for k in keys))}
         speedup = costs.speedup(
-            point.config.drafter_name,
+            price_group(point.config),
             point.config.spd_k,
             [statistics_of(answers[key]) for key in keys],
             [statistics_of(reference[key]) for key in keys],
@@ -220,6 +223,7 @@ class Search:
         return Tried(
             point=point,
             answers=answers,
+            own=reference,
             paired=compare_scores(own, other, clusters),
             score=sum(other) / len(other),
             speedup=speedup,
@@ -267,6 +271,15 @@ class Search:
         return self._metrics[task]
 
 
+def price_group(config: FLyConfig) -> str:
+    """Points whose rounds cost the same at the same K: the drafter and what else its forwards hang
+    on."""
+    name = config.drafter_name
+    if name not in ("ngram", "multilevel"):
+        return name
+    return f"{name} {config.max_ngram_size} {config.num_ngram_pred_tokens}"
+
+
 def document(ready: Ready) -> str:
     """What tells a document of a task from all others; repeated documents are the same."""
     return f"{ready.asked.task} {ready.asked.doc_hash or ready.asked.instance.doc_id}"
@@ -291,11 +304,12 @@ def halves(ready: Sequence[Ready], heldout: float) -> tuple[list[Ready], list[Re
 
 
 def to_result(answer: PointAnswer) -> Result:
-    """A shared answer as the engine would have given it; its rounds' lengths are not kept."""
+    """A shared answer as the engine would have given it."""
     return Result(
         token_ids=answer.token_ids,
         text=answer.text,
         finish_reason=answer.finish_reason,
         statistics=answer.statistics,
         origins=answer.origins,
+        round_lens=answer.round_lens,
     )

@@ -52,7 +52,8 @@ class Store:
         self.answers: dict[str, dict[Key, Answer]] = {}  # by method
         self.blocks: list[Block] = []
         self.search: dict[str, float] = {}
-        self.rungs: list[Rung] = []
+        self.rungs: list[Rung] = []  # finished ones
+        self.rounds_decoded = 0  # by a sweep, in all
         self._file = LineFile(folder / format_.FILE_NAME)
 
     def __enter__(self) -> Store:
@@ -109,7 +110,12 @@ class Store:
     def keep_rung(self, rung: Rung) -> None:
         """Save what became of a part of a sweep."""
         self._append(rung)
-        self.rungs.append(rung)
+        self._take_rung(rung)
+
+    def _take_rung(self, rung: Rung) -> None:
+        self.rounds_decoded += rung.rounds_decoded
+        if rung.stopped is not None:
+            self.rungs.append(rung)
 
     def _append(self, line: Format) -> None:
         with writing(self._file.path):
@@ -124,7 +130,7 @@ class Store:
                 elif "block" in line:
                     self.blocks.append(Block.model_validate(line))
                 elif "rung" in line:
-                    self.rungs.append(Rung.model_validate(line))
+                    self._take_rung(Rung.model_validate(line))
                 elif "search" in line:
                     self.search = Search.model_validate(line).search
                 else:
@@ -137,7 +143,9 @@ class Store:
                 raise JournalError(
                     f"{self._file.path}, line {number}: not a line of a file of answers "
                     f"({type(error).__name__})",
-                    fix="delete that line to decode its request again, or the file to start anew",
+                    fix="delete that line to decode its request again, or the file to start anew"
+                    if number > 1
+                    else "delete the file to start anew, or name another --output_path",
                 ) from error
 
     def _check_header(self, line: Mapping[str, Any]) -> None:
@@ -197,7 +205,12 @@ def write_result(path: Path, result: Format) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file in one piece."""
+    """Write a file in one piece.
+
+    Raises:
+        JournalError: it cannot be written.
+    """
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    with writing(path):
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)

@@ -5,12 +5,14 @@ not see, since choosing the best of many on the same items flatters it.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fly.errors import ConfigError
 from fly.evaluation import environment
+from fly.evaluation.assembling import kept_by_position
 from fly.evaluation.comparing import Loaded, carry_out
 from fly.evaluation.grid import GridPoint, grid_points
 from fly.evaluation.halving import Recommendation, Standing, frontier, recommend
@@ -19,7 +21,7 @@ from fly.evaluation.plan import Plan, make_plan
 from fly.evaluation.searching import OnProgress, Search, Tried, halves
 from fly.evaluation.store import write_result, write_text
 from fly.formats import sweep as sweep_format
-from fly.formats.comparison import Comparison
+from fly.formats.comparison import Comparison, MethodResult
 from fly.formats.sweep import Point, Saving, Sweep
 
 HELD_OUT = 0.5
@@ -70,8 +72,25 @@ def make_sweep_plan(
         **settings,
     )
     points = grid_points(grid, overrides=plan.config.to_dict())
+    for point in points:
+        _check_point(point)
+    methods = [Method(each.name, "engine", each.config, plan.batch_size) for each in points]
     told = {"grid": {key: list(values) for key, values in grid.items()}, "heldout": heldout}
-    return SweepPlan(replace(plan, more=told), grid, points, heldout)
+    return SweepPlan(replace(plan, more=told, more_methods=methods), grid, points, heldout)
+
+
+def _check_point(point: GridPoint) -> None:
+    if point.config.drafter_name == "none":
+        raise ConfigError(
+            f"point {point.name}: nothing is drafted, so there is nothing to choose",
+            fix="leave use_sd and drafter none out of the grid: the target is always measured",
+        )
+    if point.config.needs_draft and point.config.draft_model_path is None:
+        raise ConfigError(
+            f"point {point.name}: drafter {point.config.drafter_name!r} needs a draft model, and "
+            "none is named",
+            fix="add pretrained=DRAFT to --model_args",
+        )
 
 
 def run(sweep: SweepPlan, on_start: Callable[[int], None], on_progress: OnProgress) -> Sweep:
@@ -86,21 +105,26 @@ def run(sweep: SweepPlan, on_start: Callable[[int], None], on_progress: OnProgre
     tasks = plan.load_tasks()
     lm = plan.load_models()
     ready = plan.read_requests(lm, tasks)
+    if any(one.prepared.request.temperature > 0 for one in ready):
+        raise ConfigError(
+            "a request samples, but a sweep decodes greedily",
+            fix="leave do_sample and temperature out of --gen_kwargs and the tasks",
+        )
     seen, unseen = halves(ready, sweep.heldout)
     if not seen or not unseen:
         raise ConfigError(
             f"{len(ready)} requests cannot be split into a search and a held-out part",
             fix="raise --limit, or change --heldout",
         )
-    on_start(len(seen) * len(sweep.points))
-    with plan.open_store(lm, ready) as store:
+    on_start(len(seen) * (1 + len(sweep.points)))
+    with lm.precision(), plan.open_store(lm, ready) as store:
         search = Search(plan, Loaded(lm, tasks, seen), seen, sweep.points, store, on_progress)
         tried = search.run()
         saving = _saving(tried, search)
     found = recommend(
         [each.standing for each in tried],
         plan.margin,
-        lambda standing: _needed(standing, tried, plan),
+        lambda standing: _needed(standing, tried, sweep),
     )
     chosen = next((each for each in tried if each.point.name == found.name), None)
     verdict = None
@@ -116,11 +140,14 @@ def run(sweep: SweepPlan, on_start: Callable[[int], None], on_progress: OnProgre
     return result
 
 
-def _needed(standing: Standing, tried: Sequence[Tried], plan: Plan) -> int | None:
-    point = next(each for each in tried if each.point.name == standing.name)
-    if (standing.recovery or 0.0) < plan.margin:
+def _needed(standing: Standing, tried: Sequence[Tried], sweep: SweepPlan) -> int | None:
+    """Items in all, those held out included, that would let a point be recommended; None where its
+    recovery was below the margin."""
+    if (standing.recovery or 0.0) < sweep.plan.margin:
         return None
-    return point.paired.items_needed(plan.margin)
+    point = next(each for each in tried if each.point.name == standing.name)
+    needed = point.paired.items_needed(sweep.plan.margin)
+    return None if needed is None else math.ceil(needed / (1 - sweep.heldout))
 
 
 def _verifying(plan: Plan, point: GridPoint) -> Plan:
@@ -132,14 +159,14 @@ def _verifying(plan: Plan, point: GridPoint) -> Plan:
     if not chosen.is_lossless or chosen.config.drafter_name != native.config.drafter_name:
         methods.append(chosen)
     folder = None if plan.folder is None else plan.folder / _HELD_OUT_FOLDER
-    return replace(plan, methods=methods, folder=folder)
+    return replace(plan, methods=methods, more={}, more_methods=(), folder=folder)
 
 
 def _saving(tried: Sequence[Tried], search: Search) -> Saving:
     each = {one.point.name: one.statistics.rounds for one in tried}
     items = {one.point.name: one.paired.num_items for one in tried}
     whole = sum(round(each[name] * search.num_items / items[name]) for name in each)
-    decoded = sum(rung.rounds_decoded for rung in search.store.rungs) + search.rounds_calibrating
+    decoded = search.store.rounds_decoded + search.rounds_calibrating
     return Saving(
         rounds_of_all_points=sum(each.values()),
         rounds_decoded=decoded,
@@ -197,6 +224,14 @@ def _point(tried: Tried, on_frontier: bool) -> Point:
         acceptance_rate=metrics["acceptance_rate"],
         loose_share=metrics["loose_share"],
         rounds=pooled.rounds,
+        by_position=kept_by_position(tried.answers.values()),
+        mean_tokens=pooled.emitted / len(tried.answers),
+        mean_tokens_target=sum(len(tried.own[key].token_ids) for key in tried.answers)
+        / len(tried.answers),
+        num_equal=sum(
+            answer.token_ids == tried.own[key].token_ids for key, answer in tried.answers.items()
+        ),
+        num_answers=len(tried.answers),
         on_frontier=on_frontier,
     )
 
@@ -205,15 +240,15 @@ def _conclude(found: Recommendation, verdict: Comparison | None) -> str:
     """The search's conclusion and what held-out items say of it."""
     told = [found.conclusion[:1].upper() + found.conclusion[1:] + "."]
     for task in verdict.tasks if verdict else []:
-        method = task.methods[-1] if found.name is None else _chosen(task.methods, found.name)
+        method = _chosen(task.methods, found.name)
         speed = method.speed.vs_target
         measured = "" if speed is None or speed.estimate is None else f" at {speed.estimate:.2f}x"
-        name = method.verdict.verdict if method.verdict else "exact"
+        name = method.verdict.verdict if method.verdict else "lossless"
         why = f" {method.verdict.explanation}" if method.verdict else ""
         told.append(f"On {task.num_items} held-out items of {task.task}: {name}{measured}.{why}")
     return " ".join(told)
 
 
-def _chosen(methods: Sequence[Any], point: str) -> Any:
+def _chosen(methods: Sequence[MethodResult], point: str | None) -> MethodResult:
     named = [method for method in methods if method.name.endswith(f":{point}")]
     return named[0] if named else next(method for method in methods if method.name == NATIVE)

@@ -31,7 +31,7 @@ def judge_all(
     safe = holm([scores.p_safe(margin) for scores in comparisons])
     not_safe = holm([scores.p_not_safe(margin) for scores in comparisons])
     return [
-        _judge(scores, p_safe, p_not_safe, margin, confidence)
+        _judge(scores, p_safe, p_not_safe, margin, confidence, len(comparisons))
         for scores, p_safe, p_not_safe in zip(comparisons, safe, not_safe, strict=True)
     ]
 
@@ -44,7 +44,12 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _judge(
-    scores: PairedScores, p_safe: float, p_not_safe: float, margin: float, confidence: float
+    scores: PairedScores,
+    p_safe: float,
+    p_not_safe: float,
+    margin: float,
+    confidence: float,
+    num_verdicts: int,
 ) -> Verdict:
     name: VerdictName = "INCONCLUSIVE"
     needed = None
@@ -57,8 +62,12 @@ def _judge(
         text = f"At most {_percent(scores.upper_bound(confidence))} is kept: less than"
         text += f" {_margin(scores, margin)}."
     else:
-        needed = _items_needed(scores, margin, confidence)
-        text = _open_question(scores, margin, confidence)
+        # What the smallest of so many p values has to reach.
+        strict = 1 - (1 - confidence) / num_verdicts
+        needed = _items_needed(scores, margin, strict)
+        text = _open_question(scores, margin, strict)
+    if num_verdicts > 1:
+        text += f" Corrected for {num_verdicts} verdicts (Holm)."
     return Verdict(
         verdict=name,
         p_safe=p_safe,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,7 @@ from fly.backend.occurrences import draw_seed, hash_document, number_copies
 from fly.backend.records import RequestRecord
 from fly.backend.replacing import replaced
 from fly.errors import ConfigError, RequestError
+from fly.registry import did_you_mean
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -85,6 +87,10 @@ class Tasks:
                 lm_eval.evaluator.evaluate(lm=lm, **self.evaluate)
         except _Reached:
             pass
+        except ValueError:
+            # lm-eval's complaint about a task without documents is an assertion about its code.
+            if all(task._instances for task in self.by_name.values()):
+                raise
         asked = [one for name, task in self.by_name.items() for one in _asked(name, task)]
         if not asked:
             raise RequestError(
@@ -94,21 +100,25 @@ class Tasks:
         return asked
 
 
-def load_tasks(options: Mapping[str, Any]) -> Tasks:
+def load_tasks(options: Mapping[str, Any], metric: str | None = None) -> Tasks:
     """Load and configure the tasks as `simple_evaluate` does; no model is needed.
 
     Args:
         options: of `simple_evaluate`, without the model.
 
     Raises:
-        ConfigError: an option does not go with a comparison, a task asks for something other than
-            generated text, or one that runs generated programs was not confirmed.
+        ConfigError: no task or an unknown one is named, an option does not go with a comparison, a
+            task asks for something other than generated text, or one that runs generated programs
+            was not confirmed.
     """
     import lm_eval.evaluator
 
     for name, way_out in _REFUSED.items():
         if options.get(name):
             raise ConfigError(f"--{name} does not go with a comparison", fix=way_out)
+    _check_names(options)
+    if not options.get("tasks"):
+        raise ConfigError("no task is named", fix="add --tasks; `fly ls tasks` lists all")
     reached: dict[str, Any] = {}
 
     def evaluate(lm: LM, task_dict: Any, **rest: Any) -> Any:
@@ -122,7 +132,23 @@ def load_tasks(options: Mapping[str, Any]) -> Tasks:
         pass
     tasks = dict(_flatten(reached["task_dict"]))
     _check(tasks, bool(options.get("confirm_run_unsafe_code")))
+    if metric is not None:
+        _check_metric(tasks, metric)
     return Tasks(tasks, reached)
+
+
+def _check_names(options: Mapping[str, Any]) -> None:
+    """lm-eval's own command line checks names, its function does not."""
+    names, manager = options.get("tasks") or (), options.get("task_manager")
+    if not names:
+        raise ConfigError("no task is named", fix="add --tasks; `fly ls tasks` lists all")
+    known = list(manager.all_tasks) if manager else []
+    for name in names:
+        if known and isinstance(name, str) and name not in known and not Path(name).exists():
+            raise ConfigError(
+                f"unknown task {name!r}{did_you_mean(name, known)}",
+                fix="`fly ls tasks` lists all; --include_path adds a folder of tasks",
+            )
 
 
 class _Reached(Exception):
@@ -166,6 +192,11 @@ def _check(tasks: Mapping[str, Task], unsafe_confirmed: bool) -> None:
                 "of decoding gives it the same score",
                 fix="name tasks that generate; `fly ls tasks` lists all",
             )
+        if getattr(task, "MULTIMODAL", False):
+            raise ConfigError(
+                f"task {name!r} shows pictures, which this backend does not read",
+                fix="name tasks of text alone",
+            )
         if getattr(task, "UNSAFE_CODE", False) and not unsafe_confirmed:
             raise ConfigError(
                 f"task {name!r} runs programs that the model has written",
@@ -173,9 +204,22 @@ def _check(tasks: Mapping[str, Task], unsafe_confirmed: bool) -> None:
             )
 
 
+def _check_metric(tasks: Mapping[str, Task], metric: str) -> None:
+    """Refuse a metric's name that a task does not know; whether it is a mean shows with scores."""
+    wanted, _, filter_name = metric.partition(",")
+    for name, task in tasks.items():
+        metrics = list(task.aggregation())
+        filters = [each.name for each in getattr(task, "_filters", [])]
+        if wanted not in metrics or (filter_name and filter_name not in filters):
+            raise ConfigError(
+                f"task {name!r} has no metric {metric!r}{did_you_mean(wanted, metrics)}",
+                fix=f"its metrics are {', '.join(metrics)}; its filters {', '.join(filters)}",
+            )
+
+
 def _asked(name: str, task: Task) -> list[Asked]:
     instances: Sequence[Instance] = [
-        instance for instance in task.instances for _ in range(instance.repeats or 1)
+        instance for instance in task._instances or () for _ in range(instance.repeats or 1)
     ]
     base = torch.initial_seed()  # what lm-eval's --seed gave torch
     copies = number_copies(instances)

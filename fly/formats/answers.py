@@ -87,8 +87,8 @@ class Search(Format):
 
 
 class Rung(Format):
-    """A part of a sweep's items, tried by all points that were still in."""
+    """A part of a sweep's items, tried by a point, or by all that were still in."""
 
     rung: int
-    rounds_decoded: int  # of single rows, by this part
-    stopped: dict[str, str]  # why, by point
+    rounds_decoded: int  # of single rows, since the last such line
+    stopped: dict[str, str] | None  # why, by point, at the end of the part; None before

@@ -30,6 +30,11 @@ class Point(Format):
     acceptance_rate: float | None
     loose_share: float | None
     rounds: int
+    by_position: list[float]  # of rounds that proposed a token there, the share that kept it
+    mean_tokens: float  # of an answer
+    mean_tokens_target: float  # of the target's to the same items
+    num_equal: int  # answers with the target's own token ids
+    num_answers: int
     on_frontier: bool
 
 

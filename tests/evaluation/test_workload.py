@@ -1,0 +1,128 @@
+"""What is asked of every method is what lm-eval would have asked of a model."""
+
+import pytest
+from lm_eval import simple_evaluate
+
+from fly.backend.occurrences import hash_document
+from fly.errors import ConfigError, FLyError
+from fly.evaluation.workload import load_tasks
+from fly.tasks import TASKS_PATH
+from tests.evaluation.tasks import EXACT, SCORED_ONLY, options, write_task
+
+SEEDS = {"random_seed": 0, "numpy_random_seed": 1234, "torch_random_seed": 1234}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_task(tmp_path, "numbers", EXACT)
+    write_task(tmp_path, "sampled", "repeats: 3" + EXACT, num_items=2)
+    write_task(tmp_path, "scored", SCORED_ONLY)
+    return tmp_path
+
+
+def asked(lm, names, folder, **more):
+    return load_tasks(options(names, folder, **more)).requests(lm)
+
+
+def seen_by_model(lm, names, folder, monkeypatch, **more):
+    """(task, prompt, arguments) of all requests that lm-eval gives the model, copies included."""
+    seen = []
+
+    def answer(requests, **_):
+        seen.extend((each.task_name, each.doc_id, *each.args) for each in requests)
+        return ["0"] * len(requests)
+
+    monkeypatch.setattr(lm, "generate_until", answer)
+    simple_evaluate(model=lm, bootstrap_iters=0, **options(names, folder, **more))
+    return seen
+
+
+CASES = {
+    "all": {},
+    "limit": {"limit": 2},
+    "share": {"limit": 0.5},
+    "samples": {"samples": {"numbers": [4, 1], "sampled": [1]}},
+    "shots": {"num_fewshot": 1},
+    "gen_kwargs": {"gen_kwargs": {"max_gen_toks": 3}},
+}
+
+
+@pytest.mark.parametrize("more", CASES.values(), ids=CASES)
+def test_requests_are_those_of_lm_eval(more, lm, folder, monkeypatch):
+    names = ["numbers", "sampled"]
+    found = asked(lm, names, folder, **SEEDS, **more)
+    ours = [(one.task, one.instance.doc_id, *one.instance.args) for one in found]
+    assert ours == seen_by_model(lm, names, folder, monkeypatch, **SEEDS, **more)
+    assert ours
+
+
+def test_the_model_is_not_called_and_left_as_it_was(lm, folder, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("called")
+
+    monkeypatch.setattr(lm, "generate_until", refuse)
+    asked(lm, ["numbers"], folder)
+    assert lm.generate_until is refuse
+
+
+def test_repeats_are_told_apart(lm, folder):
+    found = asked(lm, ["sampled"], folder)
+    assert [one.key for one in found] == [
+        ("sampled", doc, 0, copy) for doc in (0, 1) for copy in (0, 1, 2)
+    ]
+    assert len({one.seed for one in found}) == 6
+    assert [one.seed for one in found] == [one.seed for one in asked(lm, ["sampled"], folder)]
+    assert [one.doc_hash for one in found[::3]] == [
+        hash_document(one.instance.doc) for one in found[::3]
+    ]
+
+
+def test_another_seed_draws_otherwise(lm, folder):
+    one, other = (
+        [each.seed for each in asked(lm, ["numbers"], folder, torch_random_seed=seed)]
+        for seed in (1, 2)
+    )
+    assert one != other
+
+
+def test_a_task_without_generation(folder):
+    with pytest.raises(ConfigError, match="task 'scored' asks for loglikelihood, not for generat"):
+        load_tasks(options(["numbers", "scored"], folder))
+
+
+@pytest.mark.parametrize("name", ["predict_only", "use_cache"])
+def test_options_that_do_not_go_with_a_comparison(name, folder):
+    with pytest.raises(ConfigError, match=f"--{name} does not go with a comparison") as caught:
+        load_tasks(options(["numbers"], folder, **{name: True}))
+    assert caught.value.fix.startswith("leave it out")
+
+
+def test_programs_have_to_be_confirmed():
+    asking = options(["fly_demo_code"], TASKS_PATH)
+    with pytest.raises(ConfigError, match="'fly_demo_code' runs programs that the model") as caught:
+        load_tasks(asking)
+    assert "--confirm_run_unsafe_code" in caught.value.fix
+    found = load_tasks({**asking, "confirm_run_unsafe_code": True})
+    assert list(found.by_name) == ["fly_demo_code"]
+
+
+def test_a_group_is_its_tasks():
+    found = load_tasks(options(["fly_demo"], TASKS_PATH, confirm_run_unsafe_code=True))
+    assert sorted(found.by_name) == ["fly_demo_code", "fly_demo_math"]
+
+
+@pytest.mark.parametrize("limit", [0, 0.0])
+def test_a_limit_that_leaves_nothing(limit, lm, folder):
+    with pytest.raises(FLyError, match="no requests in numbers") as caught:
+        asked(lm, ["numbers"], folder, limit=limit)
+    assert "--limit" in caught.value.fix
+
+
+def test_no_task_at_all(folder):
+    with pytest.raises(ConfigError, match="no task"):
+        load_tasks(options([], folder))
+
+
+def test_an_unknown_task(folder):
+    with pytest.raises(ConfigError, match="did you mean 'numbers'"):
+        load_tasks(options(["nubmers"], folder))
