@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +20,7 @@ from fly.config.batch_size import read_batch_size
 from fly.errors import ConfigError, MissingExtraError
 from fly.evaluation.measuring import Ready
 from fly.evaluation.methods import Method, parse_methods
-from fly.evaluation.store import Store, check_folder
+from fly.evaluation.store import Store, check_folder, check_header
 from fly.formats import comparison as comparison_format
 from fly.formats.answers import Header
 from fly.tasks import TASKS_PATH
@@ -54,7 +54,6 @@ class Plan:
     trace: bool = False
     command: str | None = None
     more: Mapping[str, Any] = field(default_factory=dict)  # settings that tell runs apart
-    kept: TemporaryDirectory[str] | None = field(default=None, repr=False)
 
     def load_tasks(self) -> Tasks:
         """The tasks, without a model.
@@ -75,14 +74,24 @@ class Plan:
         return FLyLM(**(dict(self.arguments) | drafting | {"batch_size": self.batch_size}))
 
     def read_requests(self, lm: FLyLM, tasks: Tasks) -> list[Ready]:
-        """All requests of all tasks, as the engine takes them."""
+        """All requests of all tasks, as the engine takes them.
+
+        Raises:
+            ConfigError: a task has no such metric as was asked for.
+            RequestError: there are no requests, or one is impossible.
+        """
+        from fly.evaluation.scoring import Scorer
+
         asked = tasks.requests(lm)
+        for task in tasks.by_name.values():
+            Scorer(task).check_metric(self.metric)
         instances = [one.instance for one in asked]
         prepared = lm.reader().read(instances, [one.seed for one in asked])
         return [Ready(one, two) for one, two in zip(asked, prepared, strict=True)]
 
-    def open_store(self, lm: FLyLM, ready: Sequence[Ready]) -> AbstractContextManager[Store]:
-        """The answers' file, in the output folder or in one that goes away with the plan."""
+    @contextmanager
+    def open_store(self, lm: FLyLM, ready: Sequence[Ready]) -> Iterator[Store]:
+        """The answers' file, in the output folder or in one that goes away behind the block."""
         from fly.backend.pieces import Pieces
         from fly.backend.tracing import to_answer
 
@@ -102,21 +111,39 @@ class Plan:
             text = reader.answer(one.prepared, result)
             return to_answer(method.name, one.asked.record(result), prompt, text, result, pieces)
 
-        folder = self.folder or Path(self.kept.name if self.kept else ".")
-        folder.mkdir(parents=True, exist_ok=True)
-        return Store(folder, header, make)
+        with ExitStack() as stack:
+            folder = self.folder or Path(stack.enter_context(TemporaryDirectory()))
+            folder.mkdir(parents=True, exist_ok=True)
+            yield stack.enter_context(Store(folder, header, make))
 
-    def settings(self, lm: FLyLM, ready: Sequence[Ready]) -> dict[str, Any]:
-        """All that the answers and their times depend on."""
-        requests = [[*one.asked.key, one.asked.seed, asdict(one.prepared.request)] for one in ready]
+    @property
+    def known_settings(self) -> dict[str, Any]:
+        """Of `settings`, what is known before anything is loaded."""
         return {
-            "models": lm.text_settings,
             "methods": {
                 method.name: method.settings | {"config": method.config.fingerprint()}
                 for method in self.methods
             },
             "batch_size": self.batch_size,
             "trace": self.trace,
+        }
+
+    def check_resumed(self) -> None:
+        """Refuse to go on with a run that was started otherwise, as far as that is known before
+        anything is loaded.
+
+        Raises:
+            JournalError: see `store.check_header`.
+        """
+        if self.folder is not None and self.resume:
+            check_header(self.folder, self.known_settings | dict(self.more))
+
+    def settings(self, lm: FLyLM, ready: Sequence[Ready]) -> dict[str, Any]:
+        """All that the answers and their times depend on."""
+        requests = [[*one.asked.key, one.asked.seed, asdict(one.prepared.request)] for one in ready]
+        return {
+            "models": lm.text_settings,
+            **self.known_settings,
             "requests": digest({"requests": to_json(requests)}),
             "num_requests": len(ready),
         }
@@ -147,6 +174,7 @@ def make_plan(
 
     Raises:
         ConfigError: a setting, a method, the margin or the output folder is wrong.
+        JournalError: the run to go on with was started with other methods.
         MissingExtraError: the libraries of the statistics are not installed.
     """
     require_statistics()
@@ -172,7 +200,7 @@ def make_plan(
     if folder is not None:
         check_folder(folder, result_name, resume=resume)
     own_tasks = {} if options.get("task_manager") else {"task_manager": _task_manager()}
-    return Plan(
+    plan = Plan(
         config=split.config,
         arguments=arguments,
         options=dict(options) | own_tasks,
@@ -184,8 +212,9 @@ def make_plan(
         resume=resume,
         trace=trace,
         command=command,
-        kept=TemporaryDirectory() if folder is None else None,
     )
+    plan.check_resumed()
+    return plan
 
 
 def check_margin(margin: float) -> None:

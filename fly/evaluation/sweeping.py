@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from fly.errors import ConfigError
@@ -72,7 +71,9 @@ def make_sweep_plan(
     )
     points = grid_points(grid, overrides=plan.config.to_dict())
     told = {"grid": {key: list(values) for key, values in grid.items()}, "heldout": heldout}
-    return SweepPlan(replace(plan, more=told), grid, points, heldout)
+    plan = replace(plan, more=told)
+    plan.check_resumed()
+    return SweepPlan(plan, grid, points, heldout)
 
 
 def run(sweep: SweepPlan, on_start: Callable[[int], None], on_progress: OnProgress) -> Sweep:
@@ -129,9 +130,8 @@ def _verifying(plan: Plan, point: GridPoint) -> Plan:
     methods = [plan.methods[0], native]
     if not chosen.is_lossless or chosen.config.drafter_name != native.config.drafter_name:
         methods.append(chosen)
-    if plan.folder is None:
-        return replace(plan, methods=methods, kept=TemporaryDirectory())
-    return replace(plan, methods=methods, folder=plan.folder / _HELD_OUT_FOLDER)
+    folder = None if plan.folder is None else plan.folder / _HELD_OUT_FOLDER
+    return replace(plan, methods=methods, folder=folder)
 
 
 def _saving(tried: Sequence[Tried], search: Search) -> Saving:
