@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +21,7 @@ from fly.errors import ConfigError, MissingExtraError
 from fly.evaluation.environment import processor
 from fly.evaluation.measuring import Ready
 from fly.evaluation.methods import Method, parse_methods
-from fly.evaluation.store import Store, check_folder
+from fly.evaluation.store import Store, check_folder, check_header
 from fly.formats import comparison as comparison_format
 from fly.formats.answers import Header
 from fly.tasks import TASKS_PATH
@@ -56,7 +56,6 @@ class Plan:
     command: str | None = None
     more: Mapping[str, Any] = field(default_factory=dict)  # settings that tell runs apart
     more_methods: Sequence[Method] = ()  # decoded beside those that are compared
-    kept: TemporaryDirectory[str] = field(default_factory=TemporaryDirectory, repr=False)
 
     def load_tasks(self) -> Tasks:
         """The tasks, without a model.
@@ -78,14 +77,24 @@ class Plan:
         return FLyLM(**(dict(self.arguments) | drafting | {"batch_size": self.batch_size}))
 
     def read_requests(self, lm: FLyLM, tasks: Tasks) -> list[Ready]:
-        """All requests of all tasks, as the engine takes them."""
+        """All requests of all tasks, as the engine takes them.
+
+        Raises:
+            ConfigError: a task has no such metric as was asked for.
+            RequestError: there are no requests, or one is impossible.
+        """
+        from fly.evaluation.scoring import Scorer
+
         asked = tasks.requests(lm)
+        for task in tasks.by_name.values():
+            Scorer(task).check_metric(self.metric)
         instances = [one.instance for one in asked]
         prepared = lm.reader().read(instances, [one.seed for one in asked])
         return [Ready(one, two) for one, two in zip(asked, prepared, strict=True)]
 
-    def open_store(self, lm: FLyLM, ready: Sequence[Ready]) -> AbstractContextManager[Store]:
-        """The answers' file, in the output folder or in one that goes away with the plan."""
+    @contextmanager
+    def open_store(self, lm: FLyLM, ready: Sequence[Ready]) -> Iterator[Store]:
+        """The answers' file, in the output folder or in one that goes away behind the block."""
         from fly.backend.pieces import Pieces
         from fly.backend.tracing import rule_entry, to_answer
 
@@ -105,15 +114,15 @@ class Plan:
             text = reader.answer(one.prepared, result)
             return to_answer(method.name, one.asked.record(result), prompt, text, result, pieces)
 
-        # Without a folder of its own, every run is kept apart until the plan goes away.
-        folder = self.folder or Path(self.kept.name, header.fingerprint)
-        return Store(folder, header, make)
+        with ExitStack() as stack:
+            folder = self.folder or Path(stack.enter_context(TemporaryDirectory()))
+            folder.mkdir(parents=True, exist_ok=True)
+            yield stack.enter_context(Store(folder, header, make))
 
-    def settings(self, lm: FLyLM, ready: Sequence[Ready]) -> dict[str, Any]:
-        """All that the answers and their times depend on."""
-        requests = [[*one.asked.key, one.asked.seed, asdict(one.prepared.request)] for one in ready]
+    @property
+    def known_settings(self) -> dict[str, Any]:
+        """Of `settings`, what is known before anything is loaded."""
         return {
-            "models": lm.text_settings,
             "methods": {
                 method.name: method.settings | {"config": method.config.fingerprint()}
                 for method in self.methods
@@ -122,6 +131,24 @@ class Plan:
             "trace": self.trace,
             "margin": self.margin,  # a verdict is fixed before the run
             "metric": self.metric,
+        }
+
+    def check_resumed(self) -> None:
+        """Refuse to go on with a run that was started otherwise, as far as that is known before
+        anything is loaded.
+
+        Raises:
+            JournalError: see `store.check_header`.
+        """
+        if self.folder is not None and self.resume:
+            check_header(self.folder, self.known_settings | dict(self.more))
+
+    def settings(self, lm: FLyLM, ready: Sequence[Ready]) -> dict[str, Any]:
+        """All that the answers and their times depend on."""
+        requests = [[*one.asked.key, one.asked.seed, asdict(one.prepared.request)] for one in ready]
+        return {
+            "models": lm.text_settings,
+            **self.known_settings,
             "hardware": hardware(lm),
             "requests": digest({"requests": to_json(requests)}),
             "num_requests": len(ready),
@@ -158,6 +185,7 @@ def make_plan(
 
     Raises:
         ConfigError: a setting, a method, the margin or the output folder is wrong.
+        JournalError: the run to go on with was started with other methods.
         MissingExtraError: the libraries of the statistics are not installed.
     """
     require_statistics()
@@ -170,7 +198,6 @@ def make_plan(
             fix="give a number; the fastest one for plain decoding is looked for anyway",
         )
     check_margin(margin)
-    check_limit(options.get("limit"))
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise ConfigError(
             "methods are timed in one process, but this is one of several",
@@ -186,7 +213,7 @@ def make_plan(
     chosen = parse_methods(methods, split.config, rows)
     # Last, since listing lm-eval's tasks takes seconds.
     own_tasks = {} if options.get("task_manager") else {"task_manager": _task_manager()}
-    return Plan(
+    plan = Plan(
         config=split.config,
         arguments=arguments,
         options=dict(options) | own_tasks,
@@ -199,6 +226,8 @@ def make_plan(
         trace=trace,
         command=command,
     )
+    plan.check_resumed()
+    return plan
 
 
 def check_margin(margin: float) -> None:
@@ -211,19 +240,6 @@ def check_margin(margin: float) -> None:
         raise ConfigError(
             f"--margin is {margin!r}, but it is the share of the target's score to be kept",
             fix="give a number between 0 and 1; 0.97 allows to lose 3 % of the score",
-        )
-
-
-def check_limit(limit: object) -> None:
-    """Refuse a limit that leaves no items.
-
-    Raises:
-        ConfigError: it is not above 0.
-    """
-    if limit is not None and not (isinstance(limit, (int, float)) and limit > 0):
-        raise ConfigError(
-            f"--limit is {limit!r}, which leaves no items to compare",
-            fix="give a number of items, or a share of each task below 1; or leave it out",
         )
 
 

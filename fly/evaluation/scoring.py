@@ -108,6 +108,18 @@ class Scorer:
             and self._task.aggregation().get(metric[0], mean) is mean
         )
 
+    def check_metric(self, wanted: str | None) -> None:
+        """Make sure that the task has the metric, from the score of an empty answer.
+
+        Raises:
+            ConfigError: see `primary`.
+        """
+        if wanted is None:
+            return
+        doc, instances = next(iter(self._docs.items()))
+        empty = {(doc, instance.idx): [""] * (instance.repeats or 1) for instance in instances}
+        self.primary(self.score(empty), wanted)
+
     def aggregate(self, scores: Mapping[Doc, Scores], metric: Metric) -> Score:
         """The task's score and its standard error, as lm-eval reports them."""
         values = [own[metric] for own in scores.values() if metric in own]

@@ -20,6 +20,7 @@ from fly.formats import answers as format_
 from fly.formats.answers import Answer, Block, Header, Rung, Search
 from fly.formats.model import Format
 
+VERSION = Header.model_fields["fly_answers"].default
 MakeAnswer = Callable[[Method, Ready, Result], Answer]
 
 
@@ -40,6 +41,49 @@ def check_folder(folder: Path, result_name: str, *, resume: bool) -> None:
             f"--output_path {str(folder)!r} already holds {found[0]}",
             fix="say --resume to go on with that run, or name another folder",
         )
+
+
+def check_header(folder: Path, known: Mapping[str, Any]) -> None:
+    """Compare a file of answers with those settings of a run that are known early.  A file without
+    a whole first line passes: it is begun anew.
+
+    Raises:
+        JournalError: it is of another version or other settings, or cannot be read.
+    """
+    path = folder / format_.FILE_NAME
+    if not path.exists():
+        return
+    with writing(path):
+        lines, _ = read_lines(path)
+    if not lines:
+        return
+    try:
+        line = json.loads(lines[0])
+        found = dict(line["settings"]) if line.get("fly_answers") == VERSION else {}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return  # opening the store says what is wrong
+    _check_version(path, line)
+    ours = json.loads(json.dumps(known))
+    differing = _differing({name: found.get(name) for name in ours}, ours)
+    if differing:
+        raise _other_settings(path, differing)
+
+
+def _check_version(path: Path, line: Mapping[str, Any]) -> None:
+    found = line.get("fly_answers")
+    if found != VERSION:
+        raise JournalError(
+            f"{path}: written in version {found!r} of this format, and {VERSION} is what can be "
+            "gone on with",
+            fix="name another --output_path; `fly report` reads older versions",
+        )
+
+
+def _other_settings(path: Path, differing: Sequence[str]) -> JournalError:
+    return JournalError(
+        f"{path}: belongs to a run with other settings: {', '.join(differing)}",
+        fix="resume it with the command it was started with, or name another --output_path",
+    )
 
 
 class Store:
@@ -149,21 +193,11 @@ class Store:
                 ) from error
 
     def _check_header(self, line: Mapping[str, Any]) -> None:
-        found = line.get("fly_answers")
-        if found != self._header.fly_answers:
-            raise JournalError(
-                f"{self._file.path}: written in version {found!r} of this format, and "
-                f"{self._header.fly_answers} is what can be gone on with",
-                fix="name another --output_path; `fly report` reads older versions",
-            )
-        if line.get("fingerprint") == self._header.fingerprint:
-            return
-        ours = json.loads(self._header.model_dump_json())
-        differing = _differing(line.get("settings", {}), ours["settings"])
-        raise JournalError(
-            f"{self._file.path}: belongs to a run with other settings: {', '.join(differing)}",
-            fix="resume it with the command it was started with, or name another --output_path",
-        )
+        _check_version(self._file.path, line)
+        if line.get("fingerprint") != self._header.fingerprint:
+            ours = json.loads(self._header.model_dump_json())
+            differing = _differing(line.get("settings", {}), ours["settings"])
+            raise _other_settings(self._file.path, differing)
 
 
 def _differing(one: Any, other: Any, name: str = "") -> list[str]:

@@ -76,7 +76,9 @@ def make_sweep_plan(
         _check_point(point)
     methods = [Method(each.name, "engine", each.config, plan.batch_size) for each in points]
     told = {"grid": {key: list(values) for key, values in grid.items()}, "heldout": heldout}
-    return SweepPlan(replace(plan, more=told, more_methods=methods), grid, points, heldout)
+    plan = replace(plan, more=told, more_methods=methods)
+    plan.check_resumed()
+    return SweepPlan(plan, grid, points, heldout)
 
 
 def _check_point(point: GridPoint) -> None:

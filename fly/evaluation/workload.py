@@ -117,8 +117,12 @@ def load_tasks(options: Mapping[str, Any], metric: str | None = None) -> Tasks:
         if options.get(name):
             raise ConfigError(f"--{name} does not go with a comparison", fix=way_out)
     _check_names(options)
-    if not options.get("tasks"):
-        raise ConfigError("no task is named", fix="add --tasks; `fly ls tasks` lists all")
+    limit = options.get("limit")
+    if limit is not None and not limit > 0:
+        raise ConfigError(
+            f"--limit is {limit:g}, which leaves no items",
+            fix="give a number of items, or a share of them between 0 and 1",
+        )
     reached: dict[str, Any] = {}
 
     def evaluate(lm: LM, task_dict: Any, **rest: Any) -> Any:

@@ -43,6 +43,7 @@ class Runs:
     folder: Path
     num_requests: int
     random: random.Random
+    step: int = 3  # at most so many lines from one kill to the next
     report: list[dict] = field(default_factory=list)
 
     def journal(self) -> bytes:
@@ -97,7 +98,7 @@ class Runs:
         if kind == "round":
             num_rounds = draw.randint(1, 8)
             return lambda: die_in_round(num_rounds), never
-        goal = min(self.num_finished() + draw.randint(1, 3), self.num_requests)
+        goal = min(self.num_finished() + draw.randint(1, self.step), self.num_requests)
         conditions = {
             "none": (never, 0.0),
             "loading": (lambda: True, 1.0),
