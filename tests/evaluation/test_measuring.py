@@ -115,10 +115,11 @@ def test_every_block_is_timed_with_its_tokens():
     kept = Kept()
     run(methods("target", "fly"), cut(requests(9), 4), kept)
     assert len(kept.answers) == 18
-    assert [(each.block, each.method, each.num_answers, each.num_tokens) for each in kept.blocks] == [
+    found = [(each.block, each.method, each.num_answers, each.num_tokens) for each in kept.blocks]
+    assert found == [
         *((0, "target", 5, 10), (0, "fly", 5, 10)),
         *((1, "fly", 4, 8), (1, "target", 4, 8)),
-    ]  # fmt: skip
+    ]
     assert all(each.seconds > 0 for each in kept.blocks)
 
 

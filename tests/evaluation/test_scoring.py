@@ -157,7 +157,7 @@ def test_parts_have_the_scores_of_the_whole(folder):
 
 
 def test_the_task_keeps_its_requests(folder):
-    scorer, asked = load("numbers", folder)
+    scorer, _ = load("numbers", folder)
     before = list(scorer._task.instances)
     scorer.score({(0, 0): ["0"]})
     assert scorer._task.instances == before
