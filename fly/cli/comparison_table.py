@@ -6,12 +6,13 @@ from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fly.formats.comparison import Comparison, MethodResult, TaskResult
 from fly.formats.model import Interval
 
-FILE_WIDTH = 160  # columns, where the output is no terminal
+FILE_WIDTH = 400  # columns, where the output is no terminal: no name is broken in two
 _ROLES = {"target": "", "method": "", "control": " (A/A control)", "baseline": " (plain baseline)"}
 _NOTHING = "-"
 _SCORE_COLUMNS = (
@@ -51,7 +52,9 @@ def print_comparison(result: Comparison) -> None:
 
 def make_table(title: str, columns: Sequence[str]) -> Table:
     """A table whose first column names the rows."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+    table = Table(
+        title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True
+    )
     table.add_column("method", overflow="fold")
     for column in columns:
         table.add_column(column, justify="right")
@@ -72,7 +75,7 @@ def _scores(task: TaskResult, result: Comparison) -> Table:
     for method in task.methods:
         paired = method.paired
         table.add_row(
-            f"{method.name}{_ROLES[method.role]}",
+            f"{escape(method.name)}{_ROLES[method.role]}",
             _score(method),
             number(paired.recovery.estimate if paired else None, "{:.1%}"),
             bounds(paired.recovery if paired else None, "{:.1%}"),
@@ -94,7 +97,7 @@ def _speeds(task: TaskResult, result: Comparison) -> Table:
     for method in task.methods:
         speed, accepted = method.speed, method.acceptance
         table.add_row(
-            method.name,
+            escape(method.name),
             str(method.batch_size),
             number(speed.tokens_per_s, "{:,.0f}"),
             _ratio(speed.vs_baseline),

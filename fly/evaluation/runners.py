@@ -9,6 +9,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -52,6 +53,21 @@ def make_runner(method: Method, lm: FLyLM, *, trace: bool) -> Runner:
     if method.kind == "assisted":
         options["assistant_model"] = lm.draft
     return GenerateRunner(lm.model, lm.tokenizer, method.batch_size, options)
+
+
+def _drawing(request: Request) -> AbstractContextManager[None]:
+    """`generate` draws from torch's own generators: seeded for a while where it samples, and left
+    as they were."""
+    if request.temperature <= 0:
+        return nullcontext()
+    return _seeded(request.seed % 2**63)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 class EngineRunner:
@@ -135,19 +151,19 @@ class GenerateRunner:
         options |= {"top_k": None}
         if first.temperature > 0:
             options = {"do_sample": True, "temperature": first.temperature}
-            torch.manual_seed(first.seed % 2**63)
         if first.stop:
             # Given as strings, they would reach the assistant of hf_assisted without a tokenizer.
             criteria = StopStringCriteria(self._tokenizer, list(first.stop))
             options["stopping_criteria"] = StoppingCriteriaList([criteria])
         prompts, mask = self._padded(requests)
         generate: Any = self._model.generate  # its annotation asks for a type that no model has
-        output = generate(
-            input_ids=prompts,
-            attention_mask=mask,
-            max_new_tokens=first.max_new_tokens,
-            **(options | dict(first.generation) | self._options),
-        )
+        with _drawing(first):
+            output = generate(
+                input_ids=prompts,
+                attention_mask=mask,
+                max_new_tokens=first.max_new_tokens,
+                **(options | dict(first.generation) | self._options),
+            )
         new = output[:, prompts.shape[1] :].tolist()
         return [self._result(request, ids) for request, ids in zip(requests, new, strict=True)]
 

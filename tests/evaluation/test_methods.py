@@ -153,7 +153,7 @@ def test_a_rule_of_ones_own_is_a_method():
     rules.register("mine")(Mine)
     found = method("mine:spd_k=8")
     assert (found.config.acceptance_name, found.config.spd_k) == ("mine", 8)
-    assert found.needs_draft and not found.is_plain
+    assert (found.needs_draft, found.is_plain) == (True, False)
     assert not found.is_lossless, "nobody but its author knows what it keeps"
     assert found.settings == {"drafter": "model", "acceptance": "mine", "spd_k": 8}
     assert inspected(found) == 3

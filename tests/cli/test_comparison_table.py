@@ -1,0 +1,193 @@
+"""The terminal's tables: everything is there, and what is unknown is a dash."""
+
+import pytest
+
+from fly.cli.comparison_table import print_comparison
+from fly.formats.comparison import (
+    Acceptance,
+    Comparison,
+    Cost,
+    MethodResult,
+    Paired,
+    Score,
+    Speed,
+    TaskResult,
+    Texts,
+    Verdict,
+)
+from fly.formats.model import Interval
+
+UNKNOWN = Interval(estimate=None, low=None, high=None, method="too few")
+
+
+def interval(estimate, width=0.1):
+    return Interval(estimate=estimate, low=estimate - width, high=estimate + width, method="some")
+
+
+def method(name, role="method", **more):
+    """As little as a method can have."""
+    given = {
+        "name": name,
+        "role": role,
+        "batch_size": 16,
+        "settings": {},
+        "is_lossless": True,
+        "score": score(None),
+        "other_scores": [],
+        "paired": None,
+        "verdict": None,
+        "speed": speed(None),
+        "acceptance": None,
+        "texts": Texts(
+            **{"num_answers": 9, "num_equal": 9, "num_ties": 0, "mean_tokens": 40.5},
+            **{"mean_tokens_target": 40.5, "num_loose_before": 0, "mean_gap": None},
+        ),
+        "seconds_by_phase": {},
+        "peak_memory_bytes": None,
+        "cost": None,
+    }
+    return MethodResult(**(given | more))
+
+
+def score(value, stderr=None):
+    return Score(
+        metric="exact_match", filter="answer", value=value, stderr=stderr, higher_is_better=True
+    )
+
+
+def speed(tokens_per_s, **ratios):
+    given = dict.fromkeys(("vs_baseline", "vs_target", "vs_native")) | ratios
+    return Speed(tokens_per_s=tokens_per_s, seconds=1.0, num_blocks=8, **given)
+
+
+def paired(difference, recovery, **more):
+    given = {"num_items": 9, "gained": 3, "lost": 4, "mcnemar_p": 0.0625}
+    return Paired(difference=difference, recovery=recovery, **(given | more))
+
+
+def verdict(name):
+    return Verdict(
+        **{"verdict": name, "p_safe": 0.5, "p_not_safe": 0.5, "items_needed": 1500},
+        explanation="About 1,500 items would decide.",
+    )
+
+
+def full(name, **more):
+    return method(
+        name,
+        is_lossless=False,
+        score=score(0.75, 0.0125),
+        paired=paired(interval(-0.02), interval(0.973)),
+        speed=speed(
+            1234.4, vs_baseline=interval(1.5), vs_target=interval(2.25), vs_native=interval(1.125)
+        ),
+        acceptance=Acceptance(
+            **{"mean_acceptance_length": 5.25, "acceptance_rate": 0.625, "loose_share": 0.0175},
+            **{"rounds": 3, "by_position": [0.5], "kept_per_round": [1, 2]},
+        ),
+        peak_memory_bytes=300 * 2**20,
+        cost=Cost(
+            **{"draft_forward": 0.25, "verification": 1.2, "overhead": 0.3, "ideal_speedup": 1.75},
+            **{"predicted_speedup": 1.54, "measured_speedup": 1.25, "advice": "Take a smaller K."},
+        ),
+        **more,
+    )
+
+
+def comparison(*methods, notes=(), **more):
+    task = TaskResult(
+        task="numbers", num_items=1500, is_binary=True, margin_points=more.pop("points", 2.25),
+        methods=list(methods),
+    )  # fmt: skip
+    given = {
+        **{"environment": {}, "target": "t", "draft": None, "config": {}, "margin": 0.97},
+        **{"confidence": 0.95, "baseline": "hf_generate:batch_size=32", "batch_size": 16},
+        **{"control": "target:batch_size=8", "block_size": 16},
+    }
+    return Comparison(tasks=[task], notes=list(notes), **(given | more))
+
+
+@pytest.fixture
+def printed(capsys):
+    def show(result):
+        print_comparison(result)
+        return capsys.readouterr().out
+
+    return show
+
+
+def test_every_method_verdict_and_figure_is_there(printed):
+    out = printed(
+        comparison(
+            full("target", role="target").model_copy(update={"paired": None}),
+            full("fly:win_len=4,entropy_thre=0.1", verdict=verdict("INCONCLUSIVE")),
+            full("ngram+fly", verdict=verdict("NOT SAFE")),
+            full("model", verdict=verdict("SAFE")),
+            method("native"),
+            method("target:batch_size=8", "control", paired=paired(interval(0.0), interval(1.0))),
+            method("hf_generate:batch_size=32", "baseline"),
+            notes=["numbers, fly: 1 blocks were interrupted and are not timed"],
+        )
+    )
+    assert "exact_match (answer), 1,500 items, margin 0.97 = 2.2 points" in out
+    for name in ("fly:win_len=4,entropy_thre=0.1", "ngram+fly", "model", "native"):
+        assert out.count(name) >= 2, "in both tables"
+    assert "target:batch_size=8 (A/A control)" in out
+    assert "hf_generate:batch_size=32 (plain baseline)" in out
+    for text in ("reference", "exact", "INCONCLUSIVE", "NOT SAFE", "SAFE"):
+        assert text in out
+    assert "0.7500 ± 0.0125" in out
+    for text in ("97.3%", "87.3% to 107.3%", "-2.0 (-12.0 to +8.0)", "0.062", "9/9"):
+        assert text in out
+    for text in ("1,234", "1.50", "1.40 to 1.60", "2.25", "1.12", "5.25", "62.5%", "1.75%"):
+        assert text in out
+    for text in ("40.5", "300 MiB"):
+        assert text in out
+    assert "baseline is hf_generate:batch_size=32, the fastest plain decoding found" in out
+    assert "ngram+fly: NOT SAFE. About 1,500 items would decide." in out
+    assert "model: predicted 1.54, measured 1.25 times the target at its batch" in out
+    assert "Take a smaller K." in out
+    noise = "Noise floor (target:batch_size=8 beside target): 0 of 9 texts differ, 3 items gained"
+    assert noise in out
+    assert "Note: numbers, fly: 1 blocks were interrupted and are not timed." in out
+
+
+def test_what_is_unknown_is_a_dash(printed):
+    nothing = Cost(
+        **dict.fromkeys(("draft_forward", "verification", "overhead", "ideal_speedup")),
+        **{"predicted_speedup": None, "measured_speedup": None, "advice": "Nothing stands out."},
+    )
+    out = printed(
+        comparison(
+            method("target", "target"),
+            method(
+                "fly",
+                is_lossless=False,
+                paired=paired(UNKNOWN, UNKNOWN, mcnemar_p=None),
+                speed=speed(None, vs_baseline=UNKNOWN, vs_target=UNKNOWN, vs_native=UNKNOWN),
+                acceptance=Acceptance(
+                    **dict.fromkeys(("mean_acceptance_length", "acceptance_rate", "loose_share")),
+                    **{"rounds": 0, "by_position": [], "kept_per_round": []},
+                ),
+                cost=nothing,
+            ),
+            points=None,
+        )
+    )
+    assert "None" not in out
+    assert "margin 0.97 " in out
+    assert "fly: predicted -, measured - times the target" in out
+    assert "Noise floor" not in out, "there is no control"
+
+
+def test_half_an_interval_is_an_estimate(printed):
+    half = Interval(estimate=-0.02, low=None, high=None, method="too few blocks")
+    out = printed(comparison(method("target", "target"), method("fly", paired=paired(half, half))))
+    assert " -2.0 " in out
+    assert " to " not in out.split("speed;")[0].split("McNemar")[1]
+
+
+def test_brackets_of_names_are_no_markup(printed):
+    out = printed(comparison(method("target", "target"), method("own[red]rule"), notes=["[bold]x"]))
+    assert out.count("own[red]rule") == 2
+    assert "Note: [bold]x." in out

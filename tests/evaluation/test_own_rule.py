@@ -1,0 +1,46 @@
+"""A rule from outside goes through a whole comparison by its name."""
+
+import warnings
+
+from fly.acceptance import rules
+from fly.acceptance.native import NativeRule
+from fly.backend.lines import read_lines
+from fly.evaluation.api import compare
+from fly.formats.answers import Header
+from tests.evaluation.tasks import EXACT, options, write_task
+
+
+def test_a_registered_rule_is_compared_and_judged(pair, tmp_path, monkeypatch):
+    monkeypatch.setattr(rules, "_entries", dict(rules._entries))
+
+    @rules.register("mine")
+    class Mine(NativeRule):
+        """Decides as the native one does."""
+
+    write_task(tmp_path / "tasks", "numbers", EXACT)
+    write_task(tmp_path / "tasks", "drawn", "repeats: 2" + EXACT, num_items=2)
+    asked = options(["numbers", "drawn"], tmp_path / "tasks")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = compare(
+            {"config_path": str(pair.config), "device": "cpu"},
+            methods=["mine", "ngram+mine"],
+            batch_size=2,
+            output_path=tmp_path / "out",
+            **asked,
+        )
+    assert [task.task for task in result.tasks] == ["numbers", "drawn"]
+    for task in result.tasks:
+        by_name = {each.name: each for each in task.methods}
+        assert next(iter(by_name)) == "target"
+        for name in ("mine", "ngram+mine"):
+            own = by_name[name]
+            assert not own.is_lossless
+            assert own.verdict is not None
+            assert own.acceptance is not None
+            texts = own.texts
+            assert texts.num_equal + texts.num_ties == texts.num_answers
+            assert own.score.value == by_name["target"].score.value
+        assert {result.baseline, result.control} <= set(by_name)
+    lines, _ = read_lines(tmp_path / "out" / "answers.jsonl")
+    assert Header.model_validate_json(lines[0]).methods["mine"]["window"] == 0
