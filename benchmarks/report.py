@@ -5,7 +5,8 @@ in a headless Chromium.
 
 Answers are made up (tests/report/folders.py): two methods, every round traced.  "open" is from the
 start of the navigation until the list of answers is on the page and the browser has painted it;
-"item" from a click on an item until its tokens are painted.  Needs selenium, chromium, chromedriver.
+"item" from a click on an item until its tokens are painted.  Needs selenium, chromium and
+chromedriver.
 """
 
 from __future__ import annotations

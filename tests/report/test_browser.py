@@ -288,7 +288,7 @@ def test_a_phone_need_not_scroll_sideways(browser, page, width):
 
 
 def small_comparison(folder):
-    return folders.write_comparison(folder, num_items=4, num_tokens=50)
+    return folders.write_comparison(folder, num_items=4, num_tokens=60)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
