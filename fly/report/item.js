@@ -26,11 +26,14 @@ function openItem(state, item, takesFocus, method = state.method) {
   }
 }
 
+function fact(name, value) {
+  return el("li", null, el("span", { class: "key" }, name), " ", el("bdi", null, value));
+}
+
 function factsOf(state, item, method) {
   const answer = item.a[method];
-  const list = el("dl", { class: "facts row" });
-  const add = (name, value) =>
-    list.append(el("div", null, el("dt", null, name), el("dd", null, value)));
+  const list = el("ul", { class: "row" });
+  const add = (name, value) => list.append(fact(name, value));
   const [own, its] = [item.s[state.data.target], item.s[method]];
   if (method !== state.data.target && own !== undefined && its !== undefined)
     add("Score", own + " by the target, " + its + " by the method");
@@ -184,9 +187,7 @@ function inspect(studied, index, pieces, inspector) {
   const title = el("p", { class: "token-title" },
     el("span", { class: "t " + letter }, quoted(piece, 60)), " ", el("strong", null, origin),
     " " + meaning + ". Token " + (index + 1) + " of " + studied.answer.i.length + ".");
-  const list = el("dl", { class: "facts row" });
-  for (const [name, value] of facts)
-    list.append(el("div", null, el("dt", null, name), el("dd", null, el("bdi", null, value))));
+  const list = el("ul", { class: "row" }, ...facts.map(([name, value]) => fact(name, value)));
   inspector.replaceChildren(title, list);
 }
 

@@ -95,6 +95,7 @@ def _shared_prompt(answers: Sequence[Answer], task: str) -> str:
     first, last = min(prompts), max(prompts)  # what these share all between them share
     pairs = enumerate(zip(first, last, strict=False))
     length = next((at for at, (a, b) in pairs if a != b), min(len(first), len(last)))
+    length = first.rfind("\n", 0, length) + 1  # whole lines, so that a search meets whole lines
     return first[:length] if length >= _SHARED_PROMPT else ""
 
 

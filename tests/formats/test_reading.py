@@ -19,7 +19,7 @@ def test_what_is_written_is_read(folder, tmp_path):
     found = read_answers(folder / "answers.jsonl")
     assert len(found.answers) == 9
     assert found.answers[1].rounds
-    assert found.header.methods["fly"] == {"window": folders.WINDOW}
+    assert found.header.methods["fly"] == folders.METHODS["fly"]
     items, notes = read_items(folder / "items.jsonl")
     assert (len(items), notes, found.notes) == (3, [], [])
     swept = folders.write_sweep(tmp_path / "sweep")

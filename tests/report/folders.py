@@ -1,5 +1,6 @@
 """Output folders as `fly compare`, `fly sweep` and `fly run --trace` write them, made up from a
-seed: answers whose origins, rounds and mismatches agree with each other, and figures that could be real.
+seed: answers whose origins, rounds and mismatches agree with each other, and figures that could be
+real.
 """
 
 from __future__ import annotations
@@ -415,7 +416,7 @@ def write_comparison(
 
 
 def write_sweep(folder: Path) -> Path:
-    write_comparison(folder, tasks=["gsm8k"], num_items=12)
+    write_comparison(folder, tasks=["gsm8k"], num_items=12, num_tokens=60)
     (folder / "compare.json").unlink()
     (folder / "sweep.json").write_text(sweep().model_dump_json(), encoding="utf-8")
     return folder
