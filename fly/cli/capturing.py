@@ -58,10 +58,10 @@ def capture(arguments: Sequence[str], verb: str) -> Captured:
                 fix="add config_path=FILE to --model_args; fly_config/ has some",
             )
         config.model = "fly"
-        given = as_mapping(config.model_args)
         file = getattr(namespace, "config", None)
-        given |= EvaluatorConfig.load_yaml_config(file) if file else {}
-        says_batch = "batch_size" in given or getattr(namespace, "batch_size", None) is not None
+        in_file = EvaluatorConfig.load_yaml_config(file) if file else {}
+        said = [as_mapping(config.model_args), in_file, vars(namespace)]
+        says_batch = any(given.get("batch_size") is not None for given in said)
         check_arguments(config)
         found.batch_size = config.batch_size if says_batch else None
         found.model_args = as_mapping(config.model_args)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import torch
+
 from fly.decoding import Request
 from fly.errors import FLyWarning
 from fly.evaluation.memory import PeakMemory
@@ -177,7 +179,10 @@ def _speed(runner: Runner, requests: Sequence[Request]) -> float:
     begin = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", FLyWarning)
-        tokens = sum(len(result.token_ids) for _, result in runner.decode(requests))
+        try:
+            tokens = sum(len(result.token_ids) for _, result in runner.decode(requests))
+        except torch.OutOfMemoryError:
+            return 0.0
     if any("out of memory" in str(warning.message) for warning in caught):
         return 0.0
     return tokens / (time.perf_counter() - begin)

@@ -139,7 +139,7 @@ def _answer(answer: Answer, pieces: dict[str, int]) -> dict[str, Any]:
     if "".join(answer.tokens) != answer.text:
         result["x"] = answer.text
     if answer.round_lens:
-        result["l"] = [length for pair in answer.round_lens for length in pair]
+        result["l"] = [length for pair in _rounds_and_steps(answer) for length in pair]
     if answer.rounds is not None:
         result["m"] = [
             [start + mismatch.at, *_mismatch(mismatch, number)]
@@ -147,6 +147,18 @@ def _answer(answer: Answer, pieces: dict[str, int]) -> dict[str, Any]:
             if start + mismatch.at < len(answer.tokens)
         ]
     return result
+
+
+def _rounds_and_steps(answer: Answer) -> list[tuple[int, int]]:
+    """Tokens proposed and kept by round; (0, 0) for a plain step, which `round_lens` leaves out."""
+    rounds, left, start = [], iter(answer.round_lens), 0
+    while start < len(answer.origins):
+        pair = (0, 0) if answer.origins[start] == "p" else next(left, None)
+        if pair is None:
+            break
+        rounds.append(pair)
+        start += pair[1] + 1
+    return rounds
 
 
 def _mismatches(answer: Answer) -> list[tuple[int, Mismatch]]:

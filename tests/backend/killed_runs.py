@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -133,6 +134,9 @@ def run_child(arguments: list[str], log: Path, kill_oneself: Callable[[], None])
         kill_oneself()
         code = main(arguments)
         sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
+        raise
     finally:
         os._exit(code)
 
@@ -141,9 +145,9 @@ def note_what_is_decoded(file: Path) -> None:
     """Write down how many requests the engine is asked for."""
     original = SpeculativeDecoder.decode
 
-    def decode(self, requests, on_round=None):
+    def decode(self, requests, on_round=None, **options):
         file.write_text(str(len(requests)))
-        return original(self, requests, on_round)
+        return original(self, requests, on_round, **options)
 
     SpeculativeDecoder.decode = decode
 

@@ -14,7 +14,7 @@ from fly.formats.items import Item
 from tests.cli.without_defaults import defaults
 
 ROOT = Path(__file__).parent.parent.parent
-NUM_ITEMS, BATCH, MAX_TOKENS = 8, 2, 100
+NUM_ITEMS, BATCH, MAX_TOKENS = 6, 2, 100
 
 
 @pytest.fixture(scope="module")
@@ -170,10 +170,9 @@ def test_trace_holds_every_round(run):
         if not one.method.startswith(("native", "fly")):
             continue
         assert one.rounds is not None
-        assert [(len(r.proposal), r.kept) for r in one.rounds] == [
-            tuple(pair) for pair in one.round_lens
-        ]
-        assert len(one.rounds) == one.statistics["rounds"]
+        proposing = [(len(r.proposal), r.kept) for r in one.rounds if r.proposal]
+        assert proposing == [tuple(pair) for pair in one.round_lens]
+        assert len(proposing) == one.statistics["rounds"]
         assert sum(r.emitted for r in one.rounds) <= len(one.token_ids)
         assert len(one.tokens) == len(one.token_ids) == len(one.origins)
     assert {name: told["window"] for name, told in run.header.methods.items()} == {

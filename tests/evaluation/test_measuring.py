@@ -11,7 +11,6 @@ from fly.evaluation.measuring import (
     cut,
     fastest,
     measure,
-    plain_candidates,
     search,
     spread,
     warm_up,
@@ -155,41 +154,59 @@ def test_warming_up_decodes_two_requests_by_every_method():
 # --- the fastest plain decoding
 
 
-def candidates(batch_size, num_requests):
-    target, generate = methods("target", f"hf_generate:batch_size={batch_size}")
-    return [
-        (each.kind, each.batch_size)
-        for each in plain_candidates(target.at(batch_size), generate, batch_size, num_requests)
-    ]
+class Paced(Fake):
+    """As fast as its batch size says, up to 8 rows."""
+
+    def __init__(self, method):
+        super().__init__()
+        self.seconds = 0.02 / min(method.batch_size, 8)
+
+    def decode(self, asked):
+        time.sleep(self.seconds)
+        yield from super().decode(asked)
 
 
 @pytest.mark.parametrize(
     ("batch_size", "num_requests", "sizes"),
     [
         (1, 1, [1]),
-        (1, 3, [1, 2, 3]),
+        (1, 3, [1, 2, 4]),
         (4, 4, [2, 4]),
         (4, 16, [2, 4, 8, 16]),
-        (4, 20, [2, 4, 8, 16, 20]),
-        (16, 3, [8, 16]),
+        (16, 3, [8]),
     ],
 )
-def test_candidates(batch_size, num_requests, sizes):
-    assert candidates(batch_size, num_requests) == [
-        (kind, size) for kind in ("engine", "generate") for size in sizes
-    ]
+def test_the_search_tries_sizes_that_the_requests_can_fill(
+    batch_size, num_requests, sizes, monkeypatch
+):
+    monkeypatch.setattr(measuring, "SLOWER", 0.0)
+    target, generate = (each.at(batch_size) for each in methods("target", "hf_generate"))
+    speeds = search([target, generate], lambda method: Fake(), requests(num_requests))
+    for method in (target, generate):
+        found = [method.sized(name) for name in speeds]
+        assert [each.batch_size for each in found if each] == sizes
 
 
-def test_the_search_passes_over_what_runs_out_of_memory():
-    small, big = methods("target")[0], methods("target")[0].at(64)
-    speeds = search(
-        [small, big],
-        lambda method: Fake(fails_at=0 if method is big else None),
-        requests(3),
-    )
-    assert speeds[small.name] > 0
-    assert speeds[big.name] == 0
-    assert fastest(speeds, [big, small]) is small
+def test_the_search_ends_where_more_rows_are_slower():
+    target = methods("target")[0].at(4)
+
+    def make(method):
+        return Paced(method.at(1) if method.batch_size > 8 else method)
+
+    speeds = search([target], make, requests(64))
+    assert [target.sized(name).batch_size for name in speeds] == [2, 4, 8, 16]
+    assert fastest(speeds, of=target).batch_size == 8
+
+
+def test_what_runs_out_of_memory_is_not_the_fastest():
+    small = methods("target")[0].at(2)
+
+    def make(method):
+        return Fake(fails_at=0 if method.batch_size > 2 else None)
+
+    speeds = search([small], make, requests(3))
+    assert [speed > 0 for speed in speeds.values()] == [True, True, False][: len(speeds)]
+    assert fastest(speeds, of=small).batch_size <= 2
 
 
 def test_other_errors_end_the_search():

@@ -7,12 +7,13 @@ import pytest
 
 from fly.acceptance import rules
 from fly.acceptance.native import NativeRule
+from fly.backend.tracing import rule_entry
 from fly.config import FLyConfig, json_schema
 from fly.drafting import drafters
 from fly.drafting.none import NoDrafter
 from fly.errors import ConfigError, FLyWarning
 from fly.evaluation.methods import parse_method, parse_methods
-from fly.evaluation.plan import inspected, make_plan
+from fly.evaluation.plan import make_plan
 
 
 def config(**settings):
@@ -156,7 +157,7 @@ def test_a_rule_of_ones_own_is_a_method():
     assert (found.needs_draft, found.is_plain) == (True, False)
     assert not found.is_lossless, "nobody but its author knows what it keeps"
     assert found.settings == {"drafter": "model", "acceptance": "mine", "spd_k": 8}
-    assert inspected(found) == 3
+    assert rule_entry(found.config)["window"] == 3
     assert method("ngram+mine").config.drafter_name == "ngram"
     assert method("mine", abla_no_window=True).config.acceptance_name == "mine"
     assert found.config.fingerprint() != method("fly:spd_k=8").config.fingerprint()
@@ -191,10 +192,12 @@ def test_only_fly_has_a_window_to_leave_out_and_to_be_too_short():
 
 
 def test_the_window_that_is_inspected():
-    assert inspected(method("fly:win_len=4")) == 3
-    assert inspected(method("fly:win_len=4,fly_variant=paper")) == 4
-    assert inspected(method("fly", abla_no_window=True)) == 0
-    assert [inspected(method(name)) for name in ("target", "native", "hf_generate")] == [0, 0, 0]
+    assert rule_entry(method("fly:win_len=4").config)["window"] == 3
+    assert rule_entry(method("fly:win_len=4,fly_variant=paper").config)["window"] == 4
+    assert rule_entry(method("fly", abla_no_window=True).config)["window"] == 0
+    assert [
+        rule_entry(method(name).config)["window"] for name in ("target", "native", "hf_generate")
+    ] == [0, 0, 0]
 
 
 # --- what is refused

@@ -40,15 +40,13 @@ def test_sampled_answers_differ_and_no_divergence_is_claimed(tmp_path, monkeypat
     assert len(items) == 4
     assert [item.divergences for item in items] == [{}] * 4
     lines = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
-    proposed = sum(
-        line["statistics"]["proposed"] for line in lines if line.get("method") == "native"
-    )
+    native = [
+        line["statistics"]
+        for line in lines
+        if line.get("kind") == "answer" and line["method"] == "native"
+    ]
+    proposed = sum(counts["proposed"] for counts in native)
     assert proposed > 0  # rounds were drawn, too
     assert methods["native"].acceptance.acceptance_rate == pytest.approx(
-        sum(
-            line["statistics"]["matched"] + line["statistics"]["loose"]
-            for line in lines
-            if line.get("method") == "native"
-        )
-        / proposed
+        sum(counts["matched"] + counts["loose"] for counts in native) / proposed
     )

@@ -18,7 +18,7 @@ from tests.cli.without_defaults import defaults
 
 ROOT = Path(__file__).parent.parent.parent
 MODEL_ARGS = {"config_path": str(ROOT / "fly_config" / "demo.json"), "device": "cpu"}
-NUM_ITEMS, BATCH = 24, 8
+NUM_ITEMS, BATCH = 24, 12
 GRID = {"spd_k": [8, 15], "win_len": [3, 7]}
 # Seconds were shared, and draft forwards are those of a row on its own.
 OF_THE_BATCH = ("seconds_", "draft_forwards")
