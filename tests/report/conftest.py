@@ -31,6 +31,8 @@ class Browser:
     def open(
         self, page: Path, fragment: str = "", *, width: int = 1280, scheme: str = "light"
     ) -> None:
+        from selenium.webdriver.support.wait import WebDriverWait
+
         self.driver.get("about:blank")  # the same file with another fragment would not load anew
         size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -39,6 +41,9 @@ class Browser:
         self.driver.get_log("browser")
         self.driver.get_log("performance")
         self.driver.get(page.as_uri() + fragment)
+        # On a busy machine `get` may return while the new page is still being read.
+        ready = "return document.readyState === 'complete' && location.protocol === 'file:'"
+        WebDriverWait(self.driver, 30).until(lambda _: self.run(ready))
 
     def run(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
