@@ -91,7 +91,8 @@ def _scores(task: TaskResult, result: Comparison) -> Table:
 
 def _speeds(task: TaskResult, result: Comparison) -> Table:
     table = make_table(
-        f"{task.task}: speed; baseline is {result.baseline}, the fastest plain decoding found",
+        f"{task.task}: speed in blocks of {result.block_size} requests at most; baseline is "
+        f"{result.baseline}, the fastest plain decoding found",
         _SPEED_COLUMNS,
     )
     for method in task.methods:

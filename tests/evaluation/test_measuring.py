@@ -1,11 +1,13 @@
 """Blocks: who decodes what, in which order, and what is timed."""
 
+import time
 from collections import Counter
 
 import pytest
 import torch
 
 from fly.config import FLyConfig
+from fly.evaluation import measuring
 from fly.evaluation.measuring import (
     control_size,
     cut,
