@@ -11,10 +11,10 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-PRINTED = ["exact_match", "LlamaForCausalLM", "####"]
+PRINTED = ["INCONCLUSIVE", "exact_match", "LlamaForCausalLM", "####"]
 
 
-def test_there_are_three_examples() -> None:
+def test_there_are_four_examples() -> None:
     assert len(EXAMPLES) == len(PRINTED)
 
 
