@@ -48,17 +48,11 @@ def main(arguments: Sequence[str]) -> int:
         help="keep the rounds of held-out answers for `fly report`",
     )
     own, rest = parser.parse_known_args(list(arguments))
-
-    from fly.evaluation.grid import parse_grid, read_grid
+    grid = _grid(own)
+    asked = capture(rest, "sweep")
+    from fly.cli.sweep_table import print_sweep
     from fly.evaluation.sweeping import make_sweep_plan, run
 
-    if bool(own.grid) == bool(own.grid_file):
-        raise ConfigError(
-            "fly sweep: give the settings to try by --grid or by --grid-file, one of them",
-            fix="--grid spd_k=5,10,15 win_len=4,6",
-        )
-    grid = read_grid(own.grid_file) if own.grid_file else parse_grid(own.grid)
-    asked = capture(rest, "sweep")
     plan = make_sweep_plan(
         asked.model_args,
         asked.options,
@@ -74,8 +68,18 @@ def main(arguments: Sequence[str]) -> int:
     )
     with ProgressBar() as bar:
         result = run(plan, bar.start, bar.advance)
-    from fly.cli.sweep_table import print_sweep
-
     print_sweep(result)
     tell_files(asked.output_path)
     return 0
+
+
+def _grid(own: argparse.Namespace) -> dict[str, list[object]]:
+    """The values to try by key."""
+    from fly.evaluation.grid import parse_grid, read_grid
+
+    if bool(own.grid) == bool(own.grid_file):
+        raise ConfigError(
+            "fly sweep: give the settings to try by --grid or by --grid-file, one of them",
+            fix="--grid spd_k=5,10,15 win_len=4,6",
+        )
+    return read_grid(own.grid_file) if own.grid_file else parse_grid(own.grid)

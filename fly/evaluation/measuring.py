@@ -165,7 +165,7 @@ def search(
     speeds: dict[str, float] = {}
     for method in methods:
         size, best = max(1, method.batch_size // 2), 0.0
-        while size < 2 * len(requests):
+        while size <= method.batch_size or size < 2 * len(requests):
             tried = method if size == method.batch_size else method.at(size)
             speed = speeds[tried.name] = _speed(make(tried), requests)
             if size > method.batch_size and speed < SLOWER * best:

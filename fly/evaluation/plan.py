@@ -198,11 +198,7 @@ def make_plan(
             fix="give a number; the fastest one for plain decoding is looked for anyway",
         )
     check_margin(margin)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            "methods are timed in one process, but this is one of several",
-            fix="run the comparison without accelerate launch or torchrun",
-        )
+    check_alone()
     if resume and output_path is None:
         raise ConfigError(
             "--resume needs the folder of the run that is to go on", fix="add --output_path"
@@ -228,6 +224,19 @@ def make_plan(
     )
     plan.check_resumed()
     return plan
+
+
+def check_alone() -> None:
+    """Refuse to be one of several processes.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "methods are timed in one process, but this is one of several",
+            fix="run the comparison without accelerate launch or torchrun",
+        )
 
 
 def check_margin(margin: float) -> None:

@@ -5,6 +5,7 @@ have in common, and stop when their intervals leave no hope.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -42,7 +43,8 @@ class Tried:
     point: GridPoint
     answers: Mapping[Key, Answer]
     own: Mapping[Key, Answer]  # the target's
-    paired: PairedScores
+    paired: PairedScores  # all tasks pooled
+    by_task: Sequence[PairedScores]
     score: float
     speedup: Interval
     stopped: str | None
@@ -50,14 +52,35 @@ class Tried:
     @property
     def standing(self) -> Standing:
         """For halving, frontier and recommendation."""
+        bounds = [paired.upper_bound() for paired in self.by_task]
+        uppers = [bound for bound in bounds if bound is not None]
         return Standing(
             name=self.point.name,
             speedup=self.speedup.estimate or 0.0,
             recovery=self.paired.recovery.estimate,
-            lower=self.paired.lower_bound(),
-            upper=self.paired.upper_bound(),
+            lower=self.lower,
+            upper=min(uppers, default=None),
             is_reference=not self.point.config.is_loose,
         )
+
+    @property
+    def lower(self) -> float | None:
+        """One-sided bound of the recovery: the worst task's, as each has to clear the margin."""
+        bounds = [paired.lower_bound() for paired in self.by_task]
+        return None if None in bounds else min(bound for bound in bounds if bound is not None)
+
+    def items_needed(self, margin: float) -> int | None:
+        """Items that would let the point clear the margin on every task if nothing is truly lost;
+        None where more would not help."""
+        needed = []
+        for paired in self.by_task:
+            if (paired.recovery.estimate or 0.0) < margin:
+                return None
+            count = paired.items_needed(margin)
+            if count is None:
+                return None
+            needed.append(count * self.paired.num_items / paired.num_items)
+        return math.ceil(max(needed))
 
     @property
     def statistics(self) -> Statistics:
@@ -209,7 +232,10 @@ class Search:
     def _tried(self, point: GridPoint, costs: RoundCosts) -> Tried:
         """A point's scores and estimated speed on all items that it has answered."""
         answers = self.store.answers[point.name]
-        own, other, clusters = self._scores(point)
+        scores = self._scores(point)
+        own, other, clusters = (
+            [value for part in column for value in part] for column in zip(*scores, strict=True)
+        )
         reference = self.store.answers[self._target.name]
         keys = list(answers)
         documents = {key[:2]: place for place, key in enumerate(dict.fromkeys(k[:2] for k in keys))}
@@ -225,17 +251,16 @@ class Search:
             answers=answers,
             own=reference,
             paired=compare_scores(own, other, clusters),
+            by_task=[compare_scores(*part) for part in scores],
             score=sum(other) / len(other),
             speedup=speedup,
             stopped=self.stopped.get(point.name),
         )
 
-    def _scores(self, point: GridPoint) -> tuple[list[float], list[float], list[str]]:
-        """The target's and the point's score of every item answered by the point, and what tells
-        repeated documents."""
-        own: list[float] = []
-        other: list[float] = []
-        clusters: list[str] = []
+    def _scores(self, point: GridPoint) -> list[tuple[list[float], list[float], list[str]]]:
+        """By task: the target's and the point's score of every item answered by the point, and what
+        tells repeated documents."""
+        found = []
         for task, scorer in self._scorers.items():
             columns = []
             for name in (self._target.name, point.name):
@@ -248,11 +273,14 @@ class Search:
             if not columns[0]:
                 continue
             metric = self._metric(task, scorer, columns[0])
-            for doc in columns[1]:
-                own.append(float(columns[0][doc][metric]))
-                other.append(float(columns[1][doc][metric]))
-                clusters.append(document(self._by_item[task, doc][0]))
-        return own, other, clusters
+            found.append(
+                (
+                    [float(columns[0][doc][metric]) for doc in columns[1]],
+                    [float(columns[1][doc][metric]) for doc in columns[1]],
+                    [document(self._by_item[task, doc][0]) for doc in columns[1]],
+                )
+            )
+        return found
 
     def _metric(self, task: str, scorer: Scorer, scores: Mapping[Doc, Scores]) -> Metric:
         """The task's metric that decides.

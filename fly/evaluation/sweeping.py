@@ -143,12 +143,9 @@ def run(sweep: SweepPlan, on_start: Callable[[int], None], on_progress: OnProgre
 
 
 def _needed(standing: Standing, tried: Sequence[Tried], sweep: SweepPlan) -> int | None:
-    """Items in all, those held out included, that would let a point be recommended; None where its
-    recovery was below the margin."""
-    if (standing.recovery or 0.0) < sweep.plan.margin:
-        return None
+    """Items in all, those held out included, that would let a point be recommended."""
     point = next(each for each in tried if each.point.name == standing.name)
-    needed = point.paired.items_needed(sweep.plan.margin)
+    needed = point.items_needed(sweep.plan.margin)
     return None if needed is None else math.ceil(needed / (1 - sweep.heldout))
 
 
@@ -219,7 +216,7 @@ def _point(tried: Tried, on_frontier: bool) -> Point:
         stopped=tried.stopped,
         score=tried.score,
         recovery=tried.paired.recovery,
-        recovery_lower=tried.paired.lower_bound(),
+        recovery_lower=tried.lower,
         paired=tried.paired.to_paired(),
         speedup=tried.speedup,
         mean_acceptance_length=metrics["mean_acceptance_length"],

@@ -53,7 +53,9 @@ def payload(
     shared = {task: _shared_prompt(answers, task) for task in tasks}
     found = _Scores(items)
     groups: dict[tuple[object, ...], dict[str, Any]] = {}
-    for number, answer in enumerate(answers):
+    # As the tasks ask, not as answers finish.
+    asked = sorted(answers, key=lambda one: (tasks.index(one.task), *_place_in_task(one)))
+    for number, answer in enumerate(asked):
         place = (answer.task, answer.doc_id, answer.doc_hash)
         # Without document nothing tells two answers' places apart.
         rest = number if answer.doc_id is None and answer.doc_hash is None else 0
@@ -72,6 +74,10 @@ def payload(
         "items": list(groups.values()),
         "pieces": list(pieces),
     }
+
+
+def _place_in_task(answer: Answer) -> tuple[bool, int, int, int]:
+    return answer.doc_id is None, answer.doc_id or 0, answer.idx, answer.repeat
 
 
 class _Scores:

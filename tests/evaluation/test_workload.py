@@ -113,7 +113,7 @@ def test_a_group_is_its_tasks():
 
 @pytest.mark.parametrize("limit", [0, 0.0])
 def test_a_limit_that_leaves_nothing(limit, lm, folder):
-    with pytest.raises(FLyError, match="no requests in numbers") as caught:
+    with pytest.raises(FLyError, match="leaves no items") as caught:
         asked(lm, ["numbers"], folder, limit=limit)
     assert "--limit" in caught.value.fix
 

@@ -348,6 +348,11 @@ def sweep() -> Sweep:
                     acceptance_rate=0.5,
                     loose_share=0.02,
                     rounds=9000,
+                    by_position=[0.9**place for place in range(k)],
+                    mean_tokens=101.5,
+                    mean_tokens_target=100.0,
+                    num_equal=90,
+                    num_answers=400,
                     on_frontier=window == 8 or k == 15,
                 )
             )
