@@ -124,7 +124,7 @@ def run(sweep: SweepPlan, on_start: Callable[[int], None], on_progress: OnProgre
         tried = search.run()
         saving = _saving(tried, search)
     found = recommend(
-        [each.standing for each in tried],
+        [each.standing for each in tried if each.stopped is None],
         plan.margin,
         lambda standing: _needed(standing, tried, sweep),
     )
