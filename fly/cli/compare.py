@@ -98,6 +98,7 @@ def tell_files(output_path: str | None) -> None:
         Console(stderr=True).print(
             f"Results in {output_path}; `fly report {output_path}` makes a page of them.",
             highlight=False,
+            soft_wrap=True,
         )
 
 
