@@ -166,7 +166,7 @@ class FLyLM(HFLM):
             self._trace_path,
             self.tokenizer,
             self.fingerprint(),
-            self._text_settings,
+            self.text_settings,
             {method_name(self.decoder): method_entry(self.decoder)},
         )
 

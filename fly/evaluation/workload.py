@@ -121,7 +121,7 @@ def load_tasks(options: Mapping[str, Any], metric: str | None = None) -> Tasks:
     if limit is not None and not limit > 0:
         raise ConfigError(
             f"--limit is {limit:g}, which leaves no items",
-            fix="give a number of items, or a share of them between 0 and 1",
+            fix="give --limit a number of items, or a share of them between 0 and 1",
         )
     reached: dict[str, Any] = {}
 
@@ -217,7 +217,7 @@ def _check_metric(tasks: Mapping[str, Task], metric: str) -> None:
         if wanted not in metrics or (filter_name and filter_name not in filters):
             raise ConfigError(
                 f"task {name!r} has no metric {metric!r}{did_you_mean(wanted, metrics)}",
-                fix=f"its metrics are {', '.join(metrics)}; its filters {', '.join(filters)}",
+                fix=f"choose one of {', '.join(f'{m},{f}' for m in metrics for f in filters)}",
             )
 
 

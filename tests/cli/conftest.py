@@ -1,5 +1,6 @@
 """The toy pair and tasks, and a way to run the command here without a network."""
 
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -8,6 +9,16 @@ import pytest
 from tests.backend.conftest import pair, tasks
 
 __all__ = ["pair", "tasks"]
+
+
+@pytest.fixture(autouse=True)
+def _no_stale_handlers() -> None:
+    """lm-eval logs to the standard error of whoever set it up; that of an earlier test is closed,
+    and a message would become a traceback in this one's."""
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if getattr(getattr(handler, "stream", None), "closed", False):
+            root.removeHandler(handler)
 
 
 @pytest.fixture

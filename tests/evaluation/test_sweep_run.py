@@ -11,6 +11,7 @@ import pytest
 import fly.evaluation
 from fly.backend import FLyLM
 from fly.config import FLyConfig
+from fly.evaluation.environment import told
 from fly.evaluation.plan import make_plan
 from fly.formats.answers import Answer, Rung
 from fly.formats.sweep import Sweep
@@ -111,7 +112,7 @@ def test_rounds_are_saved_and_counted(swept):
     assert saving.share_saved == pytest.approx(
         1 - saving.rounds_decoded / saving.rounds_if_none_had_stopped
     )
-    assert {name for rung in swept.rungs for name in rung.stopped} == {
+    assert {name for rung in swept.rungs for name in rung.stopped or {}} == {
         point.name for point in swept.result.points if point.stopped is not None
     }
 
@@ -125,7 +126,7 @@ def test_the_recommendation_is_a_configuration(swept):
     file = swept.out / "recommended.json"
     config = FLyConfig.load(file)
     assert {key: getattr(config, key) for key in GRID} == chosen.settings
-    assert config.to_dict() == result.recommended_config
+    assert told(config) == result.recommended_config
     lm = FLyLM(config_path=str(file), device="cpu", batch_size=2)
     one = next(one for one in swept.answers if one.method == chosen.name)
     settings = {"until": ["\n\nQuestion:"], "do_sample": False, "max_gen_toks": 192}
