@@ -15,10 +15,10 @@ __all__ = ["pair", "tasks"]
 def _no_stale_handlers() -> None:
     """lm-eval logs to the standard error of whoever set it up; that of an earlier test is closed,
     and a message would become a traceback in this one's."""
-    root = logging.getLogger()
-    for handler in list(root.handlers):
-        if getattr(getattr(handler, "stream", None), "closed", False):
-            root.removeHandler(handler)
+    for logger in (logging.getLogger(), logging.getLogger("lm_eval")):
+        for handler in list(logger.handlers):
+            if getattr(getattr(handler, "stream", None), "closed", False):
+                logger.removeHandler(handler)
 
 
 @pytest.fixture
