@@ -165,13 +165,13 @@ class AnswerWriter:
             JournalError: another process writes to it, it is damaged, of other settings, or cannot
                 be written.
         """
-        with self._writing():
+        with writing(self.path):
             self._lines.open()
         try:
-            with self._writing():
+            with writing(self.path):
                 lines, num_bytes = read_lines(self.path)
             self.finished = self._read(lines)
-            with self._writing():
+            with writing(self.path):
                 self._lines.cut(num_bytes)
                 if not lines:
                     self._lines.append(self._header.model_dump())
@@ -198,7 +198,7 @@ class AnswerWriter:
             JournalError: it cannot be written, for instance because the disk is full.
         """
         answer = to_answer(method, record, prompt, text, result, self._pieces)
-        with self._writing():
+        with writing(self.path):
             self._lines.append(answer.model_dump())
         self.finished.add((method, record.task, record.doc_id, record.idx, record.copy))
 
@@ -233,18 +233,24 @@ class AnswerWriter:
                 fix="name another output path",
             )
 
-    @contextmanager
-    def _writing(self) -> Iterator[None]:
-        """What can go wrong with the file, in words for its user."""
-        try:
-            yield
-        except InUseError as error:
-            raise JournalError(
-                f"{self.path}: another process is writing to this file of answers",
-                fix="wait for that run, or give this one its own --output_path",
-            ) from error
-        except OSError as error:
-            raise JournalError(
-                f"{self.path}: the answers cannot be written: {error}",
-                fix="make room or choose another --output_path",
-            ) from error
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What can go wrong with a file of answers, in words for its user.
+
+    Raises:
+        JournalError: another process writes to it, or it cannot be read or written.
+    """
+    try:
+        yield
+    except InUseError as error:
+        raise JournalError(
+            f"{path}: another process is writing to this file of answers",
+            fix="wait for that run, or give this one its own --output_path",
+        ) from error
+    except OSError as error:
+        raise JournalError(
+            f"{path}: cannot be written: {error}",
+            fix="make room or choose another --output_path, and start again: what is finished is "
+            "kept",
+        ) from error

@@ -5,13 +5,13 @@ that a killed run goes on where it was; the results beside it when it is done.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from fly.backend.lines import InUseError, LineFile, read_lines
+from fly.backend.lines import LineFile, read_lines
+from fly.backend.tracing import writing
 from fly.decoding import Result
 from fly.errors import ConfigError, JournalError
 from fly.evaluation.measuring import Key, Ready
@@ -209,28 +209,6 @@ def _differing(one: Any, other: Any, name: str = "") -> list[str]:
             found += _differing(one.get(key), other.get(key), f"{name}.{key}".lstrip("."))
         return found
     return [] if one == other else [name]
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """What can go wrong with a file of answers, in words for its user.
-
-    Raises:
-        JournalError: another process writes to it, or it cannot be read or written.
-    """
-    try:
-        yield
-    except InUseError as error:
-        raise JournalError(
-            f"{path}: another process is writing to this file of answers",
-            fix="wait for that run, or give this one its own --output_path",
-        ) from error
-    except OSError as error:
-        raise JournalError(
-            f"{path}: cannot be written: {error}",
-            fix="make room or choose another --output_path, and start again: what is finished is "
-            "kept",
-        ) from error
 
 
 def write_result(path: Path, result: Format) -> None:
