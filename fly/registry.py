@@ -90,7 +90,20 @@ class Registry(Generic[T]):
 
 rules: Registry[Rule] = Registry(
     "acceptance rule",
-    {"native": "fly.acceptance.native:NativeRule", "fly": "fly.acceptance.fly:FlyRule"},
+    {
+        "native": "fly.acceptance.native:NativeRule",
+        "fly": "fly.acceptance.fly:FlyRule",
+        "margin": "fly.acceptance.margin:MarginRule",
+        "typical": "fly.acceptance.typical:TypicalRule",
+        "relaxed_top_n": "fly.acceptance.relaxed_top_n:RelaxedTopNRule",
+        "divergence": "fly.acceptance.divergence:DivergenceRule",
+        "lenience": "fly.acceptance.lenience:LenienceRule",
+        "mars": "fly.acceptance.mars:MarsRule",
+        "ears": "fly.acceptance.ears:EarsRule",
+        "cascade": "fly.acceptance.cascade:CascadeRule",
+        "block": "fly.acceptance.block:BlockRule",
+        "ensemble": "fly.acceptance.ensemble:EnsembleRule",
+    },
 )
 drafters: Registry[Drafter] = Registry(
     "drafter",
@@ -99,5 +112,11 @@ drafters: Registry[Drafter] = Registry(
         "ngram": "fly.drafting.ngram:NgramDrafter",
         "multilevel": "fly.drafting.multilevel:MultilevelDrafter",
         "none": "fly.drafting.none:NoDrafter",
+        "suffix": "fly.drafting.suffix:SuffixDrafter",
+        "tree": "fly.drafting.tree:TreeDrafter",
+        "other_tokenizer": "fly.drafting.other_tokenizer:OtherTokenizerDrafter",
+        "self": "fly.drafting.self:SelfDrafter",
+        "retrieval": "fly.drafting.retrieval:RetrievalDrafter",
+        "bandit": "fly.drafting.bandit:BanditDrafter",
     },
 )

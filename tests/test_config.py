@@ -240,8 +240,9 @@ def test_config_is_frozen_hashable_and_travels():
 
 
 IMPOSSIBLE = {
-    "tree": ({"tree_verify": True}, "tree_verify is true, but drafting trees is not built yet"),
-    "tokenizers": ({"dual_tok": True}, "dual_tok is true, but drafting with another tokenizer"),
+    "tree": ({"tree_verify": True, "drafter": "ngram"}, "which means 'tree'"),
+    "tokenizers": ({"dual_tok": True, "drafter": "model"}, "which means 'other_tokenizer'"),
+    "both": ({"dual_tok": True, "tree_verify": True}, "in the target's own vocabulary"),
     "ablation without gate": (
         {"abla_no_window": True, "entropy_thre": 0.0},
         "no gate mask exists",

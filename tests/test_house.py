@@ -14,7 +14,7 @@ FILE_LINES = 400
 FUNCTION_LINES = 60
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
 
-BASE = {"errors", "registry", "config"}
+BASE = {"errors", "registry", "settings", "config"}
 ENGINE = BASE | {"acceptance", "drafting"}
 # What each part of fly/ may import of the others; itself always.
 ARROWS = {
@@ -22,7 +22,8 @@ ARROWS = {
     "__main__": {"cli"},
     "errors": set(),
     "registry": {"errors"},
-    "config": {"errors", "registry"},
+    "settings": set(),
+    "config": {"errors", "registry", "settings"},
     "acceptance": BASE,
     "drafting": BASE,
     "decoding": ENGINE,

@@ -7,13 +7,15 @@ follower less than the paper prints and gates on another entropy; and the rule a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from pydantic import BaseModel
 
 from fly.acceptance.protocol import rules
 from fly.acceptance.scores import Scores, followed_by
 from fly.acceptance.verdict import Verdict
+from fly.settings import NoSettings, Temperatures
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
@@ -29,6 +31,9 @@ class FlyRule:
     `window` tokens to follow in the proposal.  `vllm` moreover refuses a token that the target
     gives no probability.
     """
+
+    temperatures: ClassVar[Temperatures] = "any"
+    needs_draft_probs: ClassVar[bool] = False
 
     window: int = 6  # W, positions that must follow a mismatch in its proposal
     threshold: float | None = 0.3  # in the entropy's unit; None switches the gate off
@@ -48,6 +53,16 @@ class FlyRule:
             no_window=config.abla_no_window,
             counts_window=config.enable_fly,
         )
+
+    @classmethod
+    def settings_model(cls) -> type[BaseModel]:
+        """Its settings are the official top-level ones."""
+        return NoSettings
+
+    @property
+    def is_lossless(self) -> bool:
+        """Never, though some settings loosen nothing."""
+        return False
 
     @property
     def lookahead(self) -> int:

@@ -19,16 +19,30 @@ class Law:
     target: Tensor  # [B, K+1, V] p, after all processors
     draft: Tensor | None  # [B, K, V] q, as the proposal was drawn; None where nothing was drawn
     draws: Tensor  # [B, K+1, 2] float64 in [0, 1): acceptance, and the target's own token
+    is_sampled: Tensor  # [B] bool; the other rows are greedy
+
+    def chances(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """What target and draft give to every proposed token of ids [B, K]; the draft 1 where
+        nothing was drawn.  p [B, K], q [B, K].
+        """
+        p = self.target[:, :-1].gather(-1, ids[..., None])[..., 0]
+        if self.draft is None:
+            return p, torch.ones_like(p)
+        return p, self.draft.gather(-1, ids[..., None])[..., 0]
+
+    @property
+    def uniform(self) -> Tensor:
+        """The draws that decide on acceptance.  [B, K] float64."""
+        return self.draws[:, :-1, 0]
 
     def accepts(self, ids: Tensor) -> Tensor:
         """Whether u < p/q at every proposed token of ids [B, K].  [B, K] bool."""
-        p = self.target[:, :-1].gather(-1, ids[..., None])[..., 0]
-        if self.draft is None:
-            return self.draws[:, :-1, 0] < p
-        q = self.draft.gather(-1, ids[..., None])[..., 0]
-        return (self.draws[:, :-1, 0] * q < p) & (q > 0)
+        p, q = self.chances(ids)
+        return (self.uniform * q < p) & (q > 0)
 
-    def choice(self, ids: Tensor, in_proposal: Tensor, places: Tensor) -> Tensor:
+    def choice(
+        self, ids: Tensor, in_proposal: Tensor, places: Tensor, weight: Tensor | None = None
+    ) -> Tensor:
         """The target's own tokens at `places` [B, n]: the correction where a token was proposed,
         else a draw from p.  [B, n] int64.
 
@@ -36,6 +50,7 @@ class Law:
             ids: [B, K] proposed tokens.
             in_proposal: [B, K] bool.
             places: 0 to K.
+            weight: [B, K+1], as in Verdict.
         """
         p = at(self.target, places)
         if ids.shape[1] == 0:
@@ -44,7 +59,8 @@ class Law:
         if self.draft is None:
             left = p.scatter(-1, ids.gather(1, proposed)[..., None], 0.0)
         else:
-            left = (p - at(self.draft, proposed)).clamp_min(0)
+            scaled = p if weight is None else p * weight.gather(1, places)[..., None].to(p.dtype)
+            left = (scaled - at(self.draft, proposed)).clamp_min(0)
         was_proposed = in_proposal.gather(1, proposed) & (places < ids.shape[1])
         # Nothing is left where p and q agree to the last bit: there a refusal has no probability.
         has_residual = was_proposed & (left.sum(-1) > 0)

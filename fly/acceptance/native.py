@@ -5,11 +5,14 @@ text is the target's own. Source: Leviathan et al., arXiv 2211.17192.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import BaseModel
 
 from fly.acceptance.protocol import rules
 from fly.acceptance.scores import Scores
 from fly.acceptance.verdict import Verdict
+from fly.settings import NoSettings, Temperatures
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
@@ -19,6 +22,19 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class NativeRule:
     """Keep matches only.  Lossless."""
+
+    temperatures: ClassVar[Temperatures] = "any"
+    needs_draft_probs: ClassVar[bool] = False
+
+    @classmethod
+    def settings_model(cls) -> type[BaseModel]:
+        """Nothing to set."""
+        return NoSettings
+
+    @property
+    def is_lossless(self) -> bool:
+        """Always."""
+        return True
 
     @classmethod
     def from_config(cls, config: FLyConfig) -> NativeRule:

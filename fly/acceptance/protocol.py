@@ -7,7 +7,10 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import TYPE_CHECKING, Protocol
 
+from pydantic import BaseModel
+
 from fly.registry import rules as rules
+from fly.settings import Temperatures
 
 if TYPE_CHECKING:
     from fly.acceptance.scores import Scores
@@ -24,8 +27,9 @@ class Reason(IntEnum):
     MATCH = 1  # native acceptance
     LOOSE = 2  # a mismatch that was kept
     STRICT = 3  # the rule never keeps a mismatch
-    PROTECTED = 4  # the draft token or the target's choice is a special or an end token
-    GATE = 5  # the target was sure
+    PROTECTED = 4  # the draft token or the target's choice is a special or an end token, or
+    # nothing may be loosened at this place
+    GATE = 5  # the rule's condition does not hold; FLy's: the target was sure
     BOUNDARY = 6  # too few positions follow in the proposal
     WINDOW = 7  # one of the inspected followers mismatches
 
@@ -35,6 +39,26 @@ REFUSALS = (Reason.STRICT, Reason.PROTECTED, Reason.GATE, Reason.BOUNDARY, Reaso
 
 class Rule(Protocol):
     """An acceptance rule."""
+
+    @property
+    def temperatures(self) -> Temperatures:
+        """Where the rule has a meaning."""
+        ...
+
+    @property
+    def needs_draft_probs(self) -> bool:
+        """Whether it reads Scores.draft_probs, at every temperature."""
+        ...
+
+    @classmethod
+    def settings_model(cls) -> type[BaseModel]:
+        """What `acceptance_settings` may hold."""
+        ...
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether the text stays the target's own (sampled: its distribution)."""
+        ...
 
     @classmethod
     def from_config(cls, config: FLyConfig) -> Rule:

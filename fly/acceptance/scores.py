@@ -27,23 +27,35 @@ class Scores:
     protected: Tensor | None = None  # [V] bool, tokens that no rule may loosen
     processed: Tensor | None = None  # [B, K+1, V] logits after all processors; None: as they are
     law: Law | None = None  # where rows are sampled
+    # [B, K, V] q, what drafted the tokens; None where nothing did or nobody asked for it
+    draft_probs: Tensor | None = None
+    locked: Tensor | None = None  # [B, K] bool, places where nothing may be loosened
+    drawn: Tensor | None = None  # [B, K+1] int64, the target's own tokens where they are known
 
     @cached_property
     def choice(self) -> Tensor:
         """The target's own token at every position: its argmax, or where rows are sampled the one
         that it draws should the proposed token be refused.  [B, K+1] int64.
         """
+        if self.drawn is not None:
+            return self.drawn
         if self.law is None:
             return self.final.argmax(-1)
         num_rows, k = self.ids.shape
         places = torch.arange(k + 1, device=self.ids.device).expand(num_rows, -1)
         return self.law.choice(self.ids, self.in_proposal, places)
 
-    def choice_at(self, places: Tensor) -> Tensor:
-        """The target's own token at one place of every row, `places` [B].  [B] int64."""
-        if self.law is None or "choice" in vars(self):
+    def choice_at(self, places: Tensor, weight: Tensor | None = None) -> Tensor:
+        """The target's own token at one place of every row, `places` [B].  [B] int64.
+
+        Args:
+            places: 0 to K.
+            weight: [B, K+1], as in Verdict.
+        """
+        is_known = self.law is None or ("choice" in vars(self) and weight is None)
+        if is_known or self.law is None:
             return self.choice.gather(1, places[:, None])[:, 0]
-        return self.law.choice(self.ids, self.in_proposal, places[:, None])[:, 0]
+        return self.law.choice(self.ids, self.in_proposal, places[:, None], weight)[:, 0]
 
     @property
     def is_finite(self) -> Tensor:
@@ -77,22 +89,41 @@ class Scores:
         """Native acceptance: the draft token is the target's argmax, or where rows are sampled the
         draw u < p/q.  [B, K] bool.
         """
-        if self.law is not None:
+        if self.law is not None and self.drawn is None:
             return self.law.accepts(self.ids) & self.in_proposal
         return (self.ids == self.choice[:, :-1]) & self.in_proposal
 
     @cached_property
     def is_protected(self) -> Tensor:
-        """Where draft token or target's choice may not be traded for another, or the processors
-        forbid the draft token.  [B, K] bool.
+        """Where draft token or target's choice may not be traded for another, the processors
+        forbid the draft token, or nothing may be loosened at all.  [B, K] bool.
         """
         if self.processed is None:
             forbidden = torch.zeros_like(self.ids, dtype=torch.bool)
         else:
             forbidden = ~self.draft_possible
+        if self.locked is not None:
+            forbidden = forbidden | self.locked
         if self.protected is None:
             return forbidden
         return forbidden | self.protected[self.ids] | self.protected[self.choice[:, :-1]]
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """The target's distributions over the proposal, behind all processors; of a greedy row at
+        temperature 1.  [B, K, V] float32.
+        """
+        return self.final[:, :-1].float().softmax(-1)
+
+    @cached_property
+    def p_draft(self) -> Tensor:
+        """What `probs` gives to the draft tokens.  [B, K]"""
+        return self.probs.gather(-1, self.ids[..., None])[..., 0]
+
+    @cached_property
+    def p_best(self) -> Tensor:
+        """What `probs` gives to the likeliest token.  [B, K]"""
+        return self.probs.amax(-1)
 
     def entropy(self, kind: str) -> Tensor:
         """The target's uncertainty at every proposed position.  [B, K] float32, from raw logits.

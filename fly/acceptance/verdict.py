@@ -19,6 +19,8 @@ class Verdict:
     loose: Tensor  # [B, K] bool, accepted although a native mismatch
     reason: Tensor  # [B, K] int8, a Reason each
     windowed: Tensor  # [B, K] bool, mismatches that boundary and window alone would keep
+    # [B, K+1]: a correction at place i is drawn from the normalised max(0, weight p - q); None: 1
+    weight: Tensor | None = None
 
     @classmethod
     def strict(cls, scores: Scores) -> Verdict:
@@ -29,18 +31,27 @@ class Verdict:
         return cls(native, never, reason.masked_fill(~scores.in_proposal, Reason.OUTSIDE), never)
 
     @classmethod
-    def loosened(cls, scores: Scores, *, gate: Tensor, fits: Tensor, window: Tensor) -> Verdict:
+    def loosened(
+        cls,
+        scores: Scores,
+        *,
+        gate: Tensor,
+        fits: Tensor | None = None,
+        window: Tensor | None = None,
+    ) -> Verdict:
         """Keep a native mismatch where all three conditions hold and nothing protected is
         concerned.
 
         Args:
             scores: the round's scores.
-            gate: [B, K] bool, the target was unsure enough.
-            fits: [B, K] bool, enough positions follow in the proposal.
-            window: [B, K] bool, the inspected followers are native matches.
+            gate: [B, K] bool, the rule's condition holds.
+            fits: [B, K] bool, enough positions follow in the proposal; None: no matter.
+            window: [B, K] bool, the inspected followers are native matches; None: no matter.
         """
         mismatch = scores.in_proposal & ~scores.native
-        windowed = mismatch & fits & window
+        everywhere = torch.ones_like(mismatch)
+        fits = everywhere if fits is None else fits
+        windowed = mismatch & fits & (everywhere if window is None else window)
         free = ~scores.is_protected
         loose = windowed & gate & free
         reason = torch.full_like(scores.ids, int(Reason.WINDOW), dtype=torch.int8)

@@ -1,5 +1,5 @@
-"""What single keys cannot tell: combinations that cannot work, features that are known but not
-built, and combinations that work but loosen nothing."""
+"""What single keys cannot tell: combinations that cannot work, and combinations that work but
+loosen nothing."""
 
 from __future__ import annotations
 
@@ -18,19 +18,29 @@ LARGEST_ENTROPY = {"top3": math.log(3), "normalised": 1.0}
 
 
 def refuse_impossible(config: FLyConfig, origin: Origin) -> None:
-    """Raise `ConfigError` for a feature that is not built yet or a combination that cannot work."""
-    _refuse_unbuilt(config, origin)
+    """Raise `ConfigError` for a combination that cannot work."""
     if config.drafter not in (None, "none") and not config.use_sd:
         raise ConfigError(
             f"{origin.of('drafter', 'use_sd')}: drafter is {config.drafter!r}, but use_sd is "
             "false: nothing is drafted",
             fix="set use_sd to true, or drop drafter",
         )
-    if config.use_sd and config.use_ngram and config.drafter not in (None, "multilevel"):
+    meanings = {"tree_verify": "tree", "dual_tok": "other_tokenizer", "use_ngram": "multilevel"}
+    asked = [key for key in meanings if getattr(config, key) and config.use_sd]
+    for key in asked:
+        # The official code, too, drafts trees without n-grams.
+        allowed = (meanings[key], *(meanings[other] for other in asked[:1] if config.tree_verify))
+        if config.drafter is not None and config.drafter not in allowed:
+            raise ConfigError(
+                f"{origin.of('drafter', key)}: drafter is {config.drafter!r}, but {key} is true, "
+                f"which means {meanings[key]!r}",
+                fix=f"set {key} to false to draft with {config.drafter!r}, or drop drafter",
+            )
+    if config.tree_verify and config.dual_tok:
         raise ConfigError(
-            f"{origin.of('drafter', 'use_ngram')}: drafter is {config.drafter!r}, but use_ngram "
-            "is true, which means 'multilevel'",
-            fix=f"set use_ngram to false to draft with {config.drafter!r}, or drop drafter",
+            f"{origin.of('tree_verify', 'dual_tok')}: a tree is drafted in the target's own "
+            "vocabulary, but dual_tok is true",
+            fix="set one of them to false",
         )
     if not config.abla_no_window:
         return
@@ -46,22 +56,6 @@ def refuse_impossible(config: FLyConfig, origin: Origin) -> None:
             f"the gate, but entropy_thre {config.entropy_thre!r} switches the official gate off: "
             "no gate mask exists",
             fix="set entropy_thre above 0.01 (official: 0.3), or abla_no_window to false",
-        )
-
-
-def _refuse_unbuilt(config: FLyConfig, origin: Origin) -> None:
-    if config.tree_verify:
-        raise ConfigError(
-            f"{origin.of('tree_verify')}: tree_verify is true, but drafting trees is not built yet",
-            fix="set tree_verify to false: a chain is drafted, by drafter 'model', 'multilevel' "
-            "or 'ngram'",
-        )
-    if config.dual_tok:
-        raise ConfigError(
-            f"{origin.of('dual_tok')}: dual_tok is true, but drafting with another tokenizer is "
-            "not built yet",
-            fix="set dual_tok to false and take a draft of the target's family, or drafter "
-            "'ngram' without a draft",
         )
 
 

@@ -18,6 +18,8 @@ NOUNS = {
     "number": "a number",
     "string": "a text that is not empty",
     "null": "null",
+    "object": "an object of settings",
+    "array": "a list of two texts",
 }
 
 
@@ -41,6 +43,20 @@ def config_error(error: ValidationError, origin: Origin, schema: Mapping[str, An
         lines[key] = f"{origin.of(key)}: {text}"
         hints[key] = f"{key}: {properties[key]['description']}"
     return ConfigError("\n".join(lines.values()), fix="\n".join(hints.values()))
+
+
+def settings_error(error: ValidationError, where: str, schema: Mapping[str, Any]) -> ConfigError:
+    """One error for what pydantic found in the settings of a rule or drafter."""
+    names = list(schema.get("properties", {}))
+    known = f"its settings are {', '.join(names)}" if names else "it has no settings of its own"
+    lines = []
+    for problem in error.errors():
+        path = ".".join(map(str, problem["loc"])) or "all of it"
+        if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
+            lines.append(f"{where}: unknown setting {path!r}{did_you_mean(path, names)}")
+        else:
+            lines.append(f"{where}: {path} is {problem['input']!r}: {problem['msg']}")
+    return ConfigError("\n".join(lines), fix=known)
 
 
 def allowed(field: Mapping[str, Any]) -> str:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import fly_config
 from fly.config.origin import Origin
+from fly.config.variants import settings_models
 from fly.errors import ConfigError
 from fly.registry import did_you_mean
 
@@ -104,6 +105,7 @@ def build(
     """
     fields = cls.model_json_schema()["properties"]
     parsed = {key: _parse(fields.get(key, {}), value) for key, value in overrides.items()}
+    parsed |= _own_settings(settings, parsed, [key for key in parsed if key not in fields])
     origin = Origin(origin.default, dict.fromkeys(parsed, overrides_from))
     merged = {**settings, **parsed}
     for key in PATH_KEYS:
@@ -112,6 +114,25 @@ def build(
             base = Path() if folder is None or key in parsed else folder
             merged[key] = place_model(value, base, f"{origin.of(key)}: {key}")
     return cls(origin, **merged)
+
+
+def _own_settings(
+    settings: Mapping[str, object], parsed: dict[str, object], unknown: Sequence[str]
+) -> dict[str, object]:
+    """Take out of `parsed` the `unknown` keys that are settings of the rule's or drafter's own, and
+    return them under the keys where they belong, with what is there already."""
+    merged = {**settings, **parsed}
+    found: dict[str, object] = {}
+    if not unknown:
+        return found
+    models = settings_models(merged.get("acceptance"), merged.get("drafter"))
+    for place, model in models.items():
+        fields = model.model_json_schema().get("properties", {})
+        own = {key: _parse(fields[key], parsed.pop(key)) for key in unknown if key in fields}
+        present = merged.get(place, {})
+        if own and isinstance(present, Mapping):
+            found[place] = {**present, **own}
+    return found
 
 
 def place_model(value: str, folder: Path, what: str) -> str:

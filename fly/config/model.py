@@ -7,14 +7,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
-from fly.config import combinations, explain, loading
+from fly.config import combinations, explain, loading, variants
 from fly.config.names import NameIn
 from fly.config.origin import Origin
 from fly.registry import drafters, rules
+from fly.settings import STRICT, Traits
 
 MAX_K = 128  # proposal length; a target pass over more tokens than this is a prefill
 
@@ -23,6 +24,8 @@ AcceptanceName = Annotated[str, NameIn(rules)]
 Variant = Literal["official", "paper", "vllm"]
 EntropyKind = Literal["top3", "full", "normalised"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+DraftLength = Literal["fixed", "adaptive"]
+Marker = Annotated[str, Field(min_length=1)]
 
 DEFAULT_ENTROPY: dict[Variant, EntropyKind] = {
     "official": "top3",
@@ -38,9 +41,7 @@ OFFICIAL_GATE_OFF = 0.01  # the official code takes a threshold up to here for "
 class FLyConfig(BaseModel):
     """Every setting of a decoder.  Frozen; unknown keys and wrong types are `ConfigError`s."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
-    )
+    model_config = STRICT
 
     target_model_path: str | None = Field(
         None,
@@ -119,13 +120,28 @@ class FLyConfig(BaseModel):
     )
     drafter: DrafterName | None = Field(
         None,
-        description="fly: who drafts. null: none if use_sd is false, multilevel if use_ngram, "
-        "else model. ngram needs no draft model.",
+        description="fly: who drafts. null: none if use_sd is false, tree if tree_verify, "
+        "other_tokenizer if dual_tok, multilevel if use_ngram, else model. ngram and suffix need "
+        "no draft model.",
+    )
+    drafter_settings: dict[str, Any] = Field(
+        default_factory=dict, description="fly: settings of the drafter's own (docs/drafters.md)."
+    )
+    draft_length: DraftLength = Field(
+        "fixed",
+        description="fly: fixed: spd_k tokens. adaptive: per row as many as pay by what was "
+        "measured so far, up to spd_k, down to none: the text of a loose rule then depends on "
+        "the machine's speed.",
     )
     acceptance: AcceptanceName | None = Field(
         None,
         description="fly: the acceptance rule; wins over enable_fly. null: fly if enable_fly or "
         "abla_no_window, else native.",
+    )
+    acceptance_settings: dict[str, Any] = Field(
+        default_factory=dict,
+        description="fly: settings of the rule's own (docs/acceptance.md); those of fly are the "
+        "official keys.",
     )
     fly_variant: Variant = Field(
         "official",
@@ -140,6 +156,16 @@ class FLyConfig(BaseModel):
     )
     protect_special_tokens: bool = Field(
         True, description="fly: never loosen on a special or end-of-sequence token."
+    )
+    strict_first_n: int = Field(
+        0, ge=0, description="fly: loosen nothing in the first so many generated tokens."
+    )
+    only_inside: list[Marker] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description='fly: two markers such as ["<think>", "</think>"]; nothing is loosened but '
+        "between them. The prompt counts.",
     )
     draft_dtype: Dtype | None = Field(
         None, description="fly: dtype of the draft model's weights; null: as the target."
@@ -171,7 +197,12 @@ class FLyConfig(BaseModel):
         except ValidationError as error:
             raise explain.config_error(error, origin, FLyConfig.model_json_schema()) from None
         combinations.refuse_impossible(self, origin)
+        variants.check(self, origin)
         combinations.warn_of_inert(self, origin)
+
+    def __hash__(self) -> int:
+        """Equal settings hash alike, those of rule and drafter included."""
+        return hash(json.dumps(self.model_dump(), sort_keys=True, default=repr))
 
     @classmethod
     def from_mapping(cls, mapping: Mapping[str, object], where: str = "FLyConfig") -> FLyConfig:
@@ -210,12 +241,21 @@ class FLyConfig(BaseModel):
             return "none"
         if self.drafter is not None:
             return self.drafter
+        if self.tree_verify:
+            return "tree"
+        if self.dual_tok:
+            return "other_tokenizer"
         return "multilevel" if self.use_ngram else "model"
+
+    @property
+    def drafter_traits(self) -> Traits:
+        """What the drafter needs and gives."""
+        return drafters.get(self.drafter_name).traits(self)
 
     @property
     def needs_draft(self) -> bool:
         """Whether a draft model must be loaded."""
-        return self.drafter_name in ("model", "multilevel")
+        return self.drafter_traits.needs_model
 
     @property
     def acceptance_name(self) -> str:
@@ -226,8 +266,10 @@ class FLyConfig(BaseModel):
 
     @property
     def is_loose(self) -> bool:
-        """Whether the text can differ from the target's own, by any rule but the native one."""
-        return self.drafter_name != "none" and self.acceptance_name != "native"
+        """Whether the text can differ from the target's own (sampled: its distribution)."""
+        if self.drafter_name == "none":
+            return False
+        return not rules.get(self.acceptance_name).from_config(self).is_lossless
 
     @property
     def uses_fly(self) -> bool:
@@ -263,7 +305,7 @@ class FLyConfig(BaseModel):
         keys: list[str] = []
         if self.drafter_name != "none":
             relevant["acceptance"] = self.acceptance_name
-            keys += ["spd_k"]
+            keys += ["spd_k", "acceptance_settings", "drafter_settings", "draft_length"]
         if self.needs_draft:
             keys += ["draft_model_path", "draft_dtype", "draft_revision"]
         if self.drafter_name in ("ngram", "multilevel"):
@@ -272,6 +314,7 @@ class FLyConfig(BaseModel):
             relevant["entropy"] = [self.entropy_kind, self.entropy_threshold]
             # Of a rule that is registered from outside, nobody here knows what it reads.
             keys += ["fly_variant", "abla_no_window", "protect_special_tokens"]
+            keys += ["strict_first_n", "only_inside"]
             keys += [] if self.abla_no_window else ["win_len"]
         relevant.update({key: getattr(self, key) for key in keys})
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()

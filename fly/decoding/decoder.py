@@ -10,21 +10,20 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
-from fly.acceptance import Rule, rules
+from fly.acceptance import Rule
 from fly.config import FLyConfig
+from fly.decoding.assembling import make_engine
 from fly.decoding.processing import ProcessingFactory
 from fly.decoding.protocol import CausalModel
 from fly.decoding.requests import RequestCheck
-from fly.decoding.round import Engine, Judge, charge, run_round
+from fly.decoding.round import Judge, charge, run_round
 from fly.decoding.rows import Request, Result, Row
 from fly.decoding.scheduler import Scheduler
 from fly.decoding.serving import Pair, serve_pair
 from fly.decoding.sizing import MAX_ROWS, BatchSize
 from fly.decoding.statistics import Statistics
-from fly.decoding.stopping import StopRules, eos_ids
-from fly.drafting import Drafter, End, drafters
+from fly.drafting import Drafter
 from fly.errors import ConfigError, DecodingError, FLyWarning, RequestError
 
 if TYPE_CHECKING:
@@ -43,6 +42,7 @@ class _Models:
     pair: Pair
     tokenizer: PreTrainedTokenizerBase
     has_draft: bool  # was given one, whether or not it can draft
+    draft_tokenizer: PreTrainedTokenizerBase | None = None  # None: the same
     widest: int = 0  # rows that the caches have been used for
     owner: Scheduler | None = None  # of the rows, both caches' and the drafters'
 
@@ -70,6 +70,7 @@ class SpeculativeDecoder:
         tokenizer: PreTrainedTokenizerBase,
         config: FLyConfig,
         *,
+        draft_tokenizer: PreTrainedTokenizerBase | None = None,
         batch_size: int | str = 8,
         max_batch_size: int = MAX_ROWS,
         share_prefixes: bool = True,
@@ -82,8 +83,9 @@ class SpeculativeDecoder:
         Args:
             target: the model whose text is wanted.
             draft: the model that proposes; None for drafters that need none.
-            tokenizer: of both models.
+            tokenizer: of the target, and of the draft unless that has its own.
             config: rule, drafter and their settings.
+            draft_tokenizer: of the draft, for drafters that translate (other_tokenizer).
             batch_size: rows decoded at once; "auto" and "auto:N" find how many (BatchSize).
             max_batch_size: bounds that search.
             share_prefixes: compute what prompts begin with together only once.
@@ -103,7 +105,7 @@ class SpeculativeDecoder:
             config.drafter_name,
             share_prefixes=share_prefixes,
         )
-        self._models = _Models(pair, tokenizer, config.needs_draft)
+        self._models = _Models(pair, tokenizer, config.needs_draft, draft_tokenizer)
         self._set_up(pair, config, record_rounds, judge)
 
     def with_config(
@@ -146,39 +148,14 @@ class SpeculativeDecoder:
         self.served = pair.describe()
         tokenizer, target = self._models.tokenizer, pair.target
         self._target = target
-        self._engine = self._make_engine(pair, tokenizer, record_rounds, judge)
+        tokenizers = tokenizer, self._models.draft_tokenizer
+        self._engine = make_engine(config, pair, tokenizers, record_rounds, judge)
         self._processing = ProcessingFactory(pair.source, target.vocab_size, target.device)
         self._check = RequestCheck(
             tokenizer,
             target.vocab_size,
             target.num_positions,
             max_new_tokens=config.total_gen_tok,
-        )
-
-    def _make_engine(
-        self,
-        pair: Pair,
-        tokenizer: PreTrainedTokenizerBase,
-        record_rounds: bool,
-        judge: Judge | None,
-    ) -> Engine:
-        stops = StopRules(tokenizer, eos_ids(pair.source, tokenizer))
-        rule = rules.get(self.config.acceptance_name).from_config(self.config)
-        lookahead = rule.lookahead if judge is None else judge.lookahead
-        return Engine(
-            target=pair.target,
-            drafter=drafters.get(pair.drafter).from_config(
-                self.config, pair.draft, pair.target.device, End(stops.eos_ids, lookahead)
-            ),
-            rule=rule,
-            stops=stops,
-            protected=self._protected(tokenizer, stops)
-            if self.config.protect_special_tokens
-            else None,
-            record_rounds=record_rounds,
-            count_official=self.config.enable_statistics,
-            is_verbose=self.config.verbose,
-            judge=judge,
         )
 
     @property
@@ -381,15 +358,3 @@ class SpeculativeDecoder:
             origins="".join(row.origins),
             round_lens=row.round_lens,
         )
-
-    def _protected(self, tokenizer: PreTrainedTokenizerBase, stops: StopRules) -> Tensor:
-        """Special tokens and all that end an answer.  [V] bool."""
-        special = {
-            index for index, token in tokenizer.added_tokens_decoder.items() if token.special
-        }
-        special.update(tokenizer.all_special_ids, stops.eos_ids)
-        protected = torch.zeros(
-            self._target.vocab_size, dtype=torch.bool, device=self._target.device
-        )
-        protected[sorted(index for index in special if index < self._target.vocab_size)] = True
-        return protected

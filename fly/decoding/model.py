@@ -117,6 +117,7 @@ class SlotModel:
         tokens at a time.  Beginnings that other rows hold are copied.
         """
         self.cache.reserve(first_row + len(prompts), 0)
+        self._held += [[] for _ in range(first_row - len(self._held))]
         if self._share_prefixes:
             waves = plan_prefill(self._held, prompts, first_row)
         else:

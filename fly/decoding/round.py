@@ -42,11 +42,20 @@ class Engine:
     count_official: bool
     is_verbose: bool = False
     judge: Judge | None = None  # decides in place of the rule
+    guard: Guard | None = None  # where nothing may be loosened
 
     @property
     def lookahead(self) -> int:
         """Of whoever decides (acceptance.Rule)."""
         return self.rule.lookahead if self.judge is None else self.judge.lookahead
+
+
+class Guard(Protocol):
+    """Knows the places where nothing may be loosened."""
+
+    def locked(self, rows: Sequence[Row], proposal: Proposal) -> Tensor:
+        """Those places of the proposal.  [B, K] bool."""
+        ...
 
 
 class Judge(Protocol):
@@ -76,13 +85,15 @@ def run_round(rows: Sequence[Row], engine: Engine) -> None:
         DecodingError: the target's logits are not finite.
     """
     marks = [time.perf_counter()]
-    sampler = RoundSampler(rows, engine.target.vocab_size)
+    keeps_probs = engine.rule.needs_draft_probs
+    sampler = RoundSampler(rows, engine.target.vocab_size, keeps_probs=keeps_probs)
     proposal = engine.drafter.propose(rows, [_limit(row, engine) for row in rows], sampler)
     proposal = proposal.to(engine.target.device)
     marks.append(time.perf_counter())
     logits = _verify(rows, proposal, engine.target)
     marks.append(time.perf_counter())
-    scores = _score(logits, proposal, sampler, engine.protected)
+    locked = None if engine.guard is None else engine.guard.locked(rows, proposal)
+    scores = _score(logits, proposal, sampler, engine.protected, locked)
     if engine.judge is None:
         outcomes = _decide(rows, scores, engine)
     else:
@@ -93,6 +104,7 @@ def run_round(rows: Sequence[Row], engine: Engine) -> None:
     for row, outcome in zip(rows, outcomes, strict=True):
         commit(row, outcome, engine.stops)
         row.statistics.draft_forwards += proposal.draft_forwards
+    engine.drafter.observe(proposal, logits, [outcome.num_kept for outcome in outcomes])
     engine.drafter.commit(rows)
     marks.append(time.perf_counter())
     phases = ("draft", "target", "acceptance", "rest")
@@ -126,14 +138,28 @@ def _verify(rows: Sequence[Row], proposal: Proposal, target: CausalModel) -> Ten
 
 
 def _score(
-    logits: Tensor, proposal: Proposal, sampler: RoundSampler, protected: Tensor | None
+    logits: Tensor,
+    proposal: Proposal,
+    sampler: RoundSampler,
+    protected: Tensor | None,
+    locked: Tensor | None,
 ) -> Scores:
     """The target's view of the proposal, behind every row's processors."""
     if sampler.is_plain:
-        return Scores(logits, proposal.ids, proposal.lengths, protected)
-    processed = sampler.process(logits, [0] * len(logits), proposal.ids.tolist)
-    law = sampler.law(processed, proposal)
-    return Scores(logits, proposal.ids, proposal.lengths, protected, processed, law)
+        processed = law = None
+    else:
+        processed = sampler.process(logits, [0] * len(logits), proposal.ids.tolist)
+        law = sampler.law(processed, proposal)
+    return Scores(
+        logits=logits,
+        ids=proposal.ids,
+        lengths=proposal.lengths,
+        protected=protected,
+        processed=processed,
+        law=law,
+        draft_probs=proposal.probs,
+        locked=locked,
+    )
 
 
 def _decide(rows: Sequence[Row], scores: Scores, engine: Engine) -> Sequence[Outcome]:
@@ -150,7 +176,7 @@ def _decide(rows: Sequence[Row], scores: Scores, engine: Engine) -> Sequence[Out
 def _to_host(rows: Sequence[Row], scores: Scores, verdict: Verdict) -> list[Outcome]:
     """The round's only wait for the device: everything decided, in one transfer."""
     kept = leading_true(verdict.accepted)  # [B]
-    own = scores.choice_at(kept)  # correction, or bonus where all are kept
+    own = scores.choice_at(kept, verdict.weight)  # correction, or bonus where all are kept
     single = torch.stack([kept, own, scores.is_finite.long(), scores.lengths], dim=1)
     columns = [single, scores.ids, verdict.reason]
     table = torch.cat([column.to(torch.int64) for column in columns], dim=1).tolist()

@@ -100,6 +100,11 @@ class Row:
         self.statistics.prompt_tokens = len(self.ids)
 
     @property
+    def key(self) -> str:
+        """The request's."""
+        return self.request.key
+
+    @property
     def answer(self) -> list[int]:
         """The emitted tokens."""
         return self.ids[len(self.request.prompt_ids) :]

@@ -34,9 +34,16 @@ def uniform_draws(seed: int, turn: int, num_places: int) -> np.ndarray:
 class RoundSampler:
     """Chooses tokens for the rows of one round.  Called by a drafter, it chooses the draft's."""
 
-    def __init__(self, rows: Sequence[Row], vocab_size: int) -> None:
-        """Look at what the rows ask for; `vocab_size` is the target's."""
+    def __init__(self, rows: Sequence[Row], vocab_size: int, *, keeps_probs: bool = False) -> None:
+        """Look at what the rows ask for.
+
+        Args:
+            rows: of the batch.
+            vocab_size: the target's.
+            keeps_probs: a rule wants the draft's distributions even where nothing is drawn.
+        """
         self._rows = rows
+        self._keeps_probs = keeps_probs
         self._vocab_size = vocab_size
         self._draws = torch.empty(len(rows), 0, NUM_STREAMS, dtype=torch.float64)
         parts = [row.processing for row in rows]
@@ -51,20 +58,22 @@ class RoundSampler:
         drafted: Callable[[], Sequence[Sequence[int]]],
     ) -> tuple[Tensor, Tensor | None]:
         """Choose the draft's tokens (fly.drafting.Choose)."""
-        if self.is_plain:
+        if self.is_plain and not self._keeps_probs:
             return logits.argmax(-1), None
         missing = self._vocab_size - logits.shape[-1]
         if missing > 0:  # ids that only the target knows; processors may speak of them
             logits = F.pad(logits, (0, missing), value=-torch.inf)
         processed = self.process(logits, places, drafted)
+        soft = processed.softmax(-1) if self._keeps_probs else None
         if not any(self._sampled):
-            return processed.argmax(-1), None
+            return processed.argmax(-1), soft
         probs = self._probabilities(processed)
         # Places before the proposal belong to known tokens; what is chosen there is not looked at.
         steps = torch.tensor(places)[:, None] + torch.arange(logits.shape[1])  # [B, n]
         steps = steps.clamp_min(0)
         draws = self._uniform(int(steps.max()) + 1)[..., DRAFTING].gather(1, steps)
-        return draw(probs, draws.to(logits.device)), probs
+        # A greedy row's own q decides nothing: it keeps its argmax whatever was offered.
+        return draw(probs, draws.to(logits.device)), probs if soft is None else soft
 
     def process(
         self,
@@ -94,7 +103,8 @@ class RoundSampler:
         num_places = processed.shape[1]
         draws = self._uniform(num_places)[:, :num_places, ACCEPTING:]
         target = self._probabilities(processed)
-        return Law(target, proposal.probs, draws.to(processed.device))
+        sampled = torch.tensor(self._sampled, device=processed.device)
+        return Law(target, proposal.probs, draws.to(processed.device), sampled)
 
     def _probabilities(self, processed: Tensor) -> Tensor:
         """Softmax for sampled rows, certainty of the argmax for the others.  [B, n, V]."""

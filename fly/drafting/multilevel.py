@@ -13,17 +13,20 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fly.drafting.model import opening, pad_right, prefill_new, within_context
 from fly.drafting.ngram import IndexedRows
 from fly.drafting.protocol import (
     Choose,
     CommittedRow,
+    Drafter,
     DraftModel,
     End,
+    Parts,
     Proposal,
     drafters,
     greedy,
 )
+from fly.drafting.reading import DraftReader, pad_right, within_context
+from fly.settings import Traits
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
@@ -35,6 +38,8 @@ class Draft:
 
     committed: list[int]
     limit: int
+    unread: list[int]  # committed tokens that the draft model lacks
+    start: int  # position of the first of them
     tokens: list[int] = field(default_factory=list)
     guess: list[int] = field(default_factory=list)  # the last one found in this round
     probs: list[Tensor] = field(default_factory=list)  # [n, V] each, where tokens are drawn
@@ -44,17 +49,17 @@ class Draft:
         """As many tokens as the row may propose."""
         return len(self.tokens) >= self.limit
 
-    def opening(self, room: int | None) -> tuple[list[int], int]:
-        """Known tokens that the draft's cache may lack, and the position of the first: two
-        committed ones at first, then the newest drafted one.
+    def opening(self) -> tuple[list[int], int]:
+        """Known tokens that the draft's cache may lack, and the position of the first: committed
+        ones at first, then the newest drafted one.
         """
         if self.tokens:
             return self.tokens[-1:], len(self.committed) + len(self.tokens) - 1
-        return opening(self.committed, room)
+        return self.unread, self.start
 
 
 @drafters.register("multilevel")
-class MultilevelDrafter:
+class MultilevelDrafter(Drafter):
     """The draft model's greedy continuation, several tokens a forward where the text repeats
     itself.
     """
@@ -66,6 +71,7 @@ class MultilevelDrafter:
         looked up by up to `max_ngram` tokens.
         """
         self.model = model
+        self.reader = DraftReader(model)
         self.k = k
         self.guess_length = guess_length
         self.end = end
@@ -73,16 +79,20 @@ class MultilevelDrafter:
         self._rows = IndexedRows(max_ngram)
 
     @classmethod
-    def from_config(
-        cls, config: FLyConfig, model: DraftModel | None, device: torch.device, end: End
-    ) -> MultilevelDrafter:
+    def traits(cls, config: FLyConfig) -> Traits:
+        """Needs a draft model."""
+        return Traits(needs_model=True, gives_probs=True)
+
+    @classmethod
+    def from_config(cls, config: FLyConfig, parts: Parts) -> MultilevelDrafter:
         """Read spd_k, max_ngram_size and num_ngram_pred_tokens."""
-        assert model is not None
-        return cls(model, config.spd_k, config.max_ngram_size, config.num_ngram_pred_tokens, end)
+        assert parts.model is not None
+        sizes = config.max_ngram_size, config.num_ngram_pred_tokens
+        return cls(parts.model, config.spd_k, *sizes, parts.end)
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """Prefill and index the new prompts."""
-        prefill_new(self.model, rows, first)
+        self.reader.admit(rows, first)
         self._rows.admit(rows, first)
 
     def propose(
@@ -95,7 +105,14 @@ class MultilevelDrafter:
         plain chain drafting, whose draws hang on the place alone.
         """
         lengths = within_context(self.model, rows, limits, self.k)
-        drafts = [Draft(row.ids, n) for row, n in zip(rows, lengths, strict=True)]
+        if not any(lengths):
+            self.steps = [[] for _ in rows]
+            return Proposal.from_lists([[] for _ in rows], self.model.device)
+        openings = zip(*self.reader.openings(rows, lengths), strict=True)
+        drafts = [
+            Draft(row.ids, n, *opening)
+            for row, n, opening in zip(rows, lengths, openings, strict=True)
+        ]
         self.steps = [[] for _ in rows]
         forwards = 0
         while not all(draft.is_finished for draft in drafts):
@@ -113,7 +130,7 @@ class MultilevelDrafter:
         """
         device = self.model.device
         room = self.model.num_positions
-        openings, starts = zip(*(draft.opening(room) for draft in drafts), strict=True)
+        openings, starts = zip(*(draft.opening() for draft in drafts), strict=True)
         hits = [self._guess(index, draft) for index, draft in enumerate(drafts)]
         inputs = []
         for draft, known, start in zip(drafts, openings, starts, strict=True):
@@ -162,11 +179,12 @@ class MultilevelDrafter:
 
     def commit(self, rows: Sequence[CommittedRow]) -> None:
         """Index what the rows gained."""
+        self.reader.commit(rows)
         self._rows.commit(rows)
 
     def move(self, source: int, destination: int, length: int) -> None:
         """Carry the row's index, keys and values along."""
-        self.model.move(source, destination, length)
+        self.reader.move(source, destination, length)
         self._rows.move(source, destination)
 
 

@@ -13,8 +13,8 @@ from fly.drafting.lookup import NgramIndex
 from fly.drafting.protocol import (
     Choose,
     CommittedRow,
-    DraftModel,
-    End,
+    Drafter,
+    Parts,
     Proposal,
     drafters,
     greedy,
@@ -53,7 +53,7 @@ class IndexedRows:
 
 
 @drafters.register("ngram")
-class NgramDrafter:
+class NgramDrafter(Drafter):
     """Prompt lookup as the drafter."""
 
     def __init__(self, k: int, max_ngram: int, device: torch.device) -> None:
@@ -63,11 +63,9 @@ class NgramDrafter:
         self._rows = IndexedRows(max_ngram)
 
     @classmethod
-    def from_config(
-        cls, config: FLyConfig, model: DraftModel | None, device: torch.device, end: End
-    ) -> NgramDrafter:
+    def from_config(cls, config: FLyConfig, parts: Parts) -> NgramDrafter:
         """Read spd_k and max_ngram_size."""
-        return cls(config.spd_k, config.max_ngram_size, device)
+        return cls(config.spd_k, config.max_ngram_size, parts.device)
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """Index the new prompts."""

@@ -10,8 +10,8 @@ import torch
 from fly.drafting.protocol import (
     Choose,
     CommittedRow,
-    DraftModel,
-    End,
+    Drafter,
+    Parts,
     Proposal,
     drafters,
     greedy,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @drafters.register("none")
-class NoDrafter:
+class NoDrafter(Drafter):
     """Empty proposals."""
 
     def __init__(self, device: torch.device) -> None:
@@ -30,23 +30,12 @@ class NoDrafter:
         self._device = device
 
     @classmethod
-    def from_config(
-        cls, config: FLyConfig, model: DraftModel | None, device: torch.device, end: End
-    ) -> NoDrafter:
+    def from_config(cls, config: FLyConfig, parts: Parts) -> NoDrafter:
         """Nothing to set."""
-        return cls(device)
-
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Nothing is kept per row."""
+        return cls(parts.device)
 
     def propose(
         self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
     ) -> Proposal:
         """Offer nothing."""
         return Proposal.from_lists([[] for _ in rows], self._device)
-
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
-        """Nothing is kept per row."""
-
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Nothing is kept per row."""

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from fly.registry import drafters as drafters
+from fly.settings import NoSettings, Traits
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
@@ -25,6 +27,9 @@ class Proposal:
     lengths: Tensor  # [B] int64
     draft_forwards: int = 0  # forwards of the draft model that it took
     probs: Tensor | None = None  # [B, K, V] what the tokens were drawn from; None: nothing drawn
+    # A tree: [B, K] int64, the place in the proposal that each token follows, -1 for the last
+    # committed token; parents stand before their children.  None: a chain.
+    parents: Tensor | None = None
 
     @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Proposal:
@@ -37,7 +42,9 @@ class Proposal:
     def to(self, device: torch.device) -> Proposal:
         """The same on `device`: draft and target need not share one."""
         probs = None if self.probs is None else self.probs.to(device)
-        return Proposal(self.ids.to(device), self.lengths.to(device), self.draft_forwards, probs)
+        parents = None if self.parents is None else self.parents.to(device)
+        ids, lengths = self.ids.to(device), self.lengths.to(device)
+        return Proposal(ids, lengths, self.draft_forwards, probs, parents)
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,11 @@ class CommittedRow(Protocol):
         """Prompt and emitted tokens; the drafter does not change the list."""
         ...
 
+    @property
+    def key(self) -> str:
+        """The caller's name for the kind of request, such as the task."""
+        ...
+
 
 class DraftModel(Protocol):
     """A language model with one cache row per row of the batch, where a token at position p lies in
@@ -126,21 +138,41 @@ class DraftModel(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What a drafter may be built of."""
+
+    device: torch.device  # of the target: where proposals are wanted
+    vocab_size: int  # the target's
+    end: End = End()
+    model: DraftModel | None = None  # there if the drafter's traits ask for one
+    tokenizer: Any = None  # the target's
+    draft_tokenizer: Any = None  # the draft model's, where it is not the target's
+
+
 class Drafter(Protocol):
-    """Proposes tokens for all rows of the batch at once.  Rows are known by their index."""
+    """Proposes tokens for all rows of the batch at once.  Rows are known by their index.
+
+    A class that derives from this one has to write from_config and propose, and what it keeps.
+    """
 
     @classmethod
-    def from_config(
-        cls, config: FLyConfig, model: DraftModel | None, device: torch.device, end: End
-    ) -> Drafter:
-        """Build the drafter from its settings; `model` is there if the configuration asks for a
-        draft model.
-        """
+    def settings_model(cls) -> type[BaseModel]:
+        """What `drafter_settings` may hold."""
+        return NoSettings
+
+    @classmethod
+    def traits(cls, config: FLyConfig) -> Traits:
+        """What it needs and gives with these settings; nothing is loaded yet."""
+        return Traits()
+
+    @classmethod
+    def from_config(cls, config: FLyConfig, parts: Parts) -> Drafter:
+        """Build the drafter from its settings."""
         ...
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Rows `first` and following are new: read their prompts."""
-        ...
+        """Rows `first` and following are new."""
 
     def propose(
         self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
@@ -150,12 +182,24 @@ class Drafter(Protocol):
         """
         ...
 
+    def observe(self, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
+        """Told what the target thought, before `commit`.
+
+        Args:
+            proposal: the one verified.
+            logits: [B, K+1, V] the target's raw logits at the last committed token and over the
+                proposal.
+            kept: how many proposed tokens each row keeps.
+        """
+
     def commit(self, rows: Sequence[CommittedRow]) -> None:
         """The rows' ids now hold what became of the proposal."""
-        ...
 
     def move(self, source: int, destination: int, length: int) -> None:
         """Row `source` (of `length` tokens) takes the place of row `destination`; `source` is given
         up.
         """
-        ...
+
+    def report(self) -> dict[str, Any]:
+        """What it has to tell of all it did, fit for JSON."""
+        return {}

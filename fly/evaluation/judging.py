@@ -33,6 +33,8 @@ class WholeScores(Scores):
             lengths,
             self.protected if is_protected else None,
             None if self.processed is None else self.processed[:, : k + 1],
+            draft_probs=None if self.draft_probs is None else self.draft_probs[:, :k],
+            locked=None if self.locked is None else self.locked[:, :k],
             whole=self,
         )
 
@@ -48,6 +50,12 @@ class PrefixScores(Scores):
         """As in Scores."""
         assert self.whole is not None
         return self.whole.choice[:, : self.logits.shape[1]]
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """As in Scores."""
+        assert self.whole is not None
+        return self.whole.probs[:, : self.ids.shape[1]]
 
     @cached_property
     def draft_possible(self) -> Tensor:

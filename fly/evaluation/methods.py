@@ -32,8 +32,14 @@ _SPECIAL: Mapping[str, Kind] = {
 }
 _NO_DRAFTER = "none"
 # Of the configuration, what a method named by rule or drafter sets aside.
-_PLAIN = {"use_sd": False, "drafter": None, "use_ngram": False, "tree_verify": False}
-_PLAIN |= {"abla_no_window": False}
+_PLAIN: dict[str, Any] = {
+    "use_sd": False,
+    "drafter": None,
+    "use_ngram": False,
+    "tree_verify": False,
+}
+_PLAIN |= {"abla_no_window": False, "dual_tok": False, "draft_length": "fixed"}
+_PLAIN |= {"acceptance_settings": {}, "drafter_settings": {}}
 _ALONE: tuple[Kind, ...] = ("assisted", "prompt_lookup")  # know batch 1 only
 # Settings of the models and of the requests, which all methods share.
 _SHARED = (
@@ -92,6 +98,8 @@ class Method:
         if self.config.drafter_name == _NO_DRAFTER:
             return told
         told |= {"acceptance": self.config.acceptance_name, "spd_k": self.config.spd_k}
+        for key in ("acceptance_settings", "drafter_settings"):
+            told |= {key: getattr(self.config, key)} if getattr(self.config, key) else {}
         if self.config.uses_fly:
             told |= {key: getattr(self.config, key) for key in ("win_len", "fly_variant")}
             told |= {"entropy": self.config.entropy_kind, "gate": self.config.entropy_threshold}
@@ -183,7 +191,7 @@ def parse_method(name: str, config: FLyConfig, batch_size: int) -> Method:
                 f"{where}: has no setting {next(iter(settings))!r}", fix="it takes batch_size only"
             )
     else:
-        overrides = _from_registries(base, where)
+        overrides = _from_registries(base, where, config)
         if config.drafter == _NO_DRAFTER and base in rules:
             overrides |= {"drafter": None}  # a rule without proposals would be the target
     with warnings.catch_warnings():
@@ -216,7 +224,7 @@ def _settings(name: str, text: str) -> dict[str, Any]:
     return found
 
 
-def _from_registries(base: str, where: str) -> dict[str, Any]:
+def _from_registries(base: str, where: str, config: FLyConfig) -> dict[str, Any]:
     """The settings that a rule's or drafter's name stands for, or a "drafter+rule"."""
     parts = base.split("+")
     known_rules, known_drafters = rules.names(), drafters.names()
@@ -224,12 +232,16 @@ def _from_registries(base: str, where: str) -> dict[str, Any]:
     for part in parts:
         if part in known_rules and "acceptance" not in overrides:
             overrides["acceptance"] = part
+            if part != config.acceptance_name:
+                overrides["acceptance_settings"] = {}  # another rule's
             # The ablation is FLy's; it would go before another rule.
             overrides |= {} if part == "fly" else {"abla_no_window": False}
         elif part in known_drafters and "drafter" not in overrides:
             is_plain = part == _NO_DRAFTER
             overrides |= {"drafter": None if is_plain else part, "use_sd": not is_plain}
-            overrides |= {"use_ngram": False, "tree_verify": False}
+            overrides |= {"use_ngram": False, "tree_verify": False, "dual_tok": False}
+            if part != config.drafter_name:
+                overrides["drafter_settings"] = {}  # another drafter's
         elif part in known_rules or part in known_drafters:
             raise ConfigError(
                 f"{where}: names two {'rules' if part in known_rules else 'drafters'}",

@@ -29,13 +29,12 @@ from fly.evaluation.memo import PointAnswer, RequestMemo, answer_of
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# A proposal of fewer tokens is the beginning of one of more.
-CHAIN_DRAFTERS = frozenset({"none", "model", "ngram", "multilevel"})
 # Do not matter to what is drafted: the rule's settings, and how drafter_name is spelt.
 RULE_KEYS = frozenset(
     {
         "enable_fly",
         "acceptance",
+        "acceptance_settings",
         "win_len",
         "entropy_thre",
         "entropy",
@@ -51,23 +50,25 @@ RULE_KEYS = frozenset(
 )
 NGRAM_KEYS = frozenset({"max_ngram_size", "num_ngram_pred_tokens"})
 
-DraftingKey = tuple[tuple[str, object], ...]
+DraftingKey = tuple[tuple[str, str], ...]
 
 
 def drafting_key(config: FLyConfig) -> DraftingKey:
     """Points of one key can share their rounds: the drafter, its settings and the budget.
 
-    A drafter that is not known to draft chains shares only between points of the same K and
-    lookahead.
+    A drafter that does not draft chains shares only between points of the same K and lookahead.
     """
     name = config.drafter_name
     inert = RULE_KEYS | (NGRAM_KEYS if name in ("none", "model") else frozenset())
-    inert = inert | ({"spd_k"} if name in CHAIN_DRAFTERS else frozenset())
+    is_chain = config.drafter_traits.is_chain
+    inert = inert | ({"spd_k"} if is_chain else frozenset())
     key = {key: value for key, value in config.to_dict().items() if key not in inert}
     key["drafter"] = name
-    if name not in CHAIN_DRAFTERS:
-        key["lookahead"] = PointRule.from_config("", config).rule.lookahead
-    return tuple(sorted(key.items()))
+    rule = PointRule.from_config("", config).rule
+    key["needs_draft_probs"] = rule.needs_draft_probs
+    if not is_chain:
+        key["lookahead"] = rule.lookahead
+    return tuple((name, repr(value)) for name, value in sorted(key.items()))
 
 
 class SharedDecoding:
@@ -281,10 +282,11 @@ class SharedGroup:
     def _decoder(self, point: PointRule) -> SpeculativeDecoder:
         """A decoder of the point's K; all of them use the same caches, one at a time."""
         if point.k not in self._decoders:
+            # The judge decides in place of the rule.
+            no_rule = {"acceptance": "native", "acceptance_settings": {}, "abla_no_window": False}
             settings = point.config.to_dict() | {
                 "spd_k": point.k,
-                "acceptance": "native",  # the judge decides
-                "abla_no_window": False,
+                **({} if point.rule.needs_draft_probs else no_rule),
                 "protect_special_tokens": True,  # so that the judge knows them
                 "enable_statistics": False,
             }
@@ -315,6 +317,11 @@ def _check_points(points: Mapping[str, FLyConfig], *, has_draft: bool) -> None:
                 f"point {name!r}: temperature is {config.temperature!r}, but a sweep decodes "
                 "greedily",
                 fix="set temperature to 0",
+            )
+        if config.drafter_traits.is_timed or config.draft_length == "adaptive":
+            raise ConfigError(
+                f"point {name!r}: what is drafted depends on the clock, so points cannot share it",
+                fix="sweep with a fixed draft_length and another drafter than 'bandit'",
             )
         if config.needs_draft and not has_draft:
             raise ConfigError(

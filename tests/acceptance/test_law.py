@@ -65,7 +65,8 @@ def verified(prefix, ids, is_drawn):
     table[:, :K, 0] = draws[:, :K]
     table[..., 1] = draws[:, K:]
     proposal = torch.tensor(ids).expand(size, K)
-    scores = Scores(p.log(), proposal, torch.full((size,), K), law=Law(p, q, table))
+    law = Law(p, q, table, torch.ones(size, dtype=torch.bool))
+    scores = Scores(p.log(), proposal, torch.full((size,), K), law=law)
     kept = leading_true(NativeRule().accept(scores).accepted)
     own = scores.choice_at(kept)
     assert torch.equal(own, scores.choice.gather(1, kept[:, None])[:, 0])
@@ -115,7 +116,8 @@ def test_draws_invert_the_cumulative_weights():
 
 
 def scores_of(p, q, ids, lengths, draws):
-    law = Law(torch.tensor(p), None if q is None else torch.tensor(q), draws)
+    drawn_from = None if q is None else torch.tensor(q)
+    law = Law(torch.tensor(p), drawn_from, draws, torch.ones(len(p), dtype=torch.bool))
     return Scores(law.target.log(), torch.tensor(ids), torch.tensor(lengths), law=law)
 
 

@@ -9,9 +9,10 @@ import torch
 from fly.config import FLyConfig
 from fly.decoding.model import SlotModel
 from fly.decoding.protocol import CausalModel
-from fly.drafting import End
-from fly.drafting.model import ModelDrafter, pad_right, within_context
+from fly.drafting import End, Parts
+from fly.drafting.model import ModelDrafter
 from fly.drafting.multilevel import MultilevelDrafter
+from fly.drafting.reading import pad_right, within_context
 from tests.models import CONTEXT, VOCAB, generated, greedy, prompts, tiny
 
 K = 5
@@ -163,6 +164,7 @@ def test_pad_right():
 
 def test_from_config():
     model = SlotModel(tiny("llama"))
-    drafter = ModelDrafter.from_config(FLyConfig(spd_k=9), model, torch.device("cpu"), End())
+    parts = Parts(torch.device("cpu"), VOCAB, model=model)
+    drafter = ModelDrafter.from_config(FLyConfig(spd_k=9), parts)
     assert (drafter.k, drafter.model) == (9, model)
     assert model.num_positions == CONTEXT

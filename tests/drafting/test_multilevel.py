@@ -8,11 +8,11 @@ import torch
 
 from fly.config import FLyConfig
 from fly.decoding.model import SlotModel
-from fly.drafting import End
+from fly.drafting import End, Parts
 from fly.drafting.model import ModelDrafter
 from fly.drafting.multilevel import MultilevelDrafter
 from tests.drafting.test_model import ragged, rows_of, started
-from tests.models import Tape, greedy, ids_of, prompts, tiny
+from tests.models import VOCAB, Tape, greedy, ids_of, prompts, tiny
 
 K = 12
 
@@ -125,5 +125,5 @@ def test_rows_that_finish_early_wait_unharmed():
 def test_from_config():
     config = FLyConfig(use_ngram=True, spd_k=9, max_ngram_size=3, num_ngram_pred_tokens=2)
     model = SlotModel(tiny("llama"))
-    drafter = MultilevelDrafter.from_config(config, model, torch.device("cpu"), End())
+    drafter = MultilevelDrafter.from_config(config, Parts(torch.device("cpu"), VOCAB, model=model))
     assert (drafter.k, drafter.guess_length, drafter._rows.max_ngram) == (9, 2, 3)

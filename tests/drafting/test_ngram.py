@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from fly.config import FLyConfig
-from fly.drafting import End
+from fly.drafting import Parts
 from fly.drafting.ngram import NgramDrafter
 from tests.drafting.test_lookup import search
 from tests.drafting.test_model import K, play, ragged, rows_of
-from tests.models import ids_of, tiny
+from tests.models import VOCAB, ids_of, tiny
 
 CPU = torch.device("cpu")
 
@@ -45,5 +45,5 @@ def test_equals_a_search_over_many_rounds():
 
 def test_from_config():
     config = FLyConfig(drafter="ngram", spd_k=9, max_ngram_size=3)
-    drafter = NgramDrafter.from_config(config, None, CPU, End())
+    drafter = NgramDrafter.from_config(config, Parts(CPU, VOCAB))
     assert (drafter.k, drafter._rows.max_ngram) == (9, 3)

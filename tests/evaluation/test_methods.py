@@ -224,7 +224,7 @@ WRONG = {
     "batch zero": ("fly:batch_size=0", "batch_size"),
     "model": ("fly:draft_model_path=other", "draft_model_path is the same for all methods"),
     "temperature": ("fly:temperature=1", "temperature is the same for all methods"),
-    "impossible": ("fly:tree_verify=true", "drafting trees is not built yet"),
+    "impossible": ("ngram:tree_verify=true", "which means 'tree'"),
     "method twice": ("fly,native,fly", "names 'fly' twice"),
 }
 

@@ -15,7 +15,9 @@ def test_a_registered_rule_is_compared_and_judged(pair, tmp_path, monkeypatch):
 
     @rules.register("mine")
     class Mine(NativeRule):
-        """Decides as the native one does."""
+        """Decides as the native one does, and does not say so."""
+
+        is_lossless = False
 
     write_task(tmp_path / "tasks", "numbers", EXACT)
     write_task(tmp_path / "tasks", "drawn", "repeats: 2" + EXACT, num_items=2)

@@ -1,0 +1,62 @@
+"""From a configuration and served models to what a round needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fly.acceptance import rules
+from fly.decoding.guards import Places, protected_tokens
+from fly.decoding.round import Engine, Judge
+from fly.decoding.serving import Pair
+from fly.decoding.stopping import StopRules, eos_ids
+from fly.drafting import End, Parts, drafters
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from fly.config import FLyConfig
+
+
+def make_engine(
+    config: FLyConfig,
+    pair: Pair,
+    tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None],
+    record_rounds: bool,
+    judge: Judge | None,
+) -> Engine:
+    """Rule, drafter, guards and what ends an answer.
+
+    Args:
+        config: their settings.
+        pair: the served models.
+        tokenizers: the target's, and the draft's where it has its own.
+        record_rounds: as in SpeculativeDecoder.
+        judge: as in SpeculativeDecoder.
+    """
+    tokenizer, draft_tokenizer = tokenizers
+    target = pair.target
+    stops = StopRules(tokenizer, eos_ids(pair.source, tokenizer))
+    rule = rules.get(config.acceptance_name).from_config(config)
+    parts = Parts(
+        device=target.device,
+        vocab_size=target.vocab_size,
+        end=End(stops.eos_ids, rule.lookahead if judge is None else judge.lookahead),
+        model=pair.draft,
+        tokenizer=tokenizer,
+        draft_tokenizer=draft_tokenizer,
+    )
+    protected = None
+    if config.protect_special_tokens:
+        protected = protected_tokens(tokenizer, stops.eos_ids, target.vocab_size, target.device)
+    return Engine(
+        target=target,
+        drafter=drafters.get(pair.drafter).from_config(config, parts),
+        rule=rule,
+        stops=stops,
+        protected=protected,
+        record_rounds=record_rounds,
+        count_official=config.enable_statistics,
+        is_verbose=config.verbose,
+        judge=judge,
+        guard=Places.from_config(config, tokenizer),
+    )

@@ -1,0 +1,35 @@
+"""What rules and drafters declare of themselves.  Their settings are pydantic models, checked when
+a configuration is read and before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict
+
+STRICT = ConfigDict(
+    frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
+)
+# Where a rule or drafter works.  sampled: only above temperature 0.
+Temperatures: TypeAlias = Literal["any", "greedy", "sampled"]
+
+
+class NoSettings(BaseModel):
+    """Of rules and drafters that have none of their own."""
+
+    model_config = STRICT
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a drafter needs and gives, known from its settings alone."""
+
+    needs_model: bool = False  # a draft model must be loaded
+    derives_model: bool = False  # its draft model is made of the target
+    gives_probs: bool = False  # proposals carry what their tokens were drawn from
+    is_chain: bool = True  # offered fewer tokens, it offers the beginning of the same
+    is_timed: bool = False  # what it offers depends on the clock
+    is_tree: bool = False
+    own_tokenizer: bool = False  # the draft model's tokenizer may be another one
+    temperatures: Temperatures = "any"
