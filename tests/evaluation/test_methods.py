@@ -37,6 +37,8 @@ def registered(monkeypatch):
 class Mine(NativeRule):
     """A rule that decides like the native one and says that it looks four tokens ahead."""
 
+    is_lossless = False
+
     @property
     def lookahead(self):
         return 4
@@ -73,7 +75,8 @@ def test_what_a_name_stands_for(name, expected):
 
 def test_every_entry_of_the_registries_is_a_method():
     for name in [*rules.names(), *drafters.names()]:
-        found = method(name)
+        is_sampled = name in rules and rules.get(name).temperatures == "sampled"
+        found = method(name, temperature=1.0 if is_sampled else 0.0)
         assert name in (found.config.acceptance_name, found.config.drafter_name)
 
 
@@ -175,9 +178,10 @@ def test_the_schema_and_the_messages_list_what_is_registered():
     rules.register("mine")(Mine)
     drafters.register("own")(NoDrafter)
     properties = json_schema()["properties"]
-    assert properties["acceptance"]["anyOf"][0]["enum"] == ["native", "fly", "mine"]
+    names = properties["acceptance"]["anyOf"][0]["enum"]
+    assert (names[:2], names[-1]) == (["native", "fly"], "mine")
     assert "own" in properties["drafter"]["anyOf"][0]["enum"]
-    with pytest.raises(ConfigError, match="'native' or 'fly' or 'mine' or null; did you mean 'mi"):
+    with pytest.raises(ConfigError, match="'native' or 'fly' or .* or 'mine' or null; did you mean 'mi"):
         FLyConfig(acceptance="mina")
 
 

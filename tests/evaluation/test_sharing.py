@@ -270,13 +270,14 @@ def test_a_drafter_that_is_not_known_to_draft_chains_shares_within_a_k(monkeypat
     class Odd(ModelDrafter):
         """What it proposes hangs on K."""
 
+        @classmethod
+        def traits(cls, config):
+            return replace(super().traits(config), is_chain=False)
+
         def propose(self, rows, limits, choose):
             proposal = super().propose(rows, limits, choose)
             return replace(proposal, ids=(proposal.ids + (self.k % 2)).clamp_max(90))
 
-    monkeypatch.setattr(
-        "fly.evaluation.sharing.CHAIN_DRAFTERS", frozenset({"none", "ngram", "multilevel"})
-    )
     monkeypatch.setitem(drafters._entries, "model", Odd)
     target = tiny("llama")
     models = target, blurred(target)
