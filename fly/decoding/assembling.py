@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 from fly.acceptance import rules
 from fly.decoding.guards import Places, protected_tokens
 from fly.decoding.round import Engine, Judge
-from fly.decoding.serving import Pair
+from fly.decoding.serving import NO_DRAFTER, Pair
 from fly.decoding.stopping import StopRules, eos_ids
 from fly.drafting import End, Parts, drafters
+from fly.drafting.pacing import PacedDrafter
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,9 +49,12 @@ def make_engine(
     protected = None
     if config.protect_special_tokens:
         protected = protected_tokens(tokenizer, stops.eos_ids, target.vocab_size, target.device)
+    drafter = drafters.get(pair.drafter).from_config(config, parts)
+    if config.draft_length == "adaptive" and pair.drafter != NO_DRAFTER:
+        drafter = PacedDrafter(drafter, config.spd_k)
     return Engine(
         target=target,
-        drafter=drafters.get(pair.drafter).from_config(config, parts),
+        drafter=drafter,
         rule=rule,
         stops=stops,
         protected=protected,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,22 @@ if TYPE_CHECKING:
     from fly.config import FLyConfig
 
 
+class Pace(Protocol):
+    """Decides while a proposal grows whether it grows on."""
+
+    def goes_on(self, confidence: Tensor) -> bool:
+        """Told after every token what the draft gave to it, in every row.  [B]"""
+        ...
+
+
+def _confidence(logits: Tensor, token: Tensor, probs: Tensor | None) -> Tensor:
+    """What the draft's logits [B, 1, V], or the distributions that tokens [B, 1] were drawn from,
+    give to them.  [B]
+    """
+    probs = logits.float().softmax(-1) if probs is None else probs
+    return probs.gather(-1, token[..., None])[:, 0, 0]
+
+
 @drafters.register("model")
 class ModelDrafter(Drafter):
     """The draft model's greedy continuation."""
@@ -34,6 +50,8 @@ class ModelDrafter(Drafter):
         self.model = model
         self.reader = DraftReader(model)
         self.k = k
+        self.is_lazy = False  # new prompts are read when their rows first draft
+        self.pace: Pace | None = None
 
     @classmethod
     def traits(cls, config: FLyConfig) -> Traits:
@@ -48,12 +66,14 @@ class ModelDrafter(Drafter):
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """Prefill the new prompts."""
-        self.reader.admit(rows, first)
+        self.reader.admit(rows, first, is_lazy=self.is_lazy)
 
     def propose(
         self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
     ) -> Proposal:
-        """Decode one token at a time; no result is looked at on the host unless `choose` does."""
+        """Decode one token at a time; no result is looked at on the host unless `choose` or `pace`
+        does.
+        """
         lengths = within_context(self.model, rows, limits, self.k)
         device = self.model.device
         k = max(lengths)
@@ -76,14 +96,16 @@ class ModelDrafter(Drafter):
             tokens.append(token)
             if drawn_from is not None:
                 probs.append(drawn_from)
-            if step == k - 1:
+            goes_on = self.pace is None or self.pace.goes_on(_confidence(logits, token, drawn_from))
+            if step == k - 1 or not goes_on:
                 break
             logits = self.model.extend(token, positions, visible + step + 1)
             positions = positions + 1
+        num_drafted = len(tokens) - 1
         return Proposal(
             torch.cat(tokens, 1),
-            torch.tensor(lengths, device=device),
-            k,
+            torch.tensor(lengths, device=device).clamp_max(num_drafted),
+            num_drafted,
             torch.cat(probs, 1) if probs else None,
         )
 

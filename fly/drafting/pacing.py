@@ -1,0 +1,268 @@
+"""How many tokens to draft: as many as pay.  Another token is worth drafting while the chance that
+it will be kept, summed over the rows, is above what its share of a round's time would bring
+elsewhere.  The chances are learned from what became of tokens of like confidence, the times from
+the rounds.  Where no proposal pays the target decodes plainly, and a short proposal is tried again
+now and then.
+
+A length is settled by the tokens before its end alone, so native text (sampled: its distribution)
+does not change.  The marginal rule is that of SpecDec++ (arXiv 2405.19715) with a measured price in
+place of a threshold; the ratio to maximise is TurboSpec's goodput (arXiv 2406.14066).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from fly.drafting.protocol import Choose, CommittedRow, Drafter, Parts, Proposal, greedy
+from fly.drafting.timing import RoundTimes
+from fly.settings import Traits
+
+if TYPE_CHECKING:
+    from fly.config import FLyConfig
+
+NUM_BINS = 12  # of confidence, finer towards 1
+KEPT_DECAY = 0.995  # of what was learned, per round
+RATE_DECAY = 0.98
+ENOUGH = 10  # rounds before a rate counts
+PROBE_LEN = 4  # tokens proposed to see whether speculation pays again
+FIRST_PAUSE, LONGEST_PAUSE = 16, 1024  # plain rounds between two probes
+MARGIN = 1.02  # by which plain decoding must be better before drafting stops
+PLAIN_EVERY = 200  # rounds after which a plain one is timed again
+
+
+def bin_of(confidence: float) -> int:
+    """Confidences near 1 differ most in what they promise: equal steps of its logarithm's."""
+    doubt = max(1.0 - confidence, 2.0**-NUM_BINS)
+    place = 0
+    while doubt <= 0.5 and place < NUM_BINS - 1:
+        doubt *= 2
+        place += 1
+    return place
+
+
+@dataclass
+class KeptTokens:
+    """How often tokens of each confidence were kept, of those that everything before them was."""
+
+    kept: list[float] = field(default_factory=lambda: [0.0] * NUM_BINS)
+    seen: list[float] = field(default_factory=lambda: [0.0] * NUM_BINS)
+
+    def note(self, bins: Sequence[int], num_kept: int) -> None:
+        """One row's proposal: its tokens' bins, and how many of them were kept."""
+        for place in bins[: num_kept + 1]:
+            self.seen[place] += 1
+        for place in bins[:num_kept]:
+            self.kept[place] += 1
+
+    def decay(self) -> None:
+        """A round has passed."""
+        self.kept = [value * KEPT_DECAY for value in self.kept]
+        self.seen = [value * KEPT_DECAY for value in self.seen]
+
+    @property
+    def mean(self) -> float:
+        """Over all confidences; near 1 while nothing is known."""
+        return (sum(self.kept) + 4) / (sum(self.seen) + 5)
+
+    def chance(self, place: int) -> float:
+        """That a token of bin `place` is kept."""
+        return (self.kept[place] + 2 * self.mean) / (self.seen[place] + 2)
+
+
+@dataclass
+class Rate:
+    """Tokens per second, discounted."""
+
+    tokens: float = 0.0
+    seconds: float = 0.0
+    rounds: int = 0
+
+    def note(self, tokens: int, seconds: float) -> None:
+        """One round."""
+        self.tokens = RATE_DECAY * self.tokens + tokens
+        self.seconds = RATE_DECAY * self.seconds + seconds
+        self.rounds += 1
+
+    @property
+    def value(self) -> float:
+        """0 until enough is known."""
+        return self.tokens / self.seconds if self.rounds >= ENOUGH else 0.0
+
+
+class PacedDrafter(Drafter):
+    """Another drafter, told how many tokens to propose."""
+
+    def __init__(
+        self, inner: Drafter, k: int, clock: Callable[[], float] = time.perf_counter
+    ) -> None:
+        """Let `inner` propose up to `k` tokens.
+
+        Args:
+            inner: one that asks its `pace` after every token, if it has one, may stop earlier.
+            k: the most.
+            clock: seconds.
+        """
+        self.inner = inner
+        self.k = k
+        self.times = RoundTimes()
+        self._clock = clock
+        self._kept: dict[str, KeptTokens] = {}
+        self._rates: dict[int, Rate] = {}  # of speculative rounds, by size of batch
+        self._now = _Round()
+        self._pause = FIRST_PAUSE
+        self._plain_in_a_row = 0
+        self._since_plain = PLAIN_EVERY
+        self._lengths = [0] * (k + 1)
+        self._num_probes = 0
+        if hasattr(inner, "pace"):
+            inner.pace = self
+
+    @classmethod
+    def traits(cls, config: FLyConfig) -> Traits:
+        """Never registered: the inner drafter's are asked for."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_config(cls, config: FLyConfig, parts: Parts) -> PacedDrafter:
+        """Wrap the configuration's drafter."""
+        raise NotImplementedError
+
+    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
+        """New rows are read when they first draft, if nobody drafts now."""
+        if hasattr(self.inner, "is_lazy"):
+            self.inner.is_lazy = self._plain_in_a_row > 1
+        self.inner.admit(rows, first)
+
+    def propose(
+        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
+    ) -> Proposal:
+        """At most as many tokens as pay."""
+        self._now = _Round(self._clock(), [row.key for row in rows], [len(row.ids) for row in rows])
+        length = self._decide(rows)
+        self._now.most = length
+        shortened = [min(limit, length) for limit in limits]
+        proposal = self.inner.propose(rows, shortened, choose)
+        self._now.lengths = proposal.lengths.tolist()
+        return proposal
+
+    def _decide(self, rows: Sequence[CommittedRow]) -> int:
+        """The most tokens to draft in this round; 0 for a plain one."""
+        count = len(rows)
+        if not self.times.knows_plain(count) or self._since_plain >= PLAIN_EVERY:
+            self._now.is_measured_plain = True
+            self._since_plain = 0
+            return 0
+        self._since_plain += 1
+        length, rate = self._best(count)
+        self._now.rate = max(rate, self._rates.setdefault(count.bit_length(), Rate()).value)
+        if length > 0:
+            self._pause, self._plain_in_a_row = FIRST_PAUSE, 0
+            # Confidence may tell when to go on; who has none gets what pays on average.
+            return self.k if hasattr(self.inner, "pace") else length
+        self._plain_in_a_row += 1
+        if self._plain_in_a_row <= self._pause:
+            return 0
+        self._plain_in_a_row = 0
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        self._num_probes += 1
+        self._now.is_probe = True
+        return min(PROBE_LEN, self.k)
+
+    def _best(self, count: int) -> tuple[int, float]:
+        """The length whose tokens per second are most for `count` rows, by what is known of their
+        tasks, and these.
+        """
+        chances = [self._known(key).mean for key in self._now.keys]
+        plain = count / self.times.plain(count)
+        best, rate = 0, plain * MARGIN
+        gained, alive = float(count), [1.0] * count
+        for length in range(1, self.k + 1):
+            alive = [one * chance for one, chance in zip(alive, chances, strict=True)]
+            gained += sum(alive)
+            found = gained / self.times.speculative(count, length)
+            if found > rate:
+                best, rate = length, found
+        return best, rate if best else plain
+
+    def goes_on(self, confidence: Tensor) -> bool:
+        """Whether to draft another token behind those drafted so far.
+
+        Args:
+            confidence: [B] what the draft gave to the tokens just drafted.
+        """
+        now = self._now
+        bins = [bin_of(value) for value in confidence.tolist()]
+        now.bins.append(bins)
+        if len(now.bins) >= now.most:
+            return False
+        tables = [self._known(key) for key in now.keys]
+        now.alive = [
+            one * table.chance(place)
+            for one, table, place in zip(now.alive, tables, bins, strict=True)
+        ]
+        if now.is_probe:
+            return True
+        expected = sum(one * table.mean for one, table in zip(now.alive, tables, strict=True))
+        return expected > now.rate * self.times.step(len(now.keys))
+
+    def _known(self, key: str) -> KeptTokens:
+        return self._kept.setdefault(key, KeptTokens())
+
+    def observe(self, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
+        """Learn which tokens were kept."""
+        self.inner.observe(proposal, logits, kept)
+        now = self._now
+        for key in dict.fromkeys(now.keys):
+            self._known(key).decay()
+        for row, (key, length, count) in enumerate(zip(now.keys, now.lengths, kept, strict=True)):
+            bins = [bins[row] for bins in now.bins[:length]]
+            # Without confidences, or behind the last that was asked for, the middle is as good.
+            bins += [NUM_BINS // 2] * (length - len(bins))
+            self._known(key).note(bins, count)
+
+    def commit(self, rows: Sequence[CommittedRow]) -> None:
+        """Learn what the round took."""
+        self.inner.commit(rows)
+        now = self._now
+        longest = max(now.lengths, default=0)
+        self._lengths[min(longest, self.k)] += 1
+        seconds = self._clock() - now.begin
+        self.times.note(len(rows), longest, seconds)
+        if longest and not now.is_probe:
+            gained = sum(len(row.ids) - before for row, before in zip(rows, now.texts, strict=True))
+            self._rates.setdefault(len(rows).bit_length(), Rate()).note(gained, seconds)
+
+    def move(self, source: int, destination: int, length: int) -> None:
+        """As the inner drafter."""
+        self.inner.move(source, destination, length)
+
+    def report(self) -> dict[str, Any]:
+        """Rounds by the longest proposal, plain ones first, and tries to speculate again."""
+        used = {str(length): count for length, count in enumerate(self._lengths) if count}
+        own = {"rounds_by_draft_length": used, "probes": self._num_probes}
+        return {**self.inner.report(), **own}
+
+
+@dataclass
+class _Round:
+    """The round that is not committed yet."""
+
+    begin: float = 0.0  # seconds
+    keys: list[str] = field(default_factory=list)
+    texts: list[int] = field(default_factory=list)  # tokens before it
+    lengths: list[int] = field(default_factory=list)
+    bins: list[list[int]] = field(default_factory=list)  # by place and row
+    alive: list[float] = field(default_factory=list)  # chance that all tokens so far are kept
+    most: int = 0
+    rate: float = 0.0  # tokens per second that the round has to beat
+    is_probe: bool = False
+    is_measured_plain: bool = False
+
+    def __post_init__(self) -> None:
+        """Nothing is drafted yet."""
+        self.alive = [1.0] * len(self.keys)
