@@ -51,7 +51,7 @@ def make_engine(
         protected = protected_tokens(tokenizer, stops.eos_ids, target.vocab_size, target.device)
     drafter = drafters.get(pair.drafter).from_config(config, parts)
     if config.draft_length == "adaptive" and pair.drafter != NO_DRAFTER:
-        drafter = PacedDrafter(drafter, config.spd_k)
+        drafter = PacedDrafter(drafter, config.spd_k, max(0, parts.end.lookahead - 1))
     return Engine(
         target=target,
         drafter=drafter,

@@ -45,10 +45,10 @@ def _confidence(logits: Tensor, token: Tensor, probs: Tensor | None) -> Tensor:
 class ModelDrafter(Drafter):
     """The draft model's greedy continuation."""
 
-    def __init__(self, model: DraftModel, k: int) -> None:
-        """Propose `k` tokens with `model`."""
+    def __init__(self, model: DraftModel, k: int, reader: DraftReader | None = None) -> None:
+        """Propose `k` tokens with `model`, read through `reader` if another owns its rows."""
         self.model = model
-        self.reader = DraftReader(model)
+        self.reader = reader or DraftReader(model)
         self.k = k
         self.is_lazy = False  # new prompts are read when their rows first draft
         self.pace: Pace | None = None
@@ -62,7 +62,7 @@ class ModelDrafter(Drafter):
     def from_config(cls, config: FLyConfig, parts: Parts) -> ModelDrafter:
         """Read spd_k."""
         assert parts.model is not None
-        return cls(parts.model, config.spd_k)
+        return cls(parts.model, config.spd_k, parts.reader)
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """Prefill the new prompts."""

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from fly.config import FLyConfig
 
 NUM_BINS = 12  # of confidence, finer towards 1
+SURE = 4  # bins from here on change no plan
+UNKNOWN = NUM_BINS // 2  # the bin of tokens of unknown confidence
 KEPT_DECAY = 0.995  # of what was learned, per round
 RATE_DECAY = 0.98
 ENOUGH = 10  # rounds before a rate counts
@@ -45,33 +47,73 @@ def bin_of(confidence: float) -> int:
     return place
 
 
-@dataclass
-class KeptTokens:
-    """How often tokens of each confidence were kept, of those that everything before them was."""
+class Chances:
+    """How often tokens of each confidence were kept, of those before which everything was."""
 
-    kept: list[float] = field(default_factory=lambda: [0.0] * NUM_BINS)
-    seen: list[float] = field(default_factory=lambda: [0.0] * NUM_BINS)
+    def __init__(self) -> None:
+        """High while little is known, so that it is tried."""
+        self.kept = [0.0] * NUM_BINS
+        self.seen = [0.0] * NUM_BINS
+        self.renew()
 
-    def note(self, bins: Sequence[int], num_kept: int) -> None:
-        """One row's proposal: its tokens' bins, and how many of them were kept."""
-        for place in bins[: num_kept + 1]:
-            self.seen[place] += 1
-        for place in bins[:num_kept]:
-            self.kept[place] += 1
+    def note(self, place: int, is_kept: bool) -> None:
+        """A token of bin `place`."""
+        self.seen[place] += 1
+        self.kept[place] += is_kept
 
-    def decay(self) -> None:
-        """A round has passed."""
+    def renew(self) -> None:
+        """A round has passed: what was noted counts from now on, and what came before it less."""
+        self.mean = (sum(self.kept) + 9) / (sum(self.seen) + 10)
+        prior = 2 * self.mean
+        self.of = [
+            (kept + prior) / (seen + 2) for kept, seen in zip(self.kept, self.seen, strict=True)
+        ]
         self.kept = [value * KEPT_DECAY for value in self.kept]
         self.seen = [value * KEPT_DECAY for value in self.seen]
 
-    @property
-    def mean(self) -> float:
-        """Over all confidences; near 1 while nothing is known."""
-        return (sum(self.kept) + 4) / (sum(self.seen) + 5)
 
-    def chance(self, place: int) -> float:
-        """That a token of bin `place` is kept."""
-        return (self.kept[place] + 2 * self.mean) / (self.seen[place] + 2)
+class KeptTokens:
+    """The chances of tokens that enough others follow in their proposal for the rule to loosen
+    them, and of those at its end.
+    """
+
+    def __init__(self, tail: int) -> None:
+        """The last `tail` tokens of a proposal are its end."""
+        self.tail = tail
+        self.inner, self.last = Chances(), Chances()
+
+    def note(self, bins: Sequence[int], num_kept: int) -> None:
+        """One row's proposal: its tokens' bins, and how many of them were kept."""
+        first_last = len(bins) - self.tail
+        for index, place in enumerate(bins[: num_kept + 1]):
+            table = self.inner if index < first_last else self.last
+            table.note(place, index < num_kept)
+
+    def renew(self) -> None:
+        """A round has passed."""
+        self.inner.renew()
+        self.last.renew()
+
+    def gains(self, bins: Sequence[int], longest: int) -> list[float]:
+        """Tokens that a proposal is expected to bring, by its length from that of `bins`, which
+        are known, to `longest`.
+        """
+        unknown = longest - len(bins)
+        inner = [self.inner.of[place] for place in bins] + [self.inner.mean] * unknown
+        last = [self.last.of[place] for place in bins] + [self.last.mean] * unknown
+        alive, sums = [1.0], [0.0]  # behind the first tokens, were all of them inner ones
+        for chance in inner:
+            alive.append(alive[-1] * chance)
+            sums.append(sums[-1] + alive[-1])
+        found = []
+        for length in range(len(bins), longest + 1):
+            first_last = max(0, length - self.tail)
+            chance, gained = alive[first_last], sums[first_last]
+            for place in range(first_last, length):
+                chance *= last[place]
+                gained += chance
+            found.append(gained)
+        return found
 
 
 @dataclass
@@ -98,19 +140,21 @@ class PacedDrafter(Drafter):
     """Another drafter, told how many tokens to propose."""
 
     def __init__(
-        self, inner: Drafter, k: int, clock: Callable[[], float] = time.perf_counter
+        self, inner: Drafter, k: int, tail: int, clock: Callable[[], float] = time.perf_counter
     ) -> None:
         """Let `inner` propose up to `k` tokens.
 
         Args:
             inner: one that asks its `pace` after every token, if it has one, may stop earlier.
             k: the most.
+            tail: tokens at a proposal's end that the rule cannot loosen.
             clock: seconds.
         """
         self.inner = inner
         self.k = k
         self.times = RoundTimes()
         self._clock = clock
+        self._tail = tail
         self._kept: dict[str, KeptTokens] = {}
         self._rates: dict[int, Rate] = {}  # of speculative rounds, by size of batch
         self._now = _Round()
@@ -153,7 +197,7 @@ class PacedDrafter(Drafter):
     def _decide(self, rows: Sequence[CommittedRow]) -> int:
         """The most tokens to draft in this round; 0 for a plain one."""
         count = len(rows)
-        if not self.times.knows_plain(count) or self._since_plain >= PLAIN_EVERY:
+        if not self.times.knows_plain or self._since_plain >= PLAIN_EVERY:
             self._now.is_measured_plain = True
             self._since_plain = 0
             return 0
@@ -175,19 +219,24 @@ class PacedDrafter(Drafter):
 
     def _best(self, count: int) -> tuple[int, float]:
         """The length whose tokens per second are most for `count` rows, by what is known of their
-        tasks, and these.
+        tasks, and these; 0 where plain decoding is better.
         """
-        chances = [self._known(key).mean for key in self._now.keys]
-        plain = count / self.times.plain(count)
+        gains = self._gains([[] for _ in self._now.keys])
+        # Where one of the two was not measured at this size of batch, another's times are compared.
+        size = self.times.compared(count)
+        plain = count / self.times.plain(size)
         best, rate = 0, plain * MARGIN
-        gained, alive = float(count), [1.0] * count
         for length in range(1, self.k + 1):
-            alive = [one * chance for one, chance in zip(alive, chances, strict=True)]
-            gained += sum(alive)
-            found = gained / self.times.speculative(count, length)
+            found = (count + gains[length]) / self.times.speculative(size, length)
             if found > rate:
                 best, rate = length, found
         return best, rate if best else plain
+
+    def _gains(self, bins: Sequence[Sequence[int]]) -> list[float]:
+        """Summed over the rows, of which the same number of tokens is known."""
+        pairs = zip(self._now.keys, bins, strict=True)
+        each = [self._known(key).gains(known, self.k) for key, known in pairs]
+        return [sum(column) for column in zip(*each, strict=True)]
 
     def goes_on(self, confidence: Tensor) -> bool:
         """Whether to draft another token behind those drafted so far.
@@ -196,34 +245,33 @@ class PacedDrafter(Drafter):
             confidence: [B] what the draft gave to the tokens just drafted.
         """
         now = self._now
-        bins = [bin_of(value) for value in confidence.tolist()]
-        now.bins.append(bins)
-        if len(now.bins) >= now.most:
-            return False
-        tables = [self._known(key) for key in now.keys]
-        now.alive = [
-            one * table.chance(place)
-            for one, table, place in zip(now.alive, tables, bins, strict=True)
-        ]
-        if now.is_probe:
-            return True
-        expected = sum(one * table.mean for one, table in zip(now.alive, tables, strict=True))
-        return expected > now.rate * self.times.step(len(now.keys))
+        for bins, value in zip(now.bins, confidence.tolist(), strict=True):
+            bins.append(bin_of(value))
+        length = len(now.bins[0])
+        if length >= now.most or now.is_probe:
+            return length < now.most
+        is_surprise = any(bins[-1] < SURE for bins in now.bins)
+        if is_surprise or length >= now.planned:
+            price = now.rate * self.times.step(len(now.keys))
+            worth = [gain - price * step for step, gain in enumerate(self._gains(now.bins))]
+            now.planned = length + worth.index(max(worth))
+        return length < now.planned
 
     def _known(self, key: str) -> KeptTokens:
-        return self._kept.setdefault(key, KeptTokens())
+        if key not in self._kept:
+            self._kept[key] = KeptTokens(self._tail)
+        return self._kept[key]
 
     def observe(self, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
         """Learn which tokens were kept."""
         self.inner.observe(proposal, logits, kept)
         now = self._now
-        for key in dict.fromkeys(now.keys):
-            self._known(key).decay()
         for row, (key, length, count) in enumerate(zip(now.keys, now.lengths, kept, strict=True)):
-            bins = [bins[row] for bins in now.bins[:length]]
-            # Without confidences, or behind the last that was asked for, the middle is as good.
-            bins += [NUM_BINS // 2] * (length - len(bins))
+            bins = now.bins[row][:length]
+            bins += [UNKNOWN] * (length - len(bins))
             self._known(key).note(bins, count)
+        for key in dict.fromkeys(now.keys):
+            self._known(key).renew()
 
     def commit(self, rows: Sequence[CommittedRow]) -> None:
         """Learn what the round took."""
@@ -256,13 +304,13 @@ class _Round:
     keys: list[str] = field(default_factory=list)
     texts: list[int] = field(default_factory=list)  # tokens before it
     lengths: list[int] = field(default_factory=list)
-    bins: list[list[int]] = field(default_factory=list)  # by place and row
-    alive: list[float] = field(default_factory=list)  # chance that all tokens so far are kept
+    bins: list[list[int]] = field(default_factory=list)  # of each row's tokens
     most: int = 0
+    planned: int = 0  # length, unless a token surprises
     rate: float = 0.0  # tokens per second that the round has to beat
     is_probe: bool = False
     is_measured_plain: bool = False
 
     def __post_init__(self) -> None:
         """Nothing is drafted yet."""
-        self.alive = [1.0] * len(self.keys)
+        self.bins = [[] for _ in self.keys]

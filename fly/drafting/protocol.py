@@ -5,7 +5,7 @@ verified.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -148,6 +148,11 @@ class Parts:
     model: DraftModel | None = None  # there if the drafter's traits ask for one
     tokenizer: Any = None  # the target's
     draft_tokenizer: Any = None  # the draft model's, where it is not the target's
+    reader: Any = None  # drafting.reading.DraftReader of the model; None: make one
+
+    def lending(self, reader: Any) -> Parts:
+        """The same for a drafter that reads through another's."""
+        return replace(self, reader=reader)
 
 
 class Drafter(Protocol):

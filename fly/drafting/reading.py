@@ -153,4 +153,22 @@ class DraftReader:
 
     def forget_drafted(self) -> None:
         """What was drafted does not lie where its tokens will: it is read anew."""
-        self._drafted = [False] * len(self._drafted)
+        self._drafted[:] = [False] * len(self._drafted)
+
+
+class BorrowedReader(DraftReader):
+    """Another's reader, for drafters that take turns: the owner tells it of rows, they only read."""
+
+    def __init__(self, owned: DraftReader) -> None:
+        """Read through `owned`."""
+        super().__init__(owned.model)
+        self._held, self._drafted = owned._held, owned._drafted
+
+    def admit(self, rows: Sequence[CommittedRow], first: int, *, is_lazy: bool = False) -> None:
+        """The owner's."""
+
+    def move(self, source: int, destination: int, length: int) -> None:
+        """The owner's."""
+
+    def commit(self, rows: Sequence[CommittedRow]) -> None:
+        """The owner's."""

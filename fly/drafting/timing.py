@@ -4,11 +4,13 @@ longest proposal.  Batches of like size are put together.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-DECAY = 0.98  # of what was measured before, per round measured
-WARM_UP = 2  # first rounds of a kind: caches grow, kernels are chosen
-OUTLIER = 4.0  # times the mean; a round interrupted by something else is left out
+DECAY = 0.99  # of what was measured before, per round measured
+WARM_UP = 1  # first rounds of a kind: caches grow, kernels are chosen
+OUTLIER = 3.0  # times what was expected: something else had the machine
+MOST_OUTLIERS = 3  # in a row; then it is no outlier
 
 
 @dataclass
@@ -28,13 +30,16 @@ class Line:
         if self.skipped < WARM_UP:
             self.skipped += 1
             return
-        if self.weight > 3 and seconds > OUTLIER * self.at(length) and self.outliers < 3:
+        is_outlier = self.weight > 3 and seconds > OUTLIER * self.at(length)
+        if is_outlier and self.outliers < MOST_OUTLIERS:
             self.outliers += 1
             return
         self.outliers = 0
-        parts = {"weight": 1.0, "x": length, "y": seconds, "xx": length**2, "xy": length * seconds}
-        for name, value in parts.items():
-            setattr(self, name, DECAY * getattr(self, name) + value)
+        self.weight = DECAY * self.weight + 1
+        self.x = DECAY * self.x + length
+        self.y = DECAY * self.y + seconds
+        self.xx = DECAY * self.xx + length * length
+        self.xy = DECAY * self.xy + length * seconds
 
     @property
     def is_known(self) -> bool:
@@ -73,28 +78,46 @@ class RoundTimes:
         lines = self._speculative if length else self._plain
         lines.setdefault(num_rows.bit_length(), Line()).note(length, seconds)
 
-    def knows_plain(self, num_rows: int) -> bool:
-        """Whether a plain round of about so many rows was measured."""
-        line = self._plain.get(num_rows.bit_length())
-        return line is not None and line.is_known
+    @property
+    def knows_plain(self) -> bool:
+        """Whether any plain round was measured."""
+        return _nearest(self._plain, 0) is not None
 
     def plain(self, num_rows: int) -> float:
-        """Seconds of a plain round."""
-        return self._plain[num_rows.bit_length()].at(0)
+        """Seconds of a plain round; of a batch of another size where none of this was measured."""
+        line = _nearest(self._plain, num_rows.bit_length())
+        assert line is not None
+        return line.at(0)
 
     def speculative(self, num_rows: int, length: int) -> float:
         """Seconds of a speculative round; while nothing is known as optimistic as can be, so that
         it is tried: no more than a plain one.
         """
-        line = self._nearest(num_rows)
+        line = _nearest(self._speculative, num_rows.bit_length())
         return self.plain(num_rows) if line is None else line.at(length)
 
     def step(self, num_rows: int) -> float:
         """Seconds of one further token in all proposals."""
-        line = self._nearest(num_rows)
+        line = _nearest(self._speculative, num_rows.bit_length())
         return 0.0 if line is None else line.slope
 
-    def _nearest(self, num_rows: int) -> Line | None:
-        """Of the same size of batch, or None."""
-        line = self._speculative.get(num_rows.bit_length())
-        return line if line is not None and line.is_known else None
+    def compared(self, num_rows: int) -> int:
+        """Of the sizes of batch of which plain and speculative rounds are known, the nearest to
+        `num_rows`, in rows.
+        """
+        both = [
+            size
+            for size, line in self._plain.items()
+            if line.is_known and size in self._speculative and self._speculative[size].is_known
+        ]
+        place = num_rows.bit_length()
+        if not both:
+            return num_rows
+        nearest = min(both, key=lambda size: abs(size - place))
+        return num_rows if nearest == place else 2 ** (nearest - 1)
+
+
+def _nearest(lines: Mapping[int, Line], place: int) -> Line | None:
+    """The line measured at the nearest size of batch."""
+    known = [size for size, line in lines.items() if line.is_known]
+    return lines[min(known, key=lambda size: abs(size - place))] if known else None

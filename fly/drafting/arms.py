@@ -1,0 +1,96 @@
+"""What the bandit knows of its arms, by task and by whether the text repeats itself just now;
+carried from request to request, and to the next start as JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fly.drafting.policies import ArmSums
+from fly.errors import FLyWarning
+
+VERSION = 1
+
+
+class Knowledge:
+    """Sums of every arm, by situation."""
+
+    def __init__(self, names: Sequence[str], path: Path | None) -> None:
+        """Read what is at `path`; what is not of the same arms is left alone, and said so.
+
+        Args:
+            names: of the arms.
+            path: None keeps nothing.
+        """
+        self.names = list(names)
+        self.path = path
+        self._sums: dict[str, list[ArmSums]] = {}
+        if path is not None and path.is_file():
+            try:
+                self._read(json.loads(path.read_text(encoding="utf-8")))
+            except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+                self._sums = {}
+                warnings.warn(
+                    f"what was learned about drafters in {str(path)!r} cannot be used "
+                    f"({error}); it is learned anew",
+                    FLyWarning,
+                    stacklevel=2,
+                )
+
+    def _read(self, found: dict[str, Any]) -> None:
+        if found["version"] != VERSION:
+            raise ValueError(f"its version is {found['version']!r}, not {VERSION}")
+        if found["arms"] != self.names:
+            raise ValueError("it is about other arms")
+        for situation, sums in found["situations"].items():
+            if len(sums) != len(self.names):
+                raise ValueError("an arm is missing")
+            self._sums[situation] = [ArmSums.from_dict(dict(each)) for each in sums]
+
+    def of(self, situation: str) -> list[ArmSums]:
+        """The arms' sums, to be changed."""
+        if situation not in self._sums:
+            self._sums[situation] = [ArmSums() for _ in self.names]
+        return self._sums[situation]
+
+    def save(self) -> None:
+        """Write all of it, at once or not at all."""
+        if self.path is None:
+            return
+        table = {key: [arm.to_dict() for arm in sums] for key, sums in self._sums.items()}
+        text = json.dumps({"version": VERSION, "arms": self.names, "situations": table}, indent=1)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.name)
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, self.path)
+
+    def report(self) -> dict[str, Any]:
+        """Per situation the arms' pulls and rates, and what the best fixed arm would have brought
+        by its own rate: the regret, as a share of it.
+        """
+        return {key: _summary(self.names, sums) for key, sums in self._sums.items()}
+
+
+def _summary(names: Sequence[str], sums: Sequence[ArmSums]) -> dict[str, Any]:
+    rates = [arm.all_tokens / arm.all_seconds if arm.all_seconds else 0.0 for arm in sums]
+    tokens = sum(arm.all_tokens for arm in sums)
+    seconds = sum(arm.all_seconds for arm in sums)
+    best = max(rates)
+    arms = {
+        name: {"pulls": arm.all_pulls, "tokens_per_s": rate}
+        for name, arm, rate in zip(names, sums, rates, strict=True)
+    }
+    wanted = best * seconds
+    return {
+        "arms": arms,
+        "best": names[rates.index(best)],
+        "tokens": tokens,
+        "seconds": seconds,
+        "regret_share": 1 - tokens / wanted if wanted else 0.0,
+    }

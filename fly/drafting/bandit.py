@@ -1,0 +1,322 @@
+"""Several drafters, one of them chosen for every round: a bandit whose arms are drafters with a
+draft length, and whose reward is the tokens of a round by its seconds, reading what a drafter had
+missed included.  The choice hangs on the clock and on earlier rounds, never on the tokens that
+would be drafted, so native text (sampled: its distribution) does not change.  Source: BanditSpec,
+arXiv 2505.15141, whose reward is the number of accepted tokens; ours is their speed.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from fly.drafting.arms import Knowledge
+from fly.drafting.policies import POLICIES, learn_exp3, learn_hedge
+from fly.drafting.protocol import (
+    Choose,
+    CommittedRow,
+    Drafter,
+    Parts,
+    Proposal,
+    drafters,
+    greedy,
+)
+from fly.drafting.reading import BorrowedReader, DraftReader
+from fly.settings import STRICT, Traits
+
+if TYPE_CHECKING:
+    from fly.config import FLyConfig
+
+WARM_UP = 2  # first rounds of every arm, not learned from: caches grow, kernels are chosen
+SAVE_EVERY = 500  # rounds
+NONE = "none"
+
+
+class ArmSettings(BaseModel):
+    """One arm."""
+
+    model_config = STRICT
+    drafter: str = Field(description="Its name; none decodes plainly.", min_length=1)
+    k: int = Field(15, ge=1, le=128, description="Tokens offered in a round.")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="As drafter_settings of that drafter."
+    )
+
+    @property
+    def name(self) -> str:
+        """Unlike that of any other arm."""
+        own = "".join(f",{key}={value}" for key, value in sorted(self.settings.items()))
+        return self.drafter if self.drafter == NONE else f"{self.drafter}:k={self.k}{own}"
+
+
+DEFAULT_ARMS = [
+    ArmSettings(drafter=NONE),
+    ArmSettings(drafter="model", k=6),
+    ArmSettings(drafter="model", k=15),
+    ArmSettings(drafter="suffix", k=15),
+]
+
+
+class BanditSettings(BaseModel):
+    """Of the drafter `bandit`."""
+
+    model_config = STRICT
+    arms: list[ArmSettings] = Field(
+        default_factory=lambda: list(DEFAULT_ARMS), min_length=1, description="What to choose from."
+    )
+    policy: Literal["ucb1", "thompson", "exp3", "hedge"] = Field(
+        "ucb1", description="hedge learns of all arms in every round, and takes lookups only."
+    )
+    explore: float = Field(
+        0.1,
+        gt=0,
+        le=1,
+        description="ucb1, thompson: width of what an arm might be; exp3, hedge: share of rounds "
+        "that is spread evenly.",
+    )
+    discount: float = Field(
+        0.98, gt=0, le=1, description="What a round counts when another has passed."
+    )
+    state: str | None = Field(
+        None, min_length=1, description="JSON file that what was learned is read from and kept in."
+    )
+    seed: int = Field(0, ge=0, description="Of thompson, exp3 and hedge.")
+
+
+@dataclass
+class _Round:
+    """The round that is not committed yet."""
+
+    begin: float = 0.0  # seconds
+    arm: int = 0
+    situation: str = ""
+    lengths: list[int] = field(default_factory=list)  # of the rows' texts, before it
+    offers: list[list[list[int]]] = field(default_factory=list)  # by arm and row, of hedge
+
+
+@drafters.register("bandit")
+class BanditDrafter(Drafter):
+    """Learns which drafter pays."""
+
+    def __init__(
+        self,
+        settings: BanditSettings,
+        sources: Sequence[Drafter],
+        arms: Sequence[tuple[int, int]],
+        reader: DraftReader | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        """Choose among `arms`.
+
+        Args:
+            settings: how.
+            sources: the drafters.
+            arms: each a place in `sources` and the most tokens to propose; in the order of the
+                settings' arms.
+            reader: of the draft model, which the sources have borrowed.
+            clock: seconds.
+        """
+        self.settings = settings
+        self._sources = list(sources)
+        self._arms = list(arms)
+        self._reader = reader
+        self._clock = clock
+        path = None if settings.state is None else Path(settings.state).expanduser()
+        self.knowledge = Knowledge([arm.name for arm in settings.arms], path)
+        self._rng = random.Random(settings.seed)
+        self._now = _Round()
+        self._skipped = [0] * len(self._arms)
+        self._unsaved = 0
+
+    @classmethod
+    def settings_model(cls) -> type[BaseModel]:
+        """Arms and policy."""
+        return BanditSettings
+
+    @classmethod
+    def traits(cls, config: FLyConfig) -> Traits:
+        """What its arms need."""
+        settings = BanditSettings.model_validate(config.drafter_settings)
+        known = [config_of(config, arm).drafter_traits for arm in settings.arms]
+        drafting = [
+            traits
+            for traits, arm in zip(known, settings.arms, strict=True)
+            if arm.drafter != NONE
+        ]
+        is_greedy = any(traits.temperatures == "greedy" for traits in known)
+        return Traits(
+            needs_model=any(traits.needs_model for traits in known),
+            derives_model=any(traits.derives_model for traits in known),
+            gives_probs=bool(drafting) and all(traits.gives_probs for traits in drafting),
+            is_chain=False,
+            is_timed=True,
+            is_tree=any(traits.is_tree for traits in known),
+            own_tokenizer=any(traits.own_tokenizer for traits in known),
+            temperatures="greedy" if is_greedy else "any",
+        )
+
+    @classmethod
+    def from_config(cls, config: FLyConfig, parts: Parts) -> BanditDrafter:
+        """Build every drafter once, for its longest arm."""
+        settings = BanditSettings.model_validate(config.drafter_settings)
+        reader = None if parts.model is None else DraftReader(parts.model)
+        lent = None if reader is None else BorrowedReader(reader)
+        longest: dict[tuple[str, str], ArmSettings] = {}
+        for arm in settings.arms:
+            key = (arm.drafter, repr(sorted(arm.settings.items())))
+            if key not in longest or arm.k > longest[key].k:
+                longest[key] = arm
+        places = {key: place for place, key in enumerate(longest)}
+        sources = [
+            drafters.get(arm.drafter).from_config(config_of(config, arm), parts.lending(lent))
+            for arm in longest.values()
+        ]
+        arms = [
+            (
+                places[arm.drafter, repr(sorted(arm.settings.items()))],
+                0 if arm.drafter == NONE else arm.k,
+            )
+            for arm in settings.arms
+        ]
+        return cls(settings, sources, arms, reader)
+
+    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
+        """New rows; the draft model reads them when it first drafts."""
+        if self._reader is not None:
+            self._reader.admit(rows, first, is_lazy=True)
+        for source in self._sources:
+            source.admit(rows, first)
+
+    def propose(
+        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
+    ) -> Proposal:
+        """Let the chosen arm offer."""
+        now = self._now = _Round(self._clock(), lengths=[len(row.ids) for row in rows])
+        now.situation = self._situation(rows)
+        sums = self.knowledge.of(now.situation)
+        policy = POLICIES[self.settings.policy]
+        now.arm = policy.choose(sums, self.settings.explore, self._rng)
+        if self.settings.policy == "hedge":
+            return self._offer_all(rows, limits, choose)
+        source, k = self._arms[now.arm]
+        return self._sources[source].propose(rows, [min(limit, k) for limit in limits], choose)
+
+    def _offer_all(
+        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose
+    ) -> Proposal:
+        """Ask every arm, keep the chosen one's."""
+        chosen: Proposal | None = None
+        for arm, (source, k) in enumerate(self._arms):
+            asked = [min(limit, k) for limit in limits]
+            found = self._sources[source].propose(rows, asked, choose)
+            pairs = zip(found.ids.tolist(), found.lengths.tolist(), strict=True)
+            self._now.offers.append([ids[:length] for ids, length in pairs])
+            chosen = found if arm == self._now.arm else chosen
+        assert chosen is not None
+        return chosen
+
+    def _situation(self, rows: Sequence[CommittedRow]) -> str:
+        """The task of most rows, and whether most of them find themselves repeated now."""
+        key = Counter(row.key for row in rows).most_common(1)[0][0]
+        finders = [source for source in self._sources if hasattr(source, "is_repeating")]
+        repeating = sum(
+            any(finder.is_repeating(row) for finder in finders) for row in range(len(rows))
+        )
+        return f"{key}{' (repeating)' if 2 * repeating > len(rows) else ''}"
+
+    def observe(self, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
+        """Every source is told."""
+        for source in self._sources:
+            source.observe(proposal, logits, kept)
+
+    def commit(self, rows: Sequence[CommittedRow]) -> None:
+        """Learn what the round brought and took."""
+        if self._reader is not None:
+            self._reader.commit(rows)
+        for source in self._sources:
+            source.commit(rows)
+        now = self._now
+        gains = [row.ids[before:] for row, before in zip(rows, now.lengths, strict=True)]
+        seconds = self._clock() - now.begin
+        if self._skipped[now.arm] < WARM_UP:
+            self._skipped[now.arm] += 1
+        else:
+            self._learn(gains, seconds)
+        self._unsaved += 1
+        if self._unsaved >= SAVE_EVERY:
+            self._save()
+
+    def _learn(self, gains: Sequence[Sequence[int]], seconds: float) -> None:
+        """From a round's new tokens by row, and its time."""
+        sums = self.knowledge.of(self._now.situation)
+        for arm in sums:
+            arm.forget(self.settings.discount)
+        tokens = sum(map(len, gains))
+        sums[self._now.arm].note(tokens, seconds)
+        best = max(arm.rate for arm in sums)
+        if self.settings.policy == "exp3":
+            gain = min(1.0, tokens / seconds / (2 * best)) if best and seconds else 0.0
+            learn_exp3(sums, self._now.arm, gain, self.settings.explore)
+        elif self.settings.policy == "hedge":
+            would = [self._would_gain(arm, gains) for arm in range(len(self._arms))]
+            usual = sum(arm.seconds for arm in sums) / max(sum(arm.pulls for arm in sums), 1e-9)
+            rates = [
+                tokens / (arm.seconds / arm.pulls if arm.pulls > 1 else usual)
+                for tokens, arm in zip(would, sums, strict=True)
+            ]
+            top = max(rates)
+            learn_hedge(sums, [rate / top for rate in rates], self.settings.explore)
+
+    def _would_gain(self, arm: int, gains: Sequence[Sequence[int]]) -> int:
+        """Tokens that an arm's offers would have brought, as far as the text is known."""
+        total = 0
+        for offer, text in zip(self._now.offers[arm], gains, strict=True):
+            same = 0
+            while same < min(len(offer), len(text)) and offer[same] == text[same]:
+                same += 1
+            total += min(same + 1, len(text))
+        return total
+
+    def move(self, source: int, destination: int, length: int) -> None:
+        """Every source's rows, and the draft model's once."""
+        if self._reader is not None:
+            self._reader.move(source, destination, length)
+        for each in self._sources:
+            each.move(source, destination, length)
+
+    def _save(self) -> None:
+        self._unsaved = 0
+        self.knowledge.save()
+
+    def report(self) -> dict[str, Any]:
+        """What was learned, by task; kept in the settings' file, too."""
+        self._save()
+        return {"bandit": {"policy": self.settings.policy, "situations": self.knowledge.report()}}
+
+
+def config_of(config: FLyConfig, arm: ArmSettings) -> FLyConfig:
+    """The settings of one arm.
+
+    Raises:
+        ConfigError: its drafter is unknown, or has no such settings.
+    """
+    is_plain = arm.drafter == NONE
+    own = {
+        "drafter": None if is_plain else arm.drafter,
+        "use_sd": not is_plain,
+        "spd_k": arm.k,
+        "drafter_settings": {} if is_plain else arm.settings,
+        "draft_length": "fixed",
+        "use_ngram": False,
+        "tree_verify": False,
+        "dual_tok": False,
+    }
+    return type(config)("drafter_settings", **{**config.to_dict(), **own})

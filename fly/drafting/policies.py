@@ -1,0 +1,161 @@
+"""Which arm to pull: ways to weigh what is known of each against what might be.  An arm's reward is
+tokens per second, estimated as a sum over a sum (a mean of ratios favours noisy arms); what lies
+back counts less, and so do the pulls, else exploring would end while the data is forgotten.
+
+Sources: UCB1, Auer et al. 2002 (doi 10.1023/A:1013689704352); Thompson sampling with a normal
+posterior; EXP3, Auer et al. 2002 (doi 10.1137/S0097539701398375); Hedge, Freund and Schapire 1997
+(doi 10.1006/jcss.1997.1504); their use on drafters: BanditSpec, arXiv 2505.15141, and Not-a-Bandit,
+arXiv 2510.20064.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields
+
+
+@dataclass
+class ArmSums:
+    """What one arm brought; the first five are discounted."""
+
+    pulls: float = 0.0
+    tokens: float = 0.0
+    seconds: float = 0.0
+    # Of tokens and seconds, for the spread of their ratio.
+    squares: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    weight: float = 0.0  # log weight, of exp3 and hedge
+    all_pulls: int = 0
+    all_tokens: float = 0.0
+    all_seconds: float = 0.0
+
+    def note(self, tokens: float, seconds: float) -> None:
+        """One round."""
+        self.pulls += 1
+        self.tokens += tokens
+        self.seconds += seconds
+        new = tokens * tokens, tokens * seconds, seconds * seconds
+        tt, ts, ss = (old + more for old, more in zip(self.squares, new, strict=True))
+        self.squares = tt, ts, ss
+        self.all_pulls += 1
+        self.all_tokens += tokens
+        self.all_seconds += seconds
+
+    def forget(self, share: float) -> None:
+        """Let `share` of what is known stand."""
+        self.pulls *= share
+        self.tokens *= share
+        self.seconds *= share
+        tt, ts, ss = (share * value for value in self.squares)
+        self.squares = tt, ts, ss
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second; 0 where nothing is known."""
+        return self.tokens / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def error(self) -> float:
+        """Standard error of `rate`, by linearisation; infinite below two pulls."""
+        if self.pulls < 2 or self.seconds <= 0:
+            return math.inf
+        tt, ts, ss = self.squares
+        spread = max(0.0, tt - 2 * self.rate * ts + self.rate**2 * ss)
+        return math.sqrt(spread * self.pulls / (self.pulls - 1)) / self.seconds
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, found: dict[str, object]) -> ArmSums:
+        """From JSON.
+
+        Raises:
+            ValueError: it holds something else.
+        """
+        if set(found) != {f.name for f in fields(cls)}:
+            raise ValueError("not the sums of an arm")
+        squares = found.pop("squares")
+        if not isinstance(squares, list | tuple) or len(squares) != 3:
+            raise ValueError("squares are no three numbers")
+        numbers = [*found.values(), *squares]
+        if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+            raise ValueError("not all are numbers")
+        return cls(squares=(squares[0], squares[1], squares[2]), **found)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A way to choose, and to learn from a pull."""
+
+    choose: Callable[[Sequence[ArmSums], float, random.Random], int]
+    learns: bool = False  # keeps weights: exp3 and hedge
+
+
+def untried(arms: Sequence[ArmSums]) -> int | None:
+    """The first arm that was never pulled."""
+    return next((index for index, arm in enumerate(arms) if arm.all_pulls == 0), None)
+
+
+def ucb1(arms: Sequence[ArmSums], explore: float, rng: random.Random) -> int:
+    """The best upper bound; `explore` scales its width, in units of the best rate."""
+    first = untried(arms)
+    if first is not None:
+        return first
+    scale = max(arm.rate for arm in arms)
+    total = math.log(max(math.e, sum(arm.pulls for arm in arms)))
+    bounds = [
+        arm.rate / scale + explore * math.sqrt(2 * total / max(arm.pulls, 1e-3)) for arm in arms
+    ]
+    return bounds.index(max(bounds))
+
+
+def thompson(arms: Sequence[ArmSums], explore: float, rng: random.Random) -> int:
+    """The best of one draw from each arm's normal posterior; `explore` scales its width.  An arm of
+    fewer than two pulls has the relative spread of the others.
+    """
+    first = untried(arms)
+    if first is not None:
+        return first
+    known = [arm.error / arm.rate for arm in arms if math.isfinite(arm.error) and arm.rate > 0]
+    usual = max(known, default=0.5)
+    draws = []
+    for arm in arms:
+        error = arm.error if math.isfinite(arm.error) else max(usual, 0.2) * arm.rate
+        draws.append(rng.gauss(arm.rate, explore * error))
+    return draws.index(max(draws))
+
+
+def shares(arms: Sequence[ArmSums], mixing: float) -> list[float]:
+    """Probabilities from log weights, `mixing` of them spread evenly."""
+    top = max(arm.weight for arm in arms)
+    raw = [math.exp(arm.weight - top) for arm in arms]
+    total = sum(raw)
+    return [(1 - mixing) * one / total + mixing / len(arms) for one in raw]
+
+
+def by_weight(arms: Sequence[ArmSums], explore: float, rng: random.Random) -> int:
+    """Drawn by the arms' weights; `explore` is the share that is spread evenly."""
+    return rng.choices(range(len(arms)), shares(arms, explore))[0]
+
+
+def learn_exp3(arms: Sequence[ArmSums], pulled: int, gain: float, explore: float) -> None:
+    """Weigh the pulled arm's gain (0 to 1) by how likely it was to be pulled."""
+    chance = shares(arms, explore)[pulled]
+    arms[pulled].weight += explore * gain / chance / len(arms)
+
+
+def learn_hedge(arms: Sequence[ArmSums], gains: Sequence[float], rate: float) -> None:
+    """Weigh the gains (0 to 1) that every arm had or would have had."""
+    for arm, gain in zip(arms, gains, strict=True):
+        arm.weight += rate * gain
+
+
+POLICIES = {
+    "ucb1": Policy(ucb1),
+    "thompson": Policy(thompson),
+    "exp3": Policy(by_weight, learns=True),
+    "hedge": Policy(by_weight, learns=True),
+}
