@@ -30,6 +30,7 @@ from fly.drafting.protocol import (
     greedy,
 )
 from fly.drafting.reading import BorrowedReader, DraftReader
+from fly.errors import ConfigError
 from fly.settings import STRICT, Traits
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class ArmSettings(BaseModel):
 
     model_config = STRICT
     drafter: str = Field(description="Its name; none decodes plainly.", min_length=1)
-    k: int = Field(15, ge=1, le=128, description="Tokens offered in a round.")
+    k: int = Field(default=15, ge=1, le=128, description="Tokens offered in a round.")
     settings: dict[str, Any] = Field(
         default_factory=dict, description="As drafter_settings of that drafter."
     )
@@ -106,6 +107,8 @@ class _Round:
 class BanditDrafter(Drafter):
     """Learns which drafter pays."""
 
+    name = "bandit"
+
     def __init__(
         self,
         settings: BanditSettings,
@@ -146,10 +149,9 @@ class BanditDrafter(Drafter):
         """What its arms need."""
         settings = BanditSettings.model_validate(config.drafter_settings)
         known = [config_of(config, arm).drafter_traits for arm in settings.arms]
+        _check_policy(settings, known)
         drafting = [
-            traits
-            for traits, arm in zip(known, settings.arms, strict=True)
-            if arm.drafter != NONE
+            traits for traits, arm in zip(known, settings.arms, strict=True) if arm.drafter != NONE
         ]
         is_greedy = any(traits.temperatures == "greedy" for traits in known)
         return Traits(
@@ -273,7 +275,7 @@ class BanditDrafter(Drafter):
                 for tokens, arm in zip(would, sums, strict=True)
             ]
             top = max(rates)
-            learn_hedge(sums, [rate / top for rate in rates], self.settings.explore)
+            learn_hedge(sums, [rate / top for rate in rates], self.settings.discount)
 
     def _would_gain(self, arm: int, gains: Sequence[Sequence[int]]) -> int:
         """Tokens that an arm's offers would have brought, as far as the text is known."""
@@ -302,12 +304,33 @@ class BanditDrafter(Drafter):
         return {"bandit": {"policy": self.settings.policy, "situations": self.knowledge.report()}}
 
 
+def _check_policy(settings: BanditSettings, known: Sequence[Traits]) -> None:
+    """Hedge asks every arm in every round.
+
+    Raises:
+        ConfigError: an arm is too dear for that.
+    """
+    dear = [
+        arm.name
+        for arm, traits in zip(settings.arms, known, strict=True)
+        if traits.needs_model or traits.derives_model or traits.is_tree
+    ]
+    if settings.policy == "hedge" and dear:
+        raise ConfigError(
+            f"drafter_settings: policy is 'hedge', which asks every arm in every round, but "
+            f"{dear[0]!r} drafts with a model",
+            fix="choose ucb1, thompson or exp3, or arms of ngram, suffix and none alone",
+        )
+
+
 def config_of(config: FLyConfig, arm: ArmSettings) -> FLyConfig:
     """The settings of one arm.
 
     Raises:
-        ConfigError: its drafter is unknown, or has no such settings.
+        ConfigError: its drafter is unknown, has no such settings, or is a bandit itself.
     """
+    if arm.drafter == BanditDrafter.name:
+        raise ConfigError("drafter_settings: an arm of a bandit is a bandit", fix="name its arms")
     is_plain = arm.drafter == NONE
     own = {
         "drafter": None if is_plain else arm.drafter,

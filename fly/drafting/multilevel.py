@@ -65,13 +65,19 @@ class MultilevelDrafter(Drafter):
     """
 
     def __init__(
-        self, model: DraftModel, k: int, max_ngram: int, guess_length: int, end: End
+        self,
+        model: DraftModel,
+        k: int,
+        max_ngram: int,
+        guess_length: int,
+        end: End,
+        reader: DraftReader | None = None,
     ) -> None:
         """Propose `k` tokens, fewer behind an `end`, from guesses of up to `guess_length` tokens
         looked up by up to `max_ngram` tokens.
         """
         self.model = model
-        self.reader = DraftReader(model)
+        self.reader = reader or DraftReader(model)
         self.k = k
         self.guess_length = guess_length
         self.end = end
@@ -88,7 +94,7 @@ class MultilevelDrafter(Drafter):
         """Read spd_k, max_ngram_size and num_ngram_pred_tokens."""
         assert parts.model is not None
         sizes = config.max_ngram_size, config.num_ngram_pred_tokens
-        return cls(parts.model, config.spd_k, *sizes, parts.end)
+        return cls(parts.model, config.spd_k, *sizes, parts.end, parts.reader)
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """Prefill and index the new prompts."""

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, fields
 
 @dataclass
 class ArmSums:
-    """What one arm brought; the first five are discounted."""
+    """What one arm brought; the first four are discounted."""
 
     pulls: float = 0.0
     tokens: float = 0.0
@@ -147,10 +147,14 @@ def learn_exp3(arms: Sequence[ArmSums], pulled: int, gain: float, explore: float
     arms[pulled].weight += explore * gain / chance / len(arms)
 
 
-def learn_hedge(arms: Sequence[ArmSums], gains: Sequence[float], rate: float) -> None:
-    """Weigh the gains (0 to 1) that every arm had or would have had."""
+def learn_hedge(arms: Sequence[ArmSums], gains: Sequence[float], discount: float) -> None:
+    """Weigh the gains (0 to 1) that every arm had or would have had, at the learning rate that is
+    best for as many rounds as count.
+    """
+    rounds = 1 / (1 - discount) if discount < 1 else sum(arm.all_pulls for arm in arms)
+    rate = math.sqrt(8 * math.log(max(2, len(arms))) / max(1.0, rounds))
     for arm, gain in zip(arms, gains, strict=True):
-        arm.weight += rate * gain
+        arm.weight = discount * arm.weight + rate * gain
 
 
 POLICIES = {

@@ -157,7 +157,7 @@ class DraftReader:
 
 
 class BorrowedReader(DraftReader):
-    """Another's reader, for drafters that take turns: the owner tells it of rows, they only read."""
+    """Another's reader, for drafters that take turns: its owner tells it of rows."""
 
     def __init__(self, owned: DraftReader) -> None:
         """Read through `owned`."""

@@ -1,0 +1,284 @@
+"""The bandit finds the best arm in virtual time, whatever the arms do, and leaves text alone."""
+
+import json
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fly.config import FLyConfig
+from fly.decoding import SpeculativeDecoder
+from fly.drafting import Drafter, Parts, Proposal, drafters
+from fly.drafting.bandit import ArmSettings, BanditDrafter, BanditSettings
+from fly.errors import ConfigError, FLyWarning
+from tests.models import VOCAB, assert_same, blurred, generated, prompts, tiny, tiny_tokenizer
+
+POLICIES = ["ucb1", "thompson", "exp3"]
+
+
+class World:
+    """Rounds whose tokens and seconds are what the pulled arm's law says."""
+
+    def __init__(self, laws, seed=0, **settings):
+        self.laws = laws  # by arm: round -> (tokens, seconds)
+        self.now = 0.0
+        self.rng = random.Random(seed)
+        self.round = 0
+        self.pulls = []
+        arms = [ArmSettings(drafter="ngram", k=k + 1) for k in range(len(laws))]
+        world = self
+
+        class Source(Drafter):
+            def propose(self, rows, limits, choose=None):
+                world.pulls.append(limits[0] - 1)
+                return Proposal.from_lists([[] for _ in rows], torch.device("cpu"))
+
+        self.bandit = BanditDrafter(
+            BanditSettings(arms=arms, **settings),
+            [Source()],
+            [(0, k + 1) for k in range(len(laws))],
+            clock=lambda: self.now,
+        )
+        self.row = SimpleNamespace(ids=[1, 2, 3], key="task")
+        self.bandit.admit([self.row], 0)
+
+    def play(self, num_rounds):
+        """Tokens and seconds of these rounds."""
+        tokens = seconds = 0
+        for _ in range(num_rounds):
+            self.bandit.propose([self.row], [99])
+            brought, took = self.laws[self.pulls[-1]](self.round, self.rng)
+            self.now += took
+            self.row.ids = [*self.row.ids, *[0] * brought]
+            self.bandit.commit([self.row])
+            self.round += 1
+            tokens, seconds = tokens + brought, seconds + took
+        return tokens, seconds
+
+
+def steady(mean, seconds=1.0):
+    """About `mean` tokens in a round."""
+    return lambda turn, rng: (max(1, round(rng.gauss(mean, mean / 4))), seconds)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_finds_the_best_of_four(policy):
+    world = World([steady(3), steady(8), steady(5, 1.5), steady(4)], policy=policy)
+    world.play(600)
+    tokens, seconds = world.play(2000)
+    assert tokens / seconds > (0.85 if policy == "exp3" else 0.95) * 8
+    report = world.bandit.report()["bandit"]["situations"]["task"]
+    assert report["best"] == "ngram:k=2"
+    assert 0 <= report["regret_share"] < 0.2
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_reward_is_speed_and_not_tokens(policy):
+    """The arm that brings most tokens takes too long."""
+    world = World([steady(4, 1.0), steady(10, 4.0)], policy=policy)
+    world.play(800)
+    world.pulls.clear()
+    world.play(800)
+    assert world.pulls.count(0) > 0.7 * 800
+
+
+@pytest.mark.parametrize("policy", ["ucb1", "thompson"])
+def test_an_arm_that_turns_bad_half_way(policy):
+    turning = lambda turn, rng: steady(9 if turn < 1000 else 2)(turn, rng)  # noqa: E731
+    world = World([steady(5), turning], policy=policy)
+    first = world.play(1000)
+    world.play(150)  # to notice
+    second = world.play(1000)
+    assert first[0] / first[1] > 0.9 * 9
+    assert second[0] / second[1] > 0.9 * 5
+
+
+@pytest.mark.parametrize("policy", ["ucb1", "thompson"])
+def test_an_arm_that_turns_good_half_way(policy):
+    """Discounted pulls keep exploring; else it would never be found."""
+    turning = lambda turn, rng: steady(9 if turn >= 1000 else 4)(turn, rng)  # noqa: E731
+    explore = {"ucb1": 0.3, "thompson": 1.0}[policy]
+    world = World([steady(5), turning], policy=policy, explore=explore, discount=0.97)
+    world.play(2500)
+    found = world.play(1000)
+    assert found[0] / found[1] > 0.85 * 9
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_an_arm_that_is_always_nonsense(policy):
+    nonsense = lambda turn, rng: (1, 2.0)  # noqa: E731
+    world = World([nonsense, steady(4), nonsense], policy=policy)
+    world.play(600)
+    tokens, seconds = world.play(2000)
+    assert tokens / seconds > (0.8 if policy == "exp3" else 0.95) * 4
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_arms_that_are_equal_cost_nothing(policy):
+    world = World([steady(5)] * 4, policy=policy)
+    tokens, seconds = world.play(3000)
+    assert tokens / seconds > 0.97 * 5
+
+
+def test_first_rounds_of_an_arm_are_left_out():
+    world = World([lambda turn, rng: (1, 100.0) if turn < 2 else (5, 1.0), steady(4)])
+    world.play(400)
+    arms = world.bandit.report()["bandit"]["situations"]["task"]["arms"]
+    assert arms["ngram:k=1"]["tokens_per_s"] == 5
+    assert arms["ngram:k=1"]["pulls"] > 300
+
+
+def test_tasks_are_learned_apart():
+    world = World([lambda turn, rng: (6 if world.row.key == "a" else 2, 1.0), steady(4)])
+    for key in "abab":
+        world.row.key = key
+        world.play(200)
+    situations = world.bandit.report()["bandit"]["situations"]
+    assert {key: found["best"] for key, found in situations.items()} == {
+        "a": "ngram:k=1",
+        "b": "ngram:k=2",
+    }
+
+
+class Copies(Drafter):
+    """Knows what comes; says whether its row repeats itself."""
+
+    def __init__(self, text, is_repeating=True):
+        self.text = text
+        self.repeats = is_repeating
+
+    def propose(self, rows, limits, choose=None):
+        offers = [
+            self.text[len(row.ids) :][:limit] for row, limit in zip(rows, limits, strict=True)
+        ]
+        return Proposal.from_lists(offers, torch.device("cpu"))
+
+    def is_repeating(self, row):
+        return self.repeats
+
+
+def test_situations_tell_repeating_texts_apart():
+    source = Copies([])
+    bandit = BanditDrafter(BanditSettings(arms=[ArmSettings(drafter="ngram")]), [source], [(0, 4)])
+    rows = [SimpleNamespace(ids=[1], key="a"), SimpleNamespace(ids=[1], key="b")]
+    rows += [SimpleNamespace(ids=[1], key="b")]
+    bandit.propose(rows, [4] * 3)
+    assert bandit._now.situation == "b (repeating)"
+    source.repeats = False
+    bandit.propose(rows, [4] * 3)
+    assert bandit._now.situation == "b"
+
+
+def test_hedge_learns_of_arms_that_were_not_pulled():
+    text = list(range(4, 90)) * 8
+    arms = [ArmSettings(drafter="ngram", k=k) for k in (2, 8)] + [ArmSettings(drafter="none")]
+    settings = BanditSettings(arms=arms, policy="hedge", explore=0.05)
+    now = [0.0]
+    sources = [Copies(text), Copies([])]
+    bandit = BanditDrafter(settings, sources, [(0, 2), (0, 8), (1, 0)], clock=lambda: now[0])
+    row = SimpleNamespace(ids=text[:5], key="")
+    lengths = []
+    for _ in range(60):
+        proposal = bandit.propose([row], [99])
+        kept = int(proposal.lengths[0])
+        lengths.append(kept)
+        now[0] += 1.0
+        row.ids = text[: len(row.ids) + kept + 1]
+        bandit.commit([row])
+    assert lengths[-20:].count(8) > 14
+    weights = [arm.weight for arm in bandit.knowledge.of(" (repeating)")]
+    assert weights[1] > weights[0] > weights[2]
+
+
+def test_what_is_learned_is_kept(tmp_path):
+    path = tmp_path / "kept" / "arms.json"
+    world = World([steady(3), steady(8)], state=str(path))
+    world.play(300)
+    world.bandit.report()
+    assert json.loads(path.read_text())["arms"] == ["ngram:k=1", "ngram:k=2"]
+    again = World([steady(3), steady(8)], state=str(path))
+    again.play(200)
+    assert again.pulls.count(1) > 190
+    one, two = (w.bandit.knowledge.of("task")[1] for w in (world, again))
+    assert two.all_pulls > one.all_pulls
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"version": 2}',
+        '{"version": 1, "arms": ["x"], "situations": {}}',
+        '{"version": 1, "arms": ["ngram:k=1", "ngram:k=2"], "situations": {"task": [{}, {}]}}',
+        '{"version": 1, "arms": ["ngram:k=1", "ngram:k=2"], "situations": {"task": []}}',
+    ],
+)
+def test_a_damaged_file_is_told_and_learned_anew(tmp_path, text):
+    path = tmp_path / "arms.json"
+    path.write_text(text)
+    with pytest.warns(FLyWarning, match="learned anew"):
+        world = World([steady(3), steady(8)], state=str(path))
+    world.play(50)
+    world.bandit.report()
+    assert len(json.loads(path.read_text())["situations"]["task"]) == 2
+
+
+ARMS = [
+    {"drafter": "none"},
+    {"drafter": "model", "k": 3},
+    {"drafter": "model", "k": 7},
+    {"drafter": "multilevel", "k": 5},
+    {"drafter": "ngram", "k": 4},
+]
+
+
+def bandit_config(**settings):
+    own = {"arms": ARMS, "policy": "thompson", "explore": 1.0, **settings}
+    return FLyConfig(drafter="bandit", drafter_settings=own, acceptance="native")
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_native_text_whatever_the_arm(kind, batch_size):
+    target = tiny(kind)
+    decoder = SpeculativeDecoder(
+        target, blurred(target), tiny_tokenizer(), bandit_config(), batch_size=batch_size
+    )
+    asked = prompts(12)
+    results = decoder.generate([list(prompt) for prompt in asked], max_new_tokens=24)
+    want = [generated(target, prompt, 24) for prompt in asked]
+    assert_same(target, asked, [result.token_ids for result in results], want)
+    (found,) = decoder.drafter.report()["bandit"]["situations"].values()
+    assert sum(arm["pulls"] for arm in found["arms"].values()) > 0
+
+
+def test_all_arms_are_pulled_and_share_the_draft():
+    target = tiny("llama")
+    decoder = SpeculativeDecoder(target, blurred(target), tiny_tokenizer(), bandit_config())
+    decoder.generate([list(prompt) for prompt in prompts(16)], max_new_tokens=60)
+    (sums,) = decoder.drafter.knowledge._sums.values()
+    assert all(arm.all_pulls > 0 for arm in sums)
+    assert len(decoder.drafter._sources) == 4
+
+
+def test_settings_that_cannot_be():
+    with pytest.raises(ConfigError, match="policy is 'best'"):
+        bandit_config(policy="best")
+    with pytest.raises(ConfigError, match=r"drafter is 'modle', but .*; did you mean 'model'"):
+        bandit_config(arms=[{"drafter": "modle"}])
+    with pytest.raises(ConfigError, match="hedge"):
+        bandit_config(policy="hedge")
+    with pytest.raises(ConfigError, match="bandit"):
+        bandit_config(arms=[{"drafter": "bandit"}])
+
+
+def test_needs_what_its_arms_need():
+    assert bandit_config().needs_draft
+    lookups = bandit_config(arms=[{"drafter": "ngram"}, {"drafter": "none"}])
+    assert not lookups.needs_draft
+    assert lookups.drafter_traits.is_timed
+    parts = Parts(torch.device("cpu"), VOCAB)
+    assert isinstance(drafters.get("bandit").from_config(lookups, parts), BanditDrafter)
