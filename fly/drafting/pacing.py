@@ -266,6 +266,8 @@ class PacedDrafter(Drafter):
         """Learn which tokens were kept."""
         self.inner.observe(proposal, logits, kept)
         now = self._now
+        if not any(now.lengths):
+            return  # what is known does not fade while nothing is tried
         for row, (key, length, count) in enumerate(zip(now.keys, now.lengths, kept, strict=True)):
             bins = now.bins[row][:length]
             bins += [UNKNOWN] * (length - len(bins))

@@ -1,0 +1,223 @@
+"""Drafting as many tokens as pay: in virtual time against every fixed length, on drafts that are
+good, bad, or both by turns; and text that never changes."""
+
+import random
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from fly.config import FLyConfig
+from fly.decoding import SpeculativeDecoder
+from fly.decoding.model import SlotModel
+from fly.drafting import Drafter, Proposal
+from fly.drafting.pacing import NUM_BINS, Chances, KeptTokens, PacedDrafter, bin_of
+from tests.models import assert_same, blurred, generated, prompts, tiny, tiny_tokenizer
+
+K = 20
+ROUND, STEP, PLAIN = 8.0, 2.0, 9.0  # virtual seconds: of a round, of a token more, of a plain one
+
+
+class World:
+    """A drafter whose tokens are kept as often as it says, and what its rounds take."""
+
+    def __init__(self, confidences, seed=0):
+        self.confidences = confidences  # (round, rng) -> confidence of the next token
+        self.rng = random.Random(seed)
+        self.now = 0.0
+        self.round = 0
+        self.row = SimpleNamespace(ids=[0], key="")
+        self.offered = []
+        self.is_even = False
+        world = self
+
+        class Source(Drafter):
+            pace = None
+
+            def propose(self, rows, limits, choose=None):
+                world.offered = []
+                for _ in range(limits[0]):
+                    sure = world.confidences(world.round, world.rng)
+                    world.offered.append(sure)
+                    if self.pace and not self.pace.goes_on(torch.tensor([sure])):
+                        break
+                return Proposal.from_lists([[0] * len(world.offered)], torch.device("cpu"))
+
+        self.source = Source()
+
+    def rate(self, drafter, num_rounds, limit=K):
+        """Tokens per virtual second."""
+        tokens, begin = 0, self.now
+        for _ in range(num_rounds):
+            proposal = drafter.propose([self.row], [limit])
+            kept = 0
+            for sure in self.offered:
+                if self.rng.random() >= sure:
+                    break
+                kept += 1
+            self.now += ROUND + STEP * len(self.offered) if self.offered else PLAIN
+            if not isinstance(drafter, type(self.source)):
+                drafter.observe(proposal, torch.zeros(1, 1, 1), [kept])
+            self.row.ids = [0] * (len(self.row.ids) + kept + 1)
+            drafter.commit([self.row])
+            tokens += kept + 1
+            self.round += 1
+        return tokens / (self.now - begin)
+
+
+def paced(world, tail=0):
+    return PacedDrafter(world.source, K, tail, clock=lambda: world.now)
+
+
+def best_fixed(confidences, num_rounds=1500):
+    """The fixed length whose rate is best, found in hindsight."""
+    rates = []
+    for limit in range(1, K + 1):
+        world = World(confidences)
+        rates.append(world.rate(world.source, num_rounds, limit))
+    return max(rates)
+
+
+def even(sure):
+    return lambda turn, rng: sure
+
+
+def mixed(turn, rng):
+    """Half of the rounds are easy from end to end, the others hopeless."""
+    return 0.99 if turn % 2 else 0.3
+
+
+def drawn(turn, rng):
+    """Any confidence, mostly high."""
+    return 1 - rng.random() ** 3
+
+
+@pytest.mark.parametrize(
+    ("confidences", "wanted"),
+    [(even(0.5), 0.95), (even(0.8), 0.97), (even(0.97), 0.97), (drawn, 1.03), (mixed, 1.15)],
+    ids=["bad", "middling", "good", "drawn", "mixed"],
+)
+def test_against_the_best_fixed_length(confidences, wanted):
+    world = World(confidences)
+    drafter = paced(world)
+    world.rate(drafter, 300)
+    assert world.rate(drafter, 3000) > wanted * best_fixed(confidences)
+
+
+def test_a_hopeless_draft_costs_next_to_nothing():
+    world = World(even(0.02))
+    rate = world.rate(paced(world), 3000)  # from the first round on
+    assert rate > 0.95 / PLAIN
+
+
+def test_speculates_again_when_it_pays_again():
+    world = World(lambda turn, rng: 0.02 if turn < 1000 else 0.97)
+    drafter = paced(world)
+    world.rate(drafter, 1000)
+    world.rate(drafter, 1000)
+    assert world.rate(drafter, 1000) > 0.9 * best_fixed(even(0.97))
+    report = drafter.report()
+    assert report["probes"] >= 3
+    assert report["rounds_by_draft_length"]["0"] > 800
+
+
+def test_tasks_are_learned_apart():
+    world = World(lambda turn, rng: 0.97 if world.row.key == "easy" else 0.05)
+    drafter = paced(world)
+    for turn in range(40):
+        world.row.key = "easy" if turn % 2 else "hard"
+        world.rate(drafter, 40)
+    world.row.key = "easy"
+    assert world.rate(drafter, 100) > 2 / PLAIN
+
+
+def test_a_drafter_that_is_not_asked_in_between_gets_a_length():
+    world = World(even(0.9))
+
+    class Lookup(Drafter):
+        def propose(self, rows, limits, choose=None):
+            world.offered = [0.6] * limits[0]
+            return Proposal.from_lists([[0] * limits[0]], torch.device("cpu"))
+
+    drafter = PacedDrafter(Lookup(), K, 0, clock=lambda: world.now)
+    world.rate(drafter, 600)
+    lengths = {int(k): n for k, n in drafter.report()["rounds_by_draft_length"].items()}
+    assert max(lengths, key=lengths.get) in (1, 2, 3)
+
+
+def test_bins_are_finer_towards_certainty():
+    values = [0.0, 0.3, 0.5, 0.75, 0.9, 0.99, 0.999, 0.9999, 1.0]
+    bins = [bin_of(value) for value in values]
+    assert bins == sorted(bins)
+    assert bins[0] == bins[1] == 0 < bins[2]
+    assert bins[-1] == bins[-2] == NUM_BINS - 1
+
+
+def test_gains_by_enumeration():
+    """Expected tokens by length, from every chance that a token is the first refused."""
+    tokens = KeptTokens(tail=2)
+    for _ in range(50):
+        tokens.note([3, 5, 0, 7, 1, 9], 6)
+        tokens.note([3, 5, 0], 1)
+        tokens.note([0, 0], 0)
+        tokens.renew()
+    known = [3, 0]
+    inner = [tokens.inner.of[3], tokens.inner.of[0]] + [tokens.inner.mean] * 3
+    last = [tokens.last.of[3], tokens.last.of[0]] + [tokens.last.mean] * 3
+    for length, gain in enumerate(tokens.gains(known, 5), start=2):
+        chances = inner[: max(0, length - 2)] + last[max(0, length - 2) : length]
+        expected = 0.0
+        for place in range(length):
+            product = 1.0
+            for chance in chances[: place + 1]:
+                product *= chance
+            expected += product
+        assert gain == pytest.approx(expected)
+
+
+def test_only_tokens_up_to_the_first_refusal_count():
+    tokens = KeptTokens(tail=1)
+    tokens.note([1, 2, 3, 4], 1)
+    assert (tokens.inner.seen[1], tokens.inner.kept[1]) == (1, 1)
+    assert (tokens.inner.seen[2], tokens.inner.kept[2]) == (1, 0)
+    assert sum(tokens.inner.seen) == 2
+    assert sum(tokens.last.seen) == 0
+    tokens.note([1, 2, 3, 4], 4)
+    assert (tokens.last.seen[4], tokens.last.kept[4]) == (1, 1)
+
+
+def test_nothing_known_is_hopeful():
+    assert Chances().mean == 0.9
+    assert min(Chances().of) > 0.85
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("drafter", ["model", "multilevel", "ngram"])
+@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+def test_native_text_stays(kind, drafter, batch_size):
+    target = tiny(kind)
+    config = FLyConfig(drafter=drafter, acceptance="native", draft_length="adaptive", spd_k=8)
+    draft = blurred(target) if config.needs_draft else None
+    decoder = SpeculativeDecoder(target, draft, tiny_tokenizer(), config, batch_size=batch_size)
+    asked = prompts(12)
+    for _ in range(2):  # what was learned from the first requests holds for the next
+        results = decoder.generate([list(prompt) for prompt in asked], max_new_tokens=24)
+        want = [generated(target, prompt, 24) for prompt in asked]
+        assert_same(target, asked, [result.token_ids for result in results], want)
+    lengths = decoder.drafter.report()["rounds_by_draft_length"]
+    assert sum(lengths.values()) > 20
+
+
+def test_a_random_draft_is_given_up_and_told(monkeypatch):
+    target = tiny("llama")
+    config = FLyConfig(acceptance="native", draft_length="adaptive")
+    decoder = SpeculativeDecoder(target, tiny("llama", seed=9), tiny_tokenizer(), config)
+    drafter = decoder.drafter
+    forwards = []
+    extend = SlotModel.extend
+    monkeypatch.setattr(SlotModel, "extend", lambda *given: (forwards.append(1), extend(*given))[1])
+    drafter._clock = lambda: float(len(forwards))
+    results = decoder.generate([list(prompt) for prompt in prompts(8)], max_new_tokens=60)
+    plain = sum(result.statistics.plain for result in results)
+    assert plain > 0.7 * sum(result.statistics.emitted for result in results)
+    assert drafter.report()["rounds_by_draft_length"]["0"] > 30

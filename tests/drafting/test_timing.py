@@ -1,0 +1,80 @@
+"""What rounds take is learned from noisy ones, of several sizes of batch."""
+
+import random
+
+import pytest
+
+from fly.drafting.timing import MOST_OUTLIERS, WARM_UP, RoundTimes
+
+
+def learned(lengths, seconds, num_rows=1, seed=0):
+    """Times after rounds of these lengths; `seconds` takes length and rng."""
+    rng = random.Random(seed)
+    times = RoundTimes()
+    for length in lengths:
+        times.note(num_rows, length, seconds(length, rng))
+    return times
+
+
+def noisy(length, rng):
+    return (5 + 2 * length) * rng.uniform(0.9, 1.1)
+
+
+def test_a_line_through_noisy_rounds():
+    rng = random.Random(1)
+    times = learned([rng.randint(1, 20) for _ in range(400)], noisy)
+    assert times.speculative(1, 10) == pytest.approx(25, rel=0.05)
+    assert times.step(1) == pytest.approx(2, rel=0.15)
+
+
+def test_lengths_all_alike_tell_no_slope():
+    times = learned([10] * 50, noisy)
+    assert times.speculative(1, 10) == pytest.approx(25, rel=0.05)
+    assert 0.5 < times.step(1) < 2.5
+
+
+def test_the_first_rounds_are_left_out():
+    times = RoundTimes()
+    for _ in range(WARM_UP):
+        times.note(1, 0, 100.0)
+    assert not times.knows_plain
+    times.note(1, 0, 1.0)
+    assert times.plain(1) == 1.0
+
+
+def test_single_outliers_are_left_out_and_a_change_is_not():
+    times = learned([0] * 50, lambda length, rng: 1.0)
+    times.note(1, 0, 50.0)
+    assert times.plain(1) == 1.0
+    times.note(1, 0, 1.0)
+    for _ in range(MOST_OUTLIERS + 300):
+        times.note(1, 0, 50.0)
+    assert times.plain(1) > 45
+
+
+def test_slower_rounds_are_forgotten():
+    times = RoundTimes()
+    for seconds in [2.0] * 300 + [1.0] * 600:
+        times.note(4, 0, seconds)
+    assert times.plain(4) == pytest.approx(1.0, rel=0.02)
+
+
+def test_another_size_of_batch_stands_in():
+    times = RoundTimes()
+    for _ in range(WARM_UP + 1):
+        times.note(32, 0, 8.0)
+        times.note(1, 10, 3.0)
+    assert times.plain(1) == 8.0
+    assert times.speculative(32, 10) == 3.0
+    assert times.compared(32) == 32, "no size has both"
+    for _ in range(WARM_UP + 1):
+        times.note(2, 0, 1.0)
+        times.note(2, 10, 2.0)
+    assert times.compared(32) == times.compared(1) == 2
+    assert times.compared(3) == 3
+
+
+def test_nothing_known_is_hopeful():
+    times = learned([0] * 5, lambda length, rng: 2.0)
+    assert times.speculative(1, 20) == 2.0
+    assert times.step(1) == 0.0
