@@ -46,37 +46,38 @@ class TreeScores:
         return self.logits.gather(-1, self.choice[..., None])[..., 0].isfinite().all(-1)
 
     @cached_property
-    def probs(self) -> Tensor:
-        """The target's distributions, behind all processors, at temperature 1 if greedy.  [B, N+1,
-        V] float32.
+    def _chances(self) -> tuple[Tensor, Tensor]:
+        """What Scores.probs gives to every token where it stands [B, N], and to the likeliest one
+        [B, N+1].  A row at a time: of a tree's logits no second copy is wanted.
         """
-        return self.final.float().softmax(-1)
+        drafts, bests = [], []
+        for final, lines, ids in zip(self.final, self.lines, self.ids, strict=True):
+            probs = final.float().softmax(-1)
+            drafts.append(probs[lines, ids])
+            bests.append(probs.amax(-1))
+        return torch.stack(drafts), torch.stack(bests)
 
-    @cached_property
+    @property
     def p_draft(self) -> Tensor:
-        """What `probs` gives to every token, where it stands.  [B, N]"""
-        return self._at_own(self.probs)
+        """As Scores.p_draft.  [B, N]"""
+        return self._chances[0]
 
-    @cached_property
+    @property
     def p_best(self) -> Tensor:
-        """What `probs` gives to the likeliest token.  [B, N+1]"""
-        return self.probs.amax(-1)
+        """As Scores.p_best, behind every token.  [B, N+1]"""
+        return self._chances[1]
 
     @cached_property
     def draft_possible(self) -> Tensor:
         """Where the target gives a token any probability at all.  [B, N] bool."""
-        return self._at_own(self.final) > -torch.inf
-
-    def _at_own(self, table: Tensor) -> Tensor:
-        """The entries of table [B, N+1, V] that are the tokens' own.  [B, N]"""
-        rows = torch.arange(len(table), device=table.device)[:, None]
-        return table[rows, self.lines, self.ids]
+        rows = torch.arange(len(self.ids), device=self.ids.device)[:, None]
+        return self.final[rows, self.lines, self.ids] > -torch.inf
 
     def entropy(self, kind: str) -> Tensor:
         """As Scores.entropy, behind every token.  [B, N+1]"""
         if kind not in self._entropies:
-            log_probs = self.logits.float().log_softmax(-1)
-            self._entropies[kind] = entropy_of(log_probs, kind)
+            rows = [entropy_of(row.float().log_softmax(-1), kind) for row in self.logits]
+            self._entropies[kind] = torch.stack(rows)
         return self._entropies[kind]
 
     @cached_property

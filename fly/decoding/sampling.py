@@ -116,7 +116,9 @@ class RoundSampler:
             return None
         num_lines = processed.shape[1]
         draws = self._uniform(num_lines)[:, :num_lines, CHOOSING]
-        return draw(self._probabilities(processed), draws.to(processed.device))
+        probs = self._probabilities(processed)
+        # A row at a time: the sums that draw makes are twice as large as the logits.
+        return torch.stack([draw(*row) for row in zip(probs, draws.to(probs.device), strict=True)])
 
     def law(self, processed: Tensor, proposal: Proposal) -> Law | None:
         """What decides about the proposal, from the target's processed logits [B, K+1, V]; None
