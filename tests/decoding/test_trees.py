@@ -26,6 +26,7 @@ from tests.decoding.test_sampling import PROCESSORS, PROMPT, next_probs
 from tests.decoding.trees import WildTrees, proposal_of
 from tests.models import (
     ARCHITECTURES,
+    WINDOW,
     Bytes,
     Tape,
     assert_same,
@@ -76,10 +77,13 @@ def assert_counts(results):
 
 
 def random_tree(size, generator):
-    parents = [-1] + [
-        int(torch.randint(-1, place, (1,), generator=generator)) for place in range(1, size)
+    """Deeper than a sliding window is long."""
+    follow = torch.rand(size, generator=generator) < 0.8
+    parents = [
+        place - 1 if follow[place] else int(torch.randint(-1, place, (1,), generator=generator))
+        for place in range(1, size)
     ]
-    return torch.tensor(parents)
+    return torch.tensor([-1, *parents])
 
 
 def branch_of(place, parents):
@@ -97,7 +101,7 @@ def test_logits_are_those_of_every_branch_alone(kind, num_rows):
     """In one forward or, as drafts do, a part of the tree behind another; prompts go past the
     windows."""
     model, generator = tiny(kind), torch.Generator().manual_seed(1)
-    asked, size = prompts(num_rows, 40, seed=5), 14
+    asked, size = prompts(num_rows, 40, seed=5), 40
     slots = SlotModel(model)
     slots.prefill([list(ids) for ids in asked], 0)
     parents = torch.stack([random_tree(size, generator) for _ in asked])
@@ -105,8 +109,8 @@ def test_logits_are_those_of_every_branch_alone(kind, num_rows):
     starts = torch.tensor([len(ids) for ids in asked])
     end = int(starts.max()) + size
     lineage = Lineage.from_parents(parents)
+    assert lineage.depths.max() > WINDOW
     whole = slots.extend_tree(tokens, starts, end, lineage)
-    slots.cache.move_slots(starts[:, None] + torch.arange(9), starts[:, None] + torch.arange(9))
     rest = slots.extend_tree(tokens[:, 9:], starts + 9, end, lineage)
     assert torch.allclose(rest, whole[:, 9:], atol=1e-4)
     for row, ids in enumerate(asked):
