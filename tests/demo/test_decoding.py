@@ -60,3 +60,17 @@ def test_multilevel_answers_as_the_chain_does(tokenizer, asked, acceptance):
     assert loose > 0 if acceptance == "fly" else loose == 0
     proposed = [sum(r.statistics.proposed for r in results) for results in (levels, chain)]
     assert proposed[0] < proposed[1]
+
+
+def test_trees_gain_more_than_the_chain_that_is_in_them(tokenizer, asked):
+    """At the official sizes; the text is the target's."""
+    chain, trees = (
+        decode(tokenizer, asked, 4, acceptance="native", tree_verify=is_tree)
+        for is_tree in (False, True)
+    )
+    assert [result.token_ids for result in trees] == [result.token_ids for result in chain]
+    tau = [
+        sum((r.statistics for r in results), Statistics()).metrics()["mean_acceptance_length"]
+        for results in (chain, trees)
+    ]
+    assert tau[1] > 1.2 * tau[0]
