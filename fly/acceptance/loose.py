@@ -47,5 +47,5 @@ class LooseRule(BaseModel):
         raise NotImplementedError
 
     def accept(self, scores: Scores) -> Verdict:
-        """Native matches, and mismatches that may be kept."""
-        return Verdict.loosened(scores, gate=self.loosens(scores))
+        """Native matches, and mismatches that may be kept and that the target can emit at all."""
+        return Verdict.loosened(scores, gate=self.loosens(scores) & scores.draft_possible)

@@ -53,6 +53,11 @@ class Engine:
 class Guard(Protocol):
     """Knows the places where nothing may be loosened."""
 
+    @property
+    def closing_tokens(self) -> Tensor | None:
+        """Tokens that are traded nowhere, besides.  [V] bool."""
+        ...
+
     def locked(self, rows: Sequence[Row], proposal: Proposal) -> Tensor:
         """Those places of the proposal.  [B, K] bool."""
         ...
@@ -92,8 +97,7 @@ def run_round(rows: Sequence[Row], engine: Engine) -> None:
     marks.append(time.perf_counter())
     logits = _verify(rows, proposal, engine.target)
     marks.append(time.perf_counter())
-    locked = None if engine.guard is None else engine.guard.locked(rows, proposal)
-    scores = _score(logits, proposal, sampler, engine.protected, locked)
+    scores = _score(rows, logits, proposal, sampler, engine)
     if engine.judge is None:
         outcomes = _decide(rows, scores, engine)
     else:
@@ -138,13 +142,10 @@ def _verify(rows: Sequence[Row], proposal: Proposal, target: CausalModel) -> Ten
 
 
 def _score(
-    logits: Tensor,
-    proposal: Proposal,
-    sampler: RoundSampler,
-    protected: Tensor | None,
-    locked: Tensor | None,
+    rows: Sequence[Row], logits: Tensor, proposal: Proposal, sampler: RoundSampler, engine: Engine
 ) -> Scores:
     """The target's view of the proposal, behind every row's processors."""
+    guard = engine.guard
     if sampler.is_plain:
         processed = law = None
     else:
@@ -154,11 +155,12 @@ def _score(
         logits=logits,
         ids=proposal.ids,
         lengths=proposal.lengths,
-        protected=protected,
+        protected=engine.protected,
         processed=processed,
         law=law,
         draft_probs=proposal.probs,
-        locked=locked,
+        locked=None if guard is None else guard.locked(rows, proposal),
+        closing=None if guard is None else guard.closing_tokens,
     )
 
 
