@@ -165,7 +165,7 @@ def written_rules() -> list[str]:
 
 def config_of(name: str, **settings: Any) -> FLyConfig:
     """A rule's configuration for small models."""
-    return FLyConfig(**{"acceptance": name, "spd_k": 6} | settings)
+    return FLyConfig(**{"acceptance": name, "spd_k": 5} | settings)
 
 
 def temperature_of(name: str) -> float:
@@ -198,7 +198,7 @@ def requests(
 
 
 def decode(
-    config: FLyConfig, asked: Sequence[Request], batch_size: int = 3
+    config: FLyConfig, asked: Sequence[Request], batch_size: int = 4
 ) -> tuple[Rule, list[Result]]:
     """The rule, and its answers with their rounds; rows are refilled where there are fewer."""
     decoder = base().with_config(config, batch_size=batch_size, record_rounds=True)

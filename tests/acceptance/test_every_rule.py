@@ -31,6 +31,8 @@ def home(name, settings, **more):
 
 CASES = [(name, settings) for name in WRITTEN for settings in LOOSE.get(name, [{}])]
 LOSSY = [(name, settings) for name, settings in CASES if home(name, settings).is_loose]
+# Decoding takes its time: of each rule the first settings only.
+TEXTS = [next(case for case in LOSSY if case[0] == name) for name in dict(LOSSY)]
 SCORED = [(name, settings) for name, settings in CASES if name in SLACK]
 
 
@@ -130,7 +132,7 @@ def test_reasons_say_what_was_decided(name, settings):
 @each(SCORED)
 def test_every_loosened_position_holds_when_scored_from_scratch(name, settings, temperature):
     config = config_of(name, temperature=temperature, protect_special_tokens=False, **settings)
-    asked = requests(budget=40, temperature=temperature)
+    asked = requests(budget=24, temperature=temperature)
     rule, results = decode(config, asked)
     count = 0
     for request, result in zip(asked, results, strict=True):
@@ -140,13 +142,13 @@ def test_every_loosened_position_holds_when_scored_from_scratch(name, settings, 
     assert count >= (3 if temperature == 0 else 1)
 
 
-@each(LOSSY)
+@each(TEXTS)
 def test_rows_decide_alone(name, settings):
     """A batch with rows refilled answers as each request alone."""
     temperature = temperature_of(name)
     asked = requests(budget=20, temperature=temperature)
     together = decode(home(name, settings), asked, batch_size=3)[1]
-    for request, result in zip(asked, together, strict=True):
+    for request, result in zip(asked[::3], together[::3], strict=True):
         [alone] = decode(home(name, settings), [request], batch_size=1)[1]
         assert (result.token_ids, result.origins) == (alone.token_ids, alone.origins)
 
@@ -189,11 +191,11 @@ def text_of(ids):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-@each(LOSSY)
+@each(TEXTS)
 def test_the_first_n_tokens_are_native(name, settings, temperature):
     if rules.get(name).temperatures == ("greedy" if temperature else "sampled"):
         pytest.skip("the rule has no meaning there")
-    asked = requests(budget=40, temperature=temperature)
+    asked = requests(budget=24, temperature=temperature)
     settings = settings | {"temperature": temperature, "protect_special_tokens": False}
     _, native = decode(config_of("native", temperature=temperature), asked)
     for n in (1, 7):
@@ -234,10 +236,10 @@ def assert_inside(request, result, markers):
     return count
 
 
-@each(LOSSY)
+@each(TEXTS)
 def test_only_inside_loosens_nothing_outside(name, settings):
     temperature = temperature_of(name)
-    asked = requests(budget=40, temperature=temperature)
+    asked = requests(budget=30, temperature=temperature)
     more = settings | {"protect_special_tokens": False}
     _, free = decode(home(name, more), asked)
     found = changed = 0
@@ -253,12 +255,12 @@ def test_only_inside_loosens_nothing_outside(name, settings):
     assert found > 0
 
 
-@each(LOSSY)
+@each(TEXTS)
 def test_special_tokens_are_not_traded(name, settings):
     """In whole texts: neither the draft's token nor the target's own is one where a token was
     loosened.  Without the protection there are such places."""
     temperature = temperature_of(name)
-    asked = requests(count=12, budget=40, temperature=temperature)
+    asked = requests(budget=30, temperature=temperature)
     special = {0, 1, 2, 3}
     assert EOS in special
     traded = {}
