@@ -37,12 +37,12 @@ class DivergenceRule(LooseRule):
 
     @property
     def is_lossless(self) -> bool:
-        """At 0 it loosens nothing, however the sums are rounded."""
+        """At 0."""
         return self.threshold == 0
 
     def loosens(self, scores: Scores) -> Tensor:
         """Where the two distributions are close.  [B, K] bool."""
-        if scores.draft_probs is None or self.is_lossless:
+        if scores.draft_probs is None:  # nothing was proposed
             return torch.zeros_like(scores.native)
         p, q = scores.probs, scores.draft_probs.float()
         return divergence(p, q, self.divergence) <= self.threshold

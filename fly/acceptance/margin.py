@@ -72,7 +72,7 @@ class MarginRule(LooseRule):
     @property
     def lookahead(self) -> int:
         """The token itself, and the window behind it."""
-        return 1 + (self.window or 0)
+        return 0 if self.is_lossless else 1 + (self.window or 0)
 
     def loosens(self, scores: Scores) -> Tensor:
         """Where the margin is small enough, whatever follows.  [B, K] bool."""
@@ -88,15 +88,13 @@ class MarginRule(LooseRule):
 
     def accept(self, scores: Scores) -> Verdict:
         """Native matches, and mismatches within the margin whose window matches."""
-        gate = self.loosens(scores)
-        if self.window is None:
-            return Verdict.loosened(scores, gate=gate)
+        if self.window is None or self.is_lossless:
+            return super().accept(scores)
         # No position of a proposal this short has its whole window behind it.
         is_short = (scores.lengths <= self.window)[:, None]  # [B, 1]
         fits = (scores.positions_after >= self.window) | (is_short & _is_undecided(scores))
-        return Verdict.loosened(
-            scores, gate=gate, fits=fits, window=is_short | followed_by(scores.native, self.window)
-        )
+        window = is_short | followed_by(scores.native, self.window)
+        return Verdict.loosened(scores, gate=self.loosens(scores), fits=fits, window=window)
 
 
 def _is_undecided(scores: Scores) -> Tensor:
