@@ -199,6 +199,9 @@ class Bytes:
                 text += PIECES.get(token) or bytes([token])
         return text.decode(errors="replace")
 
+    def convert_ids_to_tokens(self, token: int) -> str:
+        return f"<0x{token:02X}>"
+
 
 def ids_of(*parts: str | int) -> list[int]:
     """Token ids of `Bytes` from texts and single ids."""

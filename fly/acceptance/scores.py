@@ -31,6 +31,7 @@ class Scores:
     draft_probs: Tensor | None = None
     locked: Tensor | None = None  # [B, K] bool, places where nothing may be loosened
     drawn: Tensor | None = None  # [B, K+1] int64, the target's own tokens where they are known
+    closing: Tensor | None = None  # [V] bool, tokens that may begin the end of where loosening goes
 
     @cached_property
     def choice(self) -> Tensor:
@@ -109,9 +110,10 @@ class Scores:
             forbidden = torch.zeros_like(self.ids, dtype=torch.bool)
         if self.locked is not None:
             forbidden = forbidden | self.locked
-        if self.protected is None:
-            return forbidden
-        return forbidden | self.protected[self.ids] | self.protected[self.choice[:, :-1]]
+        for tokens in (self.protected, self.closing):
+            if tokens is not None:
+                forbidden = forbidden | tokens[self.ids] | tokens[self.choice[:, :-1]]
+        return forbidden
 
     @cached_property
     def probs(self) -> Tensor:
@@ -163,6 +165,14 @@ def entropy_of(log_probs: Tensor, kind: str) -> Tensor:
     # 0 * -inf = NaN.
     entropy = -(log_probs.exp() * log_probs.clamp_min(torch.finfo(torch.float32).min)).sum(-1)
     return entropy / math.log(vocab_size) if kind == "normalised" else entropy
+
+
+def among_top(table: Tensor, ids: Tensor, count: int) -> Tensor:
+    """Where ids [B, K] are among the `count` largest of table [B, K, V]; equals of the last one
+    are.  [B, K] bool.
+    """
+    least = table.topk(min(count, table.shape[-1]), dim=-1).values[..., -1]
+    return table.gather(-1, ids[..., None])[..., 0] >= least
 
 
 def leading_true(mask: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ LARGEST_ENTROPY = {"top3": math.log(3), "normalised": 1.0}
 
 def refuse_impossible(config: FLyConfig, origin: Origin) -> None:
     """Raise `ConfigError` for a combination that cannot work."""
+    _refuse_markers(config, origin)
     if config.drafter not in (None, "none") and not config.use_sd:
         raise ConfigError(
             f"{origin.of('drafter', 'use_sd')}: drafter is {config.drafter!r}, but use_sd is "
@@ -56,6 +57,17 @@ def refuse_impossible(config: FLyConfig, origin: Origin) -> None:
             f"the gate, but entropy_thre {config.entropy_thre!r} switches the official gate off: "
             "no gate mask exists",
             fix="set entropy_thre above 0.01 (official: 0.3), or abla_no_window to false",
+        )
+
+
+def _refuse_markers(config: FLyConfig, origin: Origin) -> None:
+    """Of two markers, one of which holds the other, nobody could say which was seen last."""
+    opening, closing = config.only_inside or ("<", ">")
+    if opening in closing or closing in opening:
+        raise ConfigError(
+            f"{origin.of('only_inside')}: only_inside is {config.only_inside!r}, and one of these "
+            "markers is part of the other",
+            fix='give two different ones, such as ["<think>", "</think>"]',
         )
 
 

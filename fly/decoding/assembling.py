@@ -62,5 +62,5 @@ def make_engine(
         count_official=config.enable_statistics,
         is_verbose=config.verbose,
         judge=judge,
-        guard=Places.from_config(config, tokenizer),
+        guard=Places.from_config(config, tokenizer, target.vocab_size, target.device),
     )

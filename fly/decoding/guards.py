@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fly.decoding.rows import Row
+from fly.decoding.spans import Spans, State
 from fly.drafting import Proposal
 
 if TYPE_CHECKING:
@@ -33,20 +34,97 @@ def protected_tokens(
 
 
 class Places:
-    """The first generated tokens."""
+    """The first generated tokens, and all that is not between two markers.
 
-    def __init__(self, strict_first_n: int) -> None:
-        """Lock the first `strict_first_n` generated tokens."""
+    Between the markers a place is locked too where the text before it ends with the beginning of
+    the closing marker; with `closing` this keeps every token that belongs to a closing marker, the
+    draft's or the target's own, from being traded.
+    """
+
+    def __init__(
+        self, strict_first_n: int = 0, spans: Spans | None = None, closing: Tensor | None = None
+    ) -> None:
+        """Lock the first `strict_first_n` generated tokens, and what is outside of `spans`.
+
+        Args:
+            strict_first_n: may be 0.
+            spans: None locks nothing for its text.
+            closing: as `closing_tokens`.
+        """
         self._first = strict_first_n
+        self._spans = spans
+        self.closing_tokens = closing
+        # By id of the rows of the last round: the row, tokens read, and what they came to.
+        self._read: dict[int, tuple[Row, int, State]] = {}
 
     @classmethod
-    def from_config(cls, config: FLyConfig, tokenizer: PreTrainedTokenizerBase) -> Places | None:
-        """Read strict_first_n; None where nothing is locked."""
-        return cls(config.strict_first_n) if config.strict_first_n else None
+    def from_config(
+        cls,
+        config: FLyConfig,
+        tokenizer: PreTrainedTokenizerBase,
+        vocab_size: int,
+        device: torch.device,
+    ) -> Places | None:
+        """Read strict_first_n and only_inside; None where nothing is locked."""
+        if config.only_inside is None:
+            return cls(config.strict_first_n) if config.strict_first_n else None
+        opening, closing = config.only_inside
+        spans = Spans(opening, closing, tokenizer)
+        return cls(config.strict_first_n, spans, spans.closing_tokens(vocab_size, device))
 
     def locked(self, rows: Sequence[Row], proposal: Proposal) -> Tensor:
-        """As round.Guard."""
+        """As round.Guard.  With markers the proposal is waited for on the host."""
+        depths = _depths(proposal)  # [B, K]
         device = proposal.ids.device
         free = [self._first - (len(row.ids) - len(row.request.prompt_ids)) for row in rows]
-        steps = torch.arange(proposal.ids.shape[1], device=device)
-        return steps < torch.tensor(free, device=device)[:, None]
+        locked = depths < torch.tensor(free, device=device)[:, None]
+        if self._spans is None:
+            return locked
+        shut = self._shut(rows, proposal, self._spans)
+        return locked | torch.tensor(shut, dtype=torch.bool, device=device).reshape(locked.shape)
+
+    def _shut(self, rows: Sequence[Row], proposal: Proposal, spans: Spans) -> list[list[bool]]:
+        """Places of the proposal that are outside, or where the end may have begun.  [B][K]"""
+        read = {id(row): self._follow(row, spans) for row in rows}
+        self._read = read  # rows that have left are forgotten
+        ids = proposal.ids.tolist()
+        lengths = proposal.lengths.tolist()
+        chain = list(range(-1, len(ids[0]) - 1)) if ids else []
+        parents = [chain] * len(ids) if proposal.parents is None else proposal.parents.tolist()
+        return [
+            _shut_places(read[id(row)][2], tokens, before, length, spans)
+            for row, tokens, before, length in zip(rows, ids, parents, lengths, strict=True)
+        ]
+
+    def _follow(self, row: Row, spans: Spans) -> tuple[Row, int, State]:
+        """Read what the row has gained since the last round; all of it where it is new."""
+        _, num_read, state = self._read.get(id(row), (row, 0, State()))
+        return row, len(row.ids), spans.extend(state, row.ids[num_read:])
+
+
+def _shut_places(
+    state: State, tokens: Sequence[int], parents: Sequence[int], length: int, spans: Spans
+) -> list[bool]:
+    """Of one row's proposal, behind a text of this state.  [K]"""
+    # What each place follows; the last one is the committed text, which parent -1 means.
+    before = [state] * (len(tokens) + 1)
+    shut = [True] * len(tokens)  # what is padding does not matter
+    for place in range(length):
+        found = before[parents[place]]
+        shut[place] = not found.is_open or spans.may_close(found)
+        before[place] = spans.extend(found, tokens[place : place + 1])
+    return shut
+
+
+def _depths(proposal: Proposal) -> Tensor:
+    """How many proposed tokens stand before each on its way from the committed text.  [B, K]"""
+    num_rows, k = proposal.ids.shape
+    device = proposal.ids.device
+    if proposal.parents is None:
+        return torch.arange(k, device=device).expand(num_rows, k)
+    depths = torch.zeros_like(proposal.parents)
+    for place in range(1, k):  # parents stand before their children
+        above = proposal.parents[:, place]
+        depth = depths.gather(1, above.clamp_min(0)[:, None])[:, 0] + 1
+        depths[:, place] = torch.where(above < 0, 0, depth)
+    return depths

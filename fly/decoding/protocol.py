@@ -40,6 +40,11 @@ class TreeVerifier(CausalModel, TreeModel, Protocol):
 class Guard(Protocol):
     """Knows the places where nothing may be loosened."""
 
+    @property
+    def closing_tokens(self) -> Tensor | None:
+        """Tokens that are traded nowhere, besides.  [V] bool."""
+        ...
+
     def locked(self, rows: Sequence[Row], proposal: Proposal) -> Tensor:
         """Those places of the proposal.  [B, K] bool."""
         ...

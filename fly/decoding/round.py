@@ -132,13 +132,10 @@ def _verify(rows: Sequence[Row], proposal: Proposal, target: CausalModel) -> Ten
 
 
 def _score(
-    logits: Tensor,
-    proposal: Proposal,
-    sampler: RoundSampler,
-    protected: Tensor | None,
-    locked: Tensor | None,
+    rows: Sequence[Row], logits: Tensor, proposal: Proposal, sampler: RoundSampler, engine: Engine
 ) -> Scores:
     """The target's view of the proposal, behind every row's processors."""
+    guard = engine.guard
     if sampler.is_plain:
         processed = law = None
     else:
@@ -148,11 +145,12 @@ def _score(
         logits=logits,
         ids=proposal.ids,
         lengths=proposal.lengths,
-        protected=protected,
+        protected=engine.protected,
         processed=processed,
         law=law,
         draft_probs=proposal.probs,
-        locked=locked,
+        locked=None if guard is None else guard.locked(rows, proposal),
+        closing=None if guard is None else guard.closing_tokens,
     )
 
 
@@ -160,8 +158,7 @@ def _decide_chain(
     rows: Sequence[Row], logits: Tensor, proposal: Proposal, sampler: RoundSampler, engine: Engine
 ) -> Sequence[Outcome]:
     """What every row keeps of its chain."""
-    locked = None if engine.guard is None else engine.guard.locked(rows, proposal)
-    scores = _score(logits, proposal, sampler, engine.protected, locked)
+    scores = _score(rows, logits, proposal, sampler, engine)
     if engine.judge is not None:
         return engine.judge.decide(rows, proposal, scores)
     return _settle(rows, scores, engine.rule.accept(scores), engine)
@@ -172,7 +169,8 @@ def _decide_tree(
 ) -> Sequence[Outcome]:
     """What every row keeps of its best branch; the cache of the target then holds that one."""
     assert engine.judge is None, "points cannot share trees"
-    seen = tree.score(logits, sampler, engine.protected)
+    closing = None if engine.guard is None else engine.guard.closing_tokens
+    seen = tree.score(logits, sampler, engine.protected, closing)
     scores, verdict, kept = tree.decide(rows, seen, engine.rule, engine.guard)
     tree.keep(rows, engine.target, kept)
     return _settle(rows, scores, verdict, engine)

@@ -108,7 +108,13 @@ class TreeRound:
             Lineage(self.lineage.seen.to(ids.device)),
         )
 
-    def score(self, logits: Tensor, sampler: RoundSampler, protected: Tensor | None) -> TreeScores:
+    def score(
+        self,
+        logits: Tensor,
+        sampler: RoundSampler,
+        protected: Tensor | None,
+        closing: Tensor | None = None,
+    ) -> TreeScores:
         """The target's view of the trees, behind every row's processors."""
         processed = drawn = None
         if not sampler.is_plain:
@@ -118,7 +124,7 @@ class TreeRound:
         assert parents is not None
         # Behind a row's tree any line will do.
         lines = (parents + 1).clamp(0, parents.shape[1])
-        return TreeScores(logits, self.proposal.ids, lines, processed, drawn, protected)
+        return TreeScores(logits, self.proposal.ids, lines, processed, drawn, protected, closing)
 
     def _texts(self) -> list[list[list[int]]]:
         """What every line of the logits follows behind the committed tokens."""

@@ -35,6 +35,7 @@ class WholeScores(Scores):
             None if self.processed is None else self.processed[:, : k + 1],
             draft_probs=None if self.draft_probs is None else self.draft_probs[:, :k],
             locked=None if self.locked is None else self.locked[:, :k],
+            closing=self.closing,
             whole=self,
         )
 

@@ -1,0 +1,39 @@
+"""MARS: keep the target's second choice where its logit is nearly the first's.  Source:
+arXiv 2601.15498.
+
+A ratio of logits changes when the same number is added to all of them, so it says nothing where
+the largest is not above 0: there nothing is loosened.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+from torch import Tensor
+
+from fly.acceptance.loose import LooseRule
+from fly.acceptance.protocol import rules
+from fly.acceptance.scores import Scores, among_top
+
+
+@rules.register("mars")
+class MarsRule(LooseRule):
+    """Keep d among the two largest raw logits where z(d) / z1 > threshold and z1 > 0.  Lossless at
+    threshold 1, else lossy.  Above temperature 0 this keeps the first choice too.
+    """
+
+    threshold: float = Field(
+        0.9, gt=0, le=1, description="Keep the second choice where z2 / z1 is above this."
+    )
+
+    @property
+    def is_lossless(self) -> bool:
+        """No logit is above the largest."""
+        return self.threshold == 1
+
+    def loosens(self, scores: Scores) -> Tensor:
+        """Where the draft token is nearly the first choice.  [B, K] bool."""
+        logits = scores.logits[:, :-1].float()
+        best = logits.amax(-1)
+        own = logits.gather(-1, scores.ids[..., None])[..., 0]
+        is_near = (own > self.threshold * best) & (best > 0)
+        return is_near & among_top(logits, scores.ids, 2)

@@ -1,0 +1,123 @@
+"""Margin: two spellings, the two sources' sides of equality, and llama.cpp's window."""
+
+import math
+
+import pytest
+import torch
+
+from fly.acceptance import Reason, Scores
+from fly.acceptance.margin import MarginRule
+from fly.config import FLyConfig
+from fly.errors import ConfigError
+from tests.acceptance.tables import Case, assert_guarded, assert_table, kept, scores_of
+
+SURE = [0.0, 9.0, 0.0, 0.0]  # logits that want token 1
+
+
+def near(gap, others=-9.0):
+    """Logits that want token 1, and token 2 by `gap` less."""
+    return [others, 2.0, 2.0 - gap, others]
+
+
+def logits(rows, ids, count, **settings):
+    return Case([[0.25] * 4], ids, count, logits=rows, settings=settings)
+
+
+GAPS = {
+    "by default below 0.3": logits([near(0.2), SURE], [2], 1),
+    "by default not above 0.3": logits([near(0.4), SURE], [2], 0),
+    "below": logits([near(0.25), SURE], [2], 1, max_gap=0.5),
+    "equality is refused": logits([near(0.5), SURE], [2], 0, max_gap=0.5),
+    "above": logits([near(0.75), SURE], [2], 0, max_gap=0.5),
+    "a match needs no margin": logits([SURE, SURE], [1, 1], 2, max_gap=0.5),
+    "a far token": logits([near(0.25), SURE], [0], 0, max_gap=0.5),
+    "two in a row": logits([near(0.25), near(0.25), SURE], [2, 2], 2, max_gap=0.5),
+    "the first that fails cuts": logits([near(0.25), SURE, near(0.1)], [2, 2, 2], 1, max_gap=0.5),
+    "0 keeps nothing, not even an equal": logits([near(0.0), SURE], [2], 0, max_gap=0.0),
+    "nothing proposed": logits([SURE], [], 0, max_gap=0.5),
+    "-inf is no margin": logits([[0.0, 0.0, -math.inf, 0.0], SURE], [2], 0, max_gap=99.0),
+    "among two": logits([[-9.0, 2.0, 1.75, 1.9], SURE], [2], 0, max_gap=0.5, top_n=2),
+    "among three": logits([[-9.0, 2.0, 1.75, 1.9], SURE], [2], 1, max_gap=0.5, top_n=3),
+    "more than there are tokens": logits([near(0.25), SURE], [2], 1, max_gap=0.5, top_n=9),
+}
+RATIOS = {
+    "equality is kept": Case([[0.125, 0.5, 0.25, 0.125]], [2], 1, settings={"ratio": 0.5}),
+    "just below": Case([[0.125, 0.5, 0.2499, 0.1251]], [2], 0, settings={"ratio": 0.5}),
+    "a tie at ratio 1": Case([[0.1, 0.4, 0.4, 0.1]], [2], 1, settings={"ratio": 1.0}),
+    "no tie at ratio 1": Case([[0.1, 0.41, 0.39, 0.1]], [2], 0, settings={"ratio": 1.0}),
+    "not among two": Case(
+        [[0.1, 0.4, 0.2, 0.3]], [2], 0, settings={"ratio": 0.5, "top_n": 2}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("cases", [GAPS, RATIOS], ids=["gap", "ratio"])
+def test_decisions(cases):
+    assert_table(MarginRule, cases)
+
+
+CLOSE, SPLIT = near(0.25), [-9.0, 2.0, 1.2, -9.0]  # exp(0.8) > 2
+WINDOWS = {  # logits, proposal, kept by W 2 and max_gap 1
+    "both followers match": logits([CLOSE, SURE, SURE, SURE], [2, 1, 1], 3),
+    "the first follower mismatches": logits([CLOSE, SURE, SURE, SURE], [2, 0, 1], 0),
+    "the last follower mismatches": logits([CLOSE, SURE, SURE, SURE], [2, 1, 0], 0),
+    "a loosened follower is no match": logits([CLOSE, CLOSE, SURE, SURE, SURE], [2, 2, 1, 1], 0),
+    "a longer proposal ends before the window": logits([SURE, CLOSE, SURE, SURE], [1, 2, 1], 1),
+    "at its very end": logits([SURE, SURE, CLOSE, SURE], [1, 1, 2], 2),
+    "K is W: near, and undecided": logits([CLOSE, SURE, SURE], [2, 1], 2),
+    "K is W, last place": logits([SURE, CLOSE, SURE], [1, 2], 2),
+    "K is W: near, but decided": logits([SPLIT, SURE, SURE], [2, 1], 0),
+    "K above W: near, decided, followed": logits([SPLIT, SURE, SURE, SURE], [2, 1, 1], 3),
+    "K below W: a mismatch behind does not matter": logits([CLOSE, SURE], [2], 1),
+    "K is W: the follower is not looked at": logits([CLOSE, SURE, SURE], [2, 0], 1),
+    "K is W: undecided, but not near": logits([[-9.0, 2.0, 1.9, 0.5], SURE, SURE], [3, 1], 0),
+}
+
+
+def test_window_of_llama_cpp():
+    settings = {"window": 2, "max_gap": 1.0}
+    cases = {n: logits(c.logits, c.ids, c.kept, **settings) for n, c in WINDOWS.items()}
+    assert_table(MarginRule, cases)
+
+
+def test_undecided_is_below_twice_and_not_at_it():
+    """exp(l1 - l2) < 2 decides in a proposal no longer than the window."""
+    rule = MarginRule(window=3, max_gap=1.0)
+    gap = torch.tensor(2.0).log().item()
+    for farther, count in ((-1e-3, 1), (1e-3, 0)):
+        row = [-9.0, 0.0, -gap - farther, -9.0]
+        assert kept(rule, logits([row, SURE], [2], count)) == [count]
+
+
+def test_reasons():
+    rule = MarginRule(window=2, max_gap=1.0)
+    rows = [near(2.0), CLOSE, SURE, CLOSE, CLOSE, SURE]
+    verdict = rule.accept(scores_of(logits(rows, [2, 2, 0, 2, 2], 0)))
+    gate, window, boundary = Reason.GATE, Reason.WINDOW, Reason.BOUNDARY
+    assert verdict.reason.tolist() == [[gate, window, gate, boundary, boundary]]
+    assert verdict.windowed.tolist() == [[False] * 5]
+
+
+def test_the_gap_reads_raw_logits_and_the_ratio_processed_ones():
+    raw = torch.tensor([[near(0.25), SURE]])
+    processed = torch.tensor([[near(2.0), SURE]])
+    scores = Scores(raw, torch.tensor([[2]]), torch.tensor([1]), processed=processed)
+    assert MarginRule(max_gap=0.5).accept(scores).loose.tolist() == [[True]]
+    assert MarginRule(ratio=0.7).accept(scores).loose.tolist() == [[False]]
+    assert MarginRule(ratio=0.1).accept(scores).loose.tolist() == [[True]]
+
+
+@pytest.mark.parametrize("settings", [{"max_gap": 0.5}, {"ratio": 0.5}, {"window": 1}])
+def test_guards(settings):
+    case = logits([near(0.25), SURE, SURE], [2, 1], 2)
+    assert_guarded(MarginRule(**settings), case)
+
+
+def test_settings():
+    assert (MarginRule().gap, MarginRule().lookahead) == (0.3, 1)
+    assert MarginRule(window=4).lookahead == 5
+    assert MarginRule(ratio=0.9).gap is None
+    assert [MarginRule(max_gap=gap).is_lossless for gap in (0.0, 0.1)] == [True, False]
+    assert not MarginRule(ratio=1.0).is_lossless
+    with pytest.raises(ConfigError, match="two spellings of one setting"):
+        FLyConfig(acceptance="margin", acceptance_settings={"max_gap": 0.1, "ratio": 0.9})
