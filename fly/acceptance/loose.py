@@ -40,12 +40,16 @@ class LooseRule(BaseModel):
     @property
     def lookahead(self) -> int:
         """A token is decided on by itself."""
-        return 1
+        return 0 if self.is_lossless else 1
 
     def loosens(self, scores: Scores) -> Tensor:
         """Where a mismatch may be kept.  [B, K] bool; what it says of matches is not looked at."""
         raise NotImplementedError
 
     def accept(self, scores: Scores) -> Verdict:
-        """Native matches, and mismatches that may be kept."""
+        """Native matches, and mismatches that may be kept; none where the settings loosen nothing,
+        whatever ties and rounding say.
+        """
+        if self.is_lossless:
+            return Verdict.strict(scores)
         return Verdict.loosened(scores, gate=self.loosens(scores))
