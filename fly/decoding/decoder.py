@@ -151,12 +151,7 @@ class SpeculativeDecoder:
         tokenizers = tokenizer, self._models.draft_tokenizer
         self._engine = make_engine(config, pair, tokenizers, record_rounds, judge)
         self._processing = ProcessingFactory(pair.source, target.vocab_size, target.device)
-        self._check = RequestCheck(
-            tokenizer,
-            target.vocab_size,
-            target.num_positions,
-            max_new_tokens=config.total_gen_tok,
-        )
+        self._check = RequestCheck(tokenizer, target.vocab_size, target.num_positions, config)
 
     @property
     def rule(self) -> Rule:

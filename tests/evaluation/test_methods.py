@@ -181,7 +181,9 @@ def test_the_schema_and_the_messages_list_what_is_registered():
     names = properties["acceptance"]["anyOf"][0]["enum"]
     assert (names[:2], names[-1]) == (["native", "fly"], "mine")
     assert "own" in properties["drafter"]["anyOf"][0]["enum"]
-    with pytest.raises(ConfigError, match="'native' or 'fly' or .* or 'mine' or null; did you mean 'mi"):
+    with pytest.raises(
+        ConfigError, match="'native' or 'fly' or .* or 'mine' or null; did you mean 'mi"
+    ):
         FLyConfig(acceptance="mina")
 
 
