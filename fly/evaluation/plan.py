@@ -113,7 +113,9 @@ class Plan:
             fingerprint=digest(settings),
             settings=settings,
             methods={
-                method.name: method.settings | rule_entry(method.config)
+                method.name: method.settings
+                | {"is_lossless": method.is_lossless}
+                | rule_entry(method.config)
                 for method in [*self.methods, *self.more_methods]
             },
         )
