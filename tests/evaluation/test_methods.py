@@ -182,7 +182,7 @@ def test_the_schema_and_the_messages_list_what_is_registered():
     assert (names[:2], names[-1]) == (["native", "fly"], "mine")
     assert "own" in properties["drafter"]["anyOf"][0]["enum"]
     with pytest.raises(
-        ConfigError, match="'native' or 'fly' or .* or 'mine' or null; did you mean 'mi"
+        ConfigError, match=r"'native' or 'fly' or .* or 'mine' or null; did you mean 'mi"
     ):
         FLyConfig(acceptance="mina")
 
