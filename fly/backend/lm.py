@@ -210,6 +210,7 @@ class FLyLM(HFLM):
             "batch_size": self.num_rows,
             "processes": self.world_size,
             "served": self.decoder.served if "decoder" in vars(self) else None,
+            "is_lossless": self._is_lossless,
             "target": self._describe(self.fly_config.target_model_path, self.model),
             "draft": self._describe(self.fly_config.draft_model_path, self.draft)
             if self.draft
@@ -218,6 +219,11 @@ class FLyLM(HFLM):
             "versions": versions(),
         }
         return block
+
+    @property
+    def _is_lossless(self) -> bool:
+        """By rule, settings and drafter; a pair that cannot speculate decodes plainly."""
+        return self.decoder.is_lossless if "decoder" in vars(self) else not self.fly_config.is_loose
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits over all that can change a text: `text_settings` lists it.

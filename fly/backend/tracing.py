@@ -41,9 +41,10 @@ def method_name(decoder: SpeculativeDecoder) -> str:
 
 
 def method_entry(decoder: SpeculativeDecoder) -> dict[str, Any]:
-    """A method as the header describes it: its settings and what its rule looks at."""
+    """A method as the header describes it: its settings, whether its text is the target's own, and
+    what its rule looks at."""
     settings: dict[str, Any] = to_json(decoder.config.to_dict())
-    return settings | rule_entry(decoder.config)
+    return settings | {"is_lossless": decoder.is_lossless} | rule_entry(decoder.config)
 
 
 def rule_entry(config: FLyConfig) -> dict[str, int]:

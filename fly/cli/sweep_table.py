@@ -68,4 +68,6 @@ def _remarks(point: Point, result: Sweep) -> str:
         remarks.append("on the frontier")
     if point.stopped is not None:
         remarks.append("stopped")
+    if point.is_lossless:
+        remarks.append("lossless")
     return ", ".join(remarks)

@@ -51,16 +51,31 @@ def check(config: FLyConfig, origin: Origin) -> None:
             f"but drafter {drafter!r} offers trees, of which nothing is drawn",
             fix="draft with 'model', or choose another rule",
         )
-    for kind, name, temperatures in (
-        ("acceptance", acceptance, rule.temperatures),
-        ("drafter", drafter, traits.temperatures),
-    ):
-        misfit = misfit_of(temperatures, config.temperature)
-        if misfit:
-            raise ConfigError(
-                f"{origin.of('temperature', kind)}: {kind} is {name!r}, {misfit}",
-                fix=f"set temperature to another value, or choose another {kind}",
-            )
+    misfit = misfit_at(config, config.temperature)
+    if misfit is not None:
+        kind, why = misfit
+        raise ConfigError(
+            f"{origin.of('temperature', kind)}: {why}",
+            fix=f"set temperature to another value, or choose another {kind}",
+        )
+
+
+def misfit_at(config: FLyConfig, temperature: float) -> tuple[str, str] | None:
+    """Which of rule and drafter, `acceptance` or `drafter`, cannot decode at a temperature, and why
+    not; None if both can, and where nothing is drafted.
+    """
+    if config.drafter_name == "none":
+        return None
+    rule = rules.get(config.acceptance_name).from_config(config)
+    chosen = (
+        ("acceptance", config.acceptance_name, rule.temperatures),
+        ("drafter", config.drafter_name, config.drafter_traits.temperatures),
+    )
+    for kind, name, temperatures in chosen:
+        why = misfit_of(temperatures, temperature)
+        if why:
+            return kind, f"{kind} is {name!r}, {why}"
+    return None
 
 
 def misfit_of(temperatures: Temperatures, temperature: float) -> str:

@@ -20,7 +20,7 @@ from fly.decoding.requests import RequestCheck
 from fly.decoding.round import Judge, charge, run_round
 from fly.decoding.rows import Request, Result, Row
 from fly.decoding.scheduler import Scheduler
-from fly.decoding.serving import Pair, serve_pair
+from fly.decoding.serving import NO_DRAFTER, Pair, serve_pair
 from fly.decoding.sizing import MAX_ROWS, BatchSize
 from fly.decoding.statistics import Statistics
 from fly.drafting import Drafter
@@ -152,12 +152,7 @@ class SpeculativeDecoder:
         tokenizers = tokenizer, self._models.draft_tokenizer
         self._engine = make_engine(config, pair, tokenizers, record_rounds, judge)
         self._processing = ProcessingFactory(pair.source, target.vocab_size, target.device)
-        self._check = RequestCheck(
-            tokenizer,
-            target.vocab_size,
-            target.num_positions,
-            max_new_tokens=config.total_gen_tok,
-        )
+        self._check = RequestCheck(tokenizer, target.vocab_size, target.num_positions, config)
 
     @property
     def rule(self) -> Rule:
@@ -168,6 +163,11 @@ class SpeculativeDecoder:
     def drafter(self) -> Drafter:
         """Who proposes."""
         return self._engine.drafter
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether the text is the target's own (sampled: its distribution), with these models."""
+        return self.served["drafter"] == NO_DRAFTER or not self.config.is_loose
 
     @property
     def max_context(self) -> int | None:

@@ -9,11 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fly.config.variants import misfit_at
 from fly.decoding.rows import Request
 from fly.errors import FLyWarning, RequestError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+    from fly.config import FLyConfig
 
 # Below, logits divided by it overflow.
 LEAST_TEMPERATURE = 1e-5
@@ -21,12 +24,12 @@ LEAST_TEMPERATURE = 1e-5
 
 @dataclass(frozen=True)
 class RequestCheck:
-    """What the models can be asked."""
+    """What models, rule and drafter can be asked."""
 
     tokenizer: PreTrainedTokenizerBase
     vocab_size: int
     num_positions: int | None
-    max_new_tokens: int | None = None  # upper bound for every request
+    config: FLyConfig
 
     def encode(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
         """A prompt's ids; a text is encoded with the special tokens that the tokenizer adds by
@@ -51,7 +54,8 @@ class RequestCheck:
 
         Raises:
             RequestError: empty or too long a prompt, an id outside the vocabulary, no budget, an
-                empty stop string, or an impossible temperature.
+                empty stop string, or a temperature that is impossible or none for the rule or
+                drafter.
         """
         self._check_prompt(index, request.prompt_ids)
         if request.max_new_tokens < 1:
@@ -64,12 +68,9 @@ class RequestCheck:
                 f"request {index}: stop is {request.stop!r}",
                 fix="give a list of strings, none of them empty",
             )
-        if request.temperature != 0 and not LEAST_TEMPERATURE <= request.temperature < math.inf:
-            raise RequestError(
-                f"request {index}: temperature is {request.temperature!r}",
-                fix=f"use 0 for greedy decoding, or a number from {LEAST_TEMPERATURE} up",
-            )
-        wanted = min(request.max_new_tokens, self.max_new_tokens or request.max_new_tokens)
+        self._check_temperature(index, request)
+        most = self.config.total_gen_tok
+        wanted = min(request.max_new_tokens, most or request.max_new_tokens)
         if self.num_positions is None:
             return wanted
         room = self.num_positions - len(request.prompt_ids)
@@ -82,6 +83,22 @@ class RequestCheck:
                 stacklevel=4,
             )
         return min(wanted, room)
+
+    def _check_temperature(self, index: int, request: Request) -> None:
+        temperature = request.temperature
+        if temperature != 0 and not LEAST_TEMPERATURE <= temperature < math.inf:
+            raise RequestError(
+                f"request {index}: temperature is {temperature!r}",
+                fix=f"use 0 for greedy decoding, or a number from {LEAST_TEMPERATURE} up",
+            )
+        misfit = misfit_at(self.config, temperature)
+        if misfit is not None:
+            kind, why = misfit
+            whose = f" (task {request.key!r})" if request.key else ""
+            raise RequestError(
+                f"request {index}{whose}: {why} here, whatever the configuration's is",
+                fix=f"ask for another temperature, or choose another {kind}",
+            )
 
     def _check_prompt(self, index: int, ids: tuple[int, ...]) -> None:
         if not ids:

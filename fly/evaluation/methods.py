@@ -13,6 +13,7 @@ from typing import Any, Literal
 from fly.acceptance import rules
 from fly.config import FLyConfig
 from fly.config.batch_size import read_batch_size
+from fly.config.variants import misfit_at
 from fly.drafting import drafters
 from fly.errors import ConfigError, FLyWarning
 from fly.registry import did_you_mean
@@ -104,6 +105,21 @@ class Method:
             told |= {key: getattr(self.config, key) for key in ("win_len", "fly_variant")}
             told |= {"entropy": self.config.entropy_kind, "gate": self.config.entropy_threshold}
         return told
+
+    def check_temperature(self, temperature: float, asker: str) -> None:
+        """Refuse a temperature that rule or drafter cannot decode at.
+
+        Raises:
+            ConfigError: `asker` wants such a one.
+        """
+        misfit = misfit_at(self.config, temperature) if self.is_engine else None
+        if misfit is not None:
+            kind, why = misfit
+            raise ConfigError(
+                f"--methods {self.name}: {why} in {asker}",
+                fix=f"leave the method out, name another {kind}, or ask for another temperature "
+                "by --gen_kwargs",
+            )
 
     def at(self, batch_size: int) -> Method:
         """The same at another batch size, which its name then tells."""

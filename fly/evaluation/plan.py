@@ -61,11 +61,16 @@ class Plan:
         """The tasks, without a model.
 
         Raises:
-            ConfigError: see `workload.load_tasks`.
+            ConfigError: see `workload.load_tasks`; or a method does not decode at a task's
+                temperature.
         """
         from fly.evaluation.workload import load_tasks
 
-        return load_tasks(self.options, self.metric)
+        tasks = load_tasks(self.options, self.metric)
+        for task, temperature in tasks.temperatures(self.config.temperature).items():
+            for method in [*self.methods, *self.more_methods]:
+                method.check_temperature(temperature, f"task {task!r}")
+        return tasks
 
     def load_models(self) -> FLyLM:
         """Both models, each once; the draft where one of the methods needs it."""
@@ -90,7 +95,12 @@ class Plan:
             Scorer(task).check_metric(self.metric)
         instances = [one.instance for one in asked]
         prepared = lm.reader().read(instances, [one.seed for one in asked])
-        return [Ready(one, two) for one, two in zip(asked, prepared, strict=True)]
+        ready = [Ready(one, two) for one, two in zip(asked, prepared, strict=True)]
+        # A task may build its requests otherwise than its configuration says.
+        for task, temperature in {(o.asked.task, o.prepared.request.temperature) for o in ready}:
+            for method in [*self.methods, *self.more_methods]:
+                method.check_temperature(temperature, f"a request of task {task!r}")
+        return ready
 
     @contextmanager
     def open_store(self, lm: FLyLM, ready: Sequence[Ready]) -> Iterator[Store]:
@@ -103,7 +113,9 @@ class Plan:
             fingerprint=digest(settings),
             settings=settings,
             methods={
-                method.name: method.settings | rule_entry(method.config)
+                method.name: method.settings
+                | {"is_lossless": method.is_lossless}
+                | rule_entry(method.config)
                 for method in [*self.methods, *self.more_methods]
             },
         )

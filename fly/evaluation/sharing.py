@@ -198,10 +198,7 @@ class SharedGroup:
         self.rounds_answered = 0
         self._decoders: dict[int, SpeculativeDecoder] = {}
         self._check = RequestCheck(
-            tokenizer,
-            pair.target.vocab_size,
-            pair.target.num_positions,
-            max_new_tokens=self._points[0].config.total_gen_tok,
+            tokenizer, pair.target.vocab_size, pair.target.num_positions, self._points[0].config
         )
 
     @property

@@ -212,6 +212,7 @@ def _point(tried: Tried, on_frontier: bool) -> Point:
     return Point(
         name=tried.point.name,
         settings=tried.point.settings,
+        is_lossless=not tried.point.config.is_loose,
         num_items=tried.paired.num_items,
         stopped=tried.stopped,
         score=tried.score,

@@ -18,6 +18,7 @@ from lm_eval.api.model import LM
 from fly.backend.occurrences import draw_seed, hash_document, number_copies
 from fly.backend.records import RequestRecord
 from fly.backend.replacing import replaced
+from fly.backend.requests import wanted_temperature
 from fly.errors import ConfigError, RequestError
 from fly.registry import did_you_mean
 
@@ -70,6 +71,13 @@ class Tasks:
 
     by_name: Mapping[str, Task]
     evaluate: Mapping[str, Any] = field(repr=False)
+
+    def temperatures(self, configured: float) -> dict[str, float]:
+        """The temperature that each task asks for; `configured` holds where it leaves that open."""
+        return {
+            name: wanted_temperature(task.config.generation_kwargs or {}, configured)
+            for name, task in self.by_name.items()
+        }
 
     def requests(self, lm: LM) -> list[Asked]:
         """Build every task's requests with the model's tokenizer and chat template.

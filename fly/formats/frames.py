@@ -83,6 +83,7 @@ def _point(point: Point, sweep: Sweep) -> dict[str, Any]:
     return {
         "point": point.name,
         **point.settings,
+        "is_lossless": point.is_lossless,
         "num_items": point.num_items,
         "score": point.score,
         **_paired(point.paired),

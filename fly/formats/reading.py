@@ -18,7 +18,7 @@ from fly.formats.items import Item
 from fly.formats.model import Format
 from fly.formats.sweep import Sweep
 
-VERSION = 1  # of every format here
+COMPARE_VERSION, SWEEP_VERSION, ANSWERS_VERSION = 1, 2, 1
 
 Record = dict[str, Any]
 Kind = TypeVar("Kind", bound=Format)
@@ -29,8 +29,18 @@ def _add_origins(answer: Record) -> Record:
     return {"origins": "", "round_lens": [], "rounds": None, **answer}
 
 
+def _add_is_lossless(sweep: Record) -> Record:
+    """Version 1 did not tell of points whether they are lossless."""
+    points = sweep.get("points")
+    if not isinstance(points, list):
+        return {**sweep, "fly_sweep": 2}
+    told = [{"is_lossless": None} | each if isinstance(each, dict) else each for each in points]
+    return {**sweep, "fly_sweep": 2, "points": told}
+
+
 # What turns a record of version i into one of version i + 1; none: the record did not change.
 _ANSWER_STEPS: tuple[Callable[[Record], Record], ...] = (_add_origins,)
+_SWEEP_STEPS: tuple[Callable[[Record], Record], ...] = (_add_is_lossless,)  # from version 1
 
 
 @dataclass(frozen=True)
@@ -50,14 +60,16 @@ def read_comparison(path: Path) -> Comparison:
         ReportError: it is missing, damaged or of a version that is not read.
     """
     record = read_object(path)
-    _check_version(record, "fly_compare", path, oldest=1)
+    _check_version(record, "fly_compare", path, 1, COMPARE_VERSION)
     return _validated(Comparison, record, str(path))
 
 
 def read_sweep(path: Path) -> Sweep:
     """Open a sweep.json; raises as `read_comparison`."""
     record = read_object(path)
-    _check_version(record, "fly_sweep", path, oldest=1)
+    version = _check_version(record, "fly_sweep", path, 1, SWEEP_VERSION)
+    for step in _SWEEP_STEPS[version - 1 :]:
+        record = step(record)
     return _validated(Sweep, record, str(path))
 
 
@@ -80,8 +92,8 @@ def read_answers(path: Path) -> AnswersFile:
     number, first = next(lines, (0, {}))
     if number == 0:
         raise ReportError(f"{path} is empty", fix="run the command that wrote it again")
-    version = _check_version(first, "fly_answers", path, oldest=0)
-    header = _validated(Header, first | {"fly_answers": VERSION}, f"{path}:{number}")
+    version = _check_version(first, "fly_answers", path, 0, ANSWERS_VERSION)
+    header = _validated(Header, first | {"fly_answers": ANSWERS_VERSION}, f"{path}:{number}")
     found: dict[tuple[object, ...], Answer] = {}
     for number, line in lines:
         if "method" not in line or "token_ids" not in line:
@@ -149,17 +161,17 @@ def _bytes(path: Path) -> bytes:
         ) from error
 
 
-def _check_version(record: Record, key: str, path: Path, oldest: int) -> int:
+def _check_version(record: Record, key: str, path: Path, oldest: int, newest: int) -> int:
     version = record.get(key)
     if not isinstance(version, int) or isinstance(version, bool):
         raise ReportError(
             f"{path} does not tell its version: key {key!r} is {version!r}",
             fix="name the folder that `fly compare`, `fly sweep` or `fly run --trace` wrote to",
         )
-    if not oldest <= version <= VERSION:
+    if not oldest <= version <= newest:
         raise ReportError(
             f"{path} was written by version {version} of the format; this reads {oldest} up to "
-            f"{VERSION}",
+            f"{newest}",
             fix="install a newer fly-decoding, or write the file again with this one",
         )
     return version

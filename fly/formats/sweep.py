@@ -19,6 +19,7 @@ class Point(Format):
 
     name: str
     settings: dict[str, Any]  # the grid's keys
+    is_lossless: bool | None  # None in files of version 1, which do not tell
     num_items: int
     stopped: str | None  # why it was not tried on all items of the search; None where it was
     score: float
@@ -50,7 +51,7 @@ class Saving(Format):
 class Sweep(Format):
     """The whole file."""
 
-    fly_sweep: Literal[1] = 1
+    fly_sweep: Literal[2] = 2
     environment: dict[str, Any]
     target: str
     draft: str | None

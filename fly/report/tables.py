@@ -139,9 +139,15 @@ def score_text(score: Score, digits: int = 4) -> Cell:
     return Cell(numbers.number(score.value, digits), below)
 
 
+def loss(is_lossless: bool | None) -> str:
+    """Whether a text is the target's own, in a word; nothing where a file does not tell."""
+    return "" if is_lossless is None else "lossless" if is_lossless else "lossy"
+
+
 def _name(method: MethodResult) -> Cell:
     parts = [_ROLES[method.role], f"batch {method.batch_size}"]
-    parts += ["lossless"] if method.is_lossless and method.role == "method" else []
+    if method.role == "method":
+        parts.append(loss(method.is_lossless))
     return Cell(method.name, ", ".join(part for part in parts if part))
 
 
@@ -253,8 +259,9 @@ def points_table(swept: Sweep) -> Table:
     for point in sorted(swept.points, key=lambda point: -(point.speedup.estimate or 0)):
         marks = ["recommended"] if point.name == swept.recommended else []
         marks += ["on the frontier"] if point.on_frontier else []
+        remarks = [*marks, loss(point.is_lossless)]
         cells = [
-            Cell(point.name, ", ".join(marks)),
+            Cell(point.name, ", ".join(filter(None, remarks))),
             Cell(f"{point.num_items:,}"),
             _speedup(point.speedup),
             _recovery(point.recovery),

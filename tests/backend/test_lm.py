@@ -92,7 +92,9 @@ def test_plain_decoding_loads_no_draft_and_gives_the_same_text(pair, reference):
     requests = instances(["once", "more", "again"], until=[], max_gen_toks=10)
     assert lm.draft is None
     assert lm.generate_until(requests, True) == reference.generate_until(requests, True)
-    assert lm.speculative_decoding()["draft"] is None
+    block = lm.speculative_decoding()
+    assert block["draft"] is None
+    assert block["is_lossless"]
 
 
 def test_results_block(pair):
@@ -109,6 +111,7 @@ def test_results_block(pair):
     assert block["overall"]["requests"] == 3
     assert block["target"]["path"] == str(pair.target)
     assert block["draft"]["path"] == str(pair.draft)
+    assert block["is_lossless"] is empty["is_lossless"] is False  # FLy, by the configuration
     assert set(block["versions"]) >= {"fly", "lm_eval", "torch", "transformers"}
     assert json.loads(json.dumps(block, allow_nan=False)) == block
     assert lm.get_model_info()["target_model_path"] == str(pair.target)

@@ -6,6 +6,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 
 from fly.backend import FLyLM
+from fly.errors import RequestError
 
 SAMPLED = {"do_sample": True, "temperature": 0.9, "until": ["\n"], "max_gen_toks": 24}
 
@@ -55,3 +56,26 @@ def test_what_leaves_one_choice_is_hfs(lm, pair, gen_kwargs):
     asked = [instance(f"Item {n}:", n, **gen_kwargs) for n in range(4)]
     hf = HFLM(pretrained=str(pair.target), device="cpu", batch_size=1)
     assert answers(lm, asked) == answers(hf, asked)
+
+
+@pytest.mark.parametrize(
+    ("rule", "configured", "asked", "said"),
+    [
+        ("ears", 0.7, {"do_sample": False}, "acceptance is 'ears', which decides where tokens are"),
+        ("block", 0.7, {"do_sample": False}, "temperature is 0 here, whatever the configuration's"),
+    ],
+)
+def test_a_rule_at_a_tasks_temperature(pair, monkeypatch, rule, configured, asked, said):
+    """Nothing has been decoded when the first request that does not fit is refused."""
+    lm = FLyLM(config_path=str(pair.config), device="cpu", acceptance=rule, temperature=configured)
+
+    def extend(*_):
+        raise AssertionError("something was decoded")
+
+    fits = instance("Item 1:", 1, temperature=0.8)
+    with monkeypatch.context() as patch:
+        patch.setattr(lm.decoder._target, "prefill", extend)
+        with pytest.raises(RequestError, match=said) as caught:
+            answers(lm, [fits, instance("Item 2:", 2, **asked)])
+    assert str(caught.value).startswith("request 1 (task 'toy'): ")
+    assert len(answers(lm, [fits])) == 1

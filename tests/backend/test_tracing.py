@@ -184,4 +184,5 @@ def test_methods_say_what_their_rule_looks_at(settings, name, window, lookahead)
     entry = method_entry(decoder)
     assert (entry["window"], entry["lookahead"]) == (window, lookahead)
     assert entry["acceptance"] == decoder.config.acceptance
+    assert entry["is_lossless"] == decoder.is_lossless == (name != "fly")
     json.dumps(entry, allow_nan=False)

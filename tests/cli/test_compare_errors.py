@@ -149,3 +149,13 @@ def test_an_unknown_metric_is_found_before_anything_is_decoded(
         said = capsys.readouterr().err
         assert "has no metric 'f1'" in said
         assert "exact_match,none" in said
+
+
+def test_a_method_that_cannot_decode_at_a_tasks_temperature(refused):
+    said = refused(
+        *("compare", "--methods", "native,ears", "--gen_kwargs", "do_sample=False"),
+        args=",temperature=0.7",
+    )
+    assert "--methods ears: acceptance is 'ears', which decides where tokens are drawn" in said
+    assert "but temperature is 0 in task 'toy_text'" in said
+    assert "by --gen_kwargs" in said

@@ -45,4 +45,9 @@ def test_a_registered_rule_is_compared_and_judged(pair, tmp_path, monkeypatch):
             assert own.score.value == by_name["target"].score.value
         assert {result.baseline, result.control} <= set(by_name)
     lines, _ = read_lines(tmp_path / "out" / "answers.jsonl")
-    assert Header.model_validate_json(lines[0]).methods["mine"]["window"] == 0
+    told = Header.model_validate_json(lines[0]).methods
+    assert told["mine"]["window"] == 0
+    assert {name: told[name]["is_lossless"] for name in ("target", "mine")} == {
+        "target": True,
+        "mine": False,
+    }

@@ -5,7 +5,8 @@ from lm_eval import simple_evaluate
 
 from fly.backend.occurrences import hash_document
 from fly.errors import ConfigError, FLyError
-from fly.evaluation.workload import load_tasks
+from fly.evaluation.plan import make_plan
+from fly.evaluation.workload import Tasks, load_tasks
 from fly.tasks import TASKS_PATH
 from tests.evaluation.tasks import EXACT, SCORED_ONLY, options, write_task
 
@@ -116,6 +117,29 @@ def test_a_limit_that_leaves_nothing(limit, lm, folder):
     with pytest.raises(FLyError, match="leaves no items") as caught:
         asked(lm, ["numbers"], folder, limit=limit)
     assert "--limit" in caught.value.fix
+
+
+def test_temperatures_are_known_before_a_model_is(folder):
+    names = ["numbers", "sampled"]
+    assert load_tasks(options(names, folder)).temperatures(0.9) == dict.fromkeys(names, 0.0)
+    drawn = {"gen_kwargs": {"do_sample": True, "temperature": 0.8}}
+    assert load_tasks(options(names, folder, **drawn)).temperatures(0.0)["numbers"] == 0.8
+    left_open = {"gen_kwargs": {"do_sample": None}}
+    assert load_tasks(options(names, folder, **left_open)).temperatures(0.3)["numbers"] == 0.3
+
+
+@pytest.mark.parametrize("is_known", [True, False], ids=["in the task", "in its requests alone"])
+def test_a_method_that_does_not_fit_a_tasks_temperature(lm, pair, folder, monkeypatch, is_known):
+    model_args = {"config_path": str(pair.config), "device": "cpu", "temperature": 0.7}
+    plan = make_plan(model_args, options(["numbers"], folder), methods=["native", "block"])
+    if not is_known:
+        monkeypatch.setattr(Tasks, "temperatures", lambda *_: {})
+    with pytest.raises(
+        ConfigError, match="--methods block: acceptance is 'block', which"
+    ) as caught:
+        plan.read_requests(lm, plan.load_tasks())
+    asker = "in task 'numbers'" if is_known else "in a request of task 'numbers'"
+    assert str(caught.value).partition("\n")[0].endswith(asker)
 
 
 def test_no_task_at_all(folder):

@@ -26,19 +26,19 @@ def test_what_is_written_is_read(folder, tmp_path):
     assert read_sweep(swept / "sweep.json") == folders.sweep()
 
 
-@pytest.mark.parametrize(("key", "name", "read"), [
-    ("fly_compare", "compare.json", read_comparison),
-    ("fly_sweep", "sweep.json", read_sweep),
+@pytest.mark.parametrize(("key", "name", "read", "newest"), [
+    ("fly_compare", "compare.json", read_comparison, 1),
+    ("fly_sweep", "sweep.json", read_sweep, 2),
 ])  # fmt: skip
 @pytest.mark.parametrize(("version", "message"), [
-    (2, r"written by version 2 of the format; this reads 1 up to 1"),
+    (3, r"written by version 3 of the format; this reads 1 up to {newest}"),
     (0, r"written by version 0"),
     (None, r"does not tell its version"),
     (True, r"does not tell its version"),
 ])  # fmt: skip
-def test_other_versions_are_refused(tmp_path, key, name, read, version, message):
+def test_other_versions_are_refused(tmp_path, key, name, read, newest, version, message):
     (tmp_path / name).write_text(json.dumps({key: version}))
-    with pytest.raises(ReportError, match=message):
+    with pytest.raises(ReportError, match=message.format(newest=newest)):
         read(tmp_path / name)
 
 
@@ -60,6 +60,25 @@ def test_version_0_is_brought_up_to_date(folder):
     assert found.header.fly_answers == 1
     assert [one.tokens for one in found.answers] == [one.tokens for one in before]
     assert all((one.origins, one.round_lens, one.rounds) == ("", [], None) for one in found.answers)
+
+
+def test_a_sweep_of_version_1_does_not_tell_what_is_lossless(tmp_path):
+    path = folders.write_sweep(tmp_path) / "sweep.json"
+    now = read_sweep(path)
+    assert [point.is_lossless for point in now.points][:2] == [False, False]
+    record = json.loads(path.read_text())
+    record["fly_sweep"] = 1
+    for point in record["points"]:
+        del point["is_lossless"]
+    path.write_text(json.dumps(record))
+    before = read_sweep(path)
+    assert before.fly_sweep == 2
+    assert {point.is_lossless for point in before.points} == {None}
+    told = [point.model_copy(update={"is_lossless": False}) for point in before.points]
+    assert told == list(now.points)
+    path.write_text(json.dumps(record | {"points": 7}))
+    with pytest.raises(ReportError, match="points"):
+        read_sweep(path)
 
 
 def test_newer_answers_are_refused(folder):

@@ -330,6 +330,7 @@ def sweep() -> Sweep:
                 Point(
                     name=f"spd_k={k} win_len={window}",
                     settings={"spd_k": k, "win_len": window},
+                    is_lossless=False,
                     num_items=100 if loss > 0.055 else 400,
                     stopped="hopeless after 100 items" if loss > 0.055 else None,
                     score=0.7 * (1 - loss),

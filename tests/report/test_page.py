@@ -76,6 +76,9 @@ def test_verdicts_and_figures_are_told(tmp_path):
     names = [column.name for column in table.columns]
     row = next(row for row in table.rows if row.cells[0].text == "fly")
     told = {name: (cell.text, cell.below) for name, cell in zip(names, row.cells, strict=True)}
+    below = {row.cells[0].text: row.cells[0].below for row in table.rows}
+    assert below["fly"] == "batch 16, lossy"
+    assert "batch 16, lossless" in below.values()
     assert told["Recovery"] == ("99.1\u00a0%", "97.8 to 100.4")
     assert told["Gained / lost"] == ("+12 / \N{MINUS SIGN}19", "")
     assert told["McNemar p"] == ("0.281", "")
@@ -94,6 +97,8 @@ def test_sweep_has_its_points_and_recommendation(tmp_path):
     assert len(view.points.rows) == 9
     (best,) = [row for row in view.points.rows if row.kind == "recommended"]
     assert best.cells[0].text == "spd_k=15 win_len=8"
+    assert best.cells[0].below == "recommended, on the frontier, lossy"
+    assert all("lossy" in row.cells[0].below for row in view.points.rows)
     assert view.plots[0].name == "frontier"
     assert "Recommended: spd_k=15 win_len=8" in view.plots[0].label
     assert view.lead.startswith("spd_k=15 win_len=8 is the fastest")

@@ -1,0 +1,103 @@
+"""Block verification: the proposal is judged as a whole, which keeps the target's distribution and
+on average at least as many tokens as token by token.  Source: Sun et al., arXiv 2403.10444,
+algorithm 2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from fly.acceptance.law import Law
+from fly.acceptance.protocol import Reason, rules
+from fly.acceptance.scores import Scores
+from fly.acceptance.verdict import Verdict
+from fly.settings import NoSettings, Temperatures
+
+if TYPE_CHECKING:
+    from fly.config import FLyConfig
+
+
+@rules.register("block")
+@dataclass(frozen=True)
+class BlockRule:
+    """With P_0 = 1 and P_i = min(1, P_{i-1} p(d_i) / q(d_i)), the prefix of i tokens is fit with
+    probability h_i, one draw each; the longest fit prefix n is kept, and a correction drawn from
+    the normalised max(0, P_n p - q).  Lossless.
+
+    h_L = P_L for the whole proposal of L tokens; before, h_i = S_i / (S_i + 1 - P_i) with
+    S_i = sum max(0, P_i p - q) behind it.  A drafter may stop where it likes as long as that hangs
+    on the tokens before alone: the proof goes from any end backwards.  Kept tokens count as
+    matches, refused ones as STRICT: nothing is loosened.
+    """
+
+    temperatures: ClassVar[Temperatures] = "sampled"
+    needs_draft_probs: ClassVar[bool] = False
+    needs_law: ClassVar[bool] = True
+
+    @classmethod
+    def settings_model(cls) -> type[BaseModel]:
+        """Nothing to set."""
+        return NoSettings
+
+    @classmethod
+    def from_config(cls, config: FLyConfig) -> BlockRule:
+        """Nothing to set."""
+        return cls()
+
+    @property
+    def is_lossless(self) -> bool:
+        """Always."""
+        return True
+
+    @property
+    def lookahead(self) -> int:
+        """No mismatch is ever kept."""
+        return 0
+
+    def accept(self, scores: Scores) -> Verdict:
+        """The longest fit prefix of sampled rows; native matches of greedy ones."""
+        strict = Verdict.strict(scores)
+        law = scores.law
+        if law is None or scores.ids.shape[1] == 0:
+            return strict
+        joint = _joint(law, scores.ids)
+        fit = law.uniform < _fitness(law, scores, joint)  # [B, K]
+        longest = fit.flip(-1).cummax(-1).values.flip(-1)  # a fit prefix lies at or behind it
+        accepted = torch.where(law.is_sampled[:, None], longest, strict.accepted)
+        reason = torch.where(accepted, int(Reason.MATCH), int(Reason.STRICT)).to(torch.int8)
+        reason.masked_fill_(~scores.in_proposal, Reason.OUTSIDE)
+        weight = joint.masked_fill(~law.is_sampled[:, None], 1.0)
+        return Verdict(accepted, strict.loose, reason, strict.windowed, weight)
+
+
+def _joint(law: Law, ids: Tensor) -> Tensor:
+    """P_0 to P_K; what lies behind a row's proposal means nothing.  [B, K+1] float64."""
+    p, q = (chance.double() for chance in law.chances(ids))
+    ratio = torch.where(q > 0, p / q, 0.0)
+    joint = [torch.ones_like(ratio[:, 0])]
+    for place in range(ids.shape[1]):
+        joint.append((joint[-1] * ratio[:, place]).clamp_max(1))
+    return torch.stack(joint, 1)
+
+
+def _fitness(law: Law, scores: Scores, joint: Tensor) -> Tensor:
+    """h_1 to h_K, 0 behind the proposal.  [B, K] float64."""
+    before = joint[:, :-1]  # P of what precedes each place
+    if law.draft is None:
+        p, _ = law.chances(scores.ids)
+        surplus = before * (1 - p.double())
+    else:
+        scaled = law.target[:, :-1] * before[..., None].to(law.target.dtype)
+        surplus = (scaled - law.draft).clamp_min(0).sum(-1, dtype=torch.float64)
+    # Column i of `inner` is the prefix of i + 1 tokens, whose surplus stands at the place behind.
+    left, reached = surplus[:, 1:], joint[:, 1:-1]
+    whole = left + 1 - reached
+    inner = torch.where(whole > 0, left / whole, 1.0)
+    inner = torch.cat([inner, inner.new_zeros(len(inner), 1)], 1)
+    is_last = scores.positions_after == 0
+    return torch.where(is_last, joint[:, 1:], inner).masked_fill(~scores.in_proposal, 0.0)

@@ -1,0 +1,44 @@
+"""EARS: the less sure the target is, the more the draw that decides is moved in the draft's favour.
+Source: arXiv 2512.13194; its authors' code in vllm-ascend, pull request 7845.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fly.acceptance.loose import LooseRule
+from fly.acceptance.protocol import rules
+from fly.acceptance.scores import Scores
+from fly.settings import Temperatures
+
+
+@rules.register("ears")
+class EarsRule(LooseRule):
+    """Keep where u - b (1 - max p) < p / q, p and q behind all processors; q is 1 for a token that
+    was not drawn.  The correction is native's."""
+
+    temperatures: ClassVar[Temperatures] = "sampled"
+    needs_law: ClassVar[bool] = True
+
+    tolerance: float = Field(
+        0.1, ge=0, le=1, description="b: at most so much is taken off u; 0 is native acceptance."
+    )
+
+    @property
+    def is_lossless(self) -> bool:
+        """At b = 0."""
+        return self.tolerance == 0
+
+    def loosens(self, scores: Scores) -> Tensor:
+        """As LooseRule; nothing in greedy rows."""
+        law = scores.law
+        if law is None:
+            return torch.zeros_like(scores.native)
+        p, q = law.chances(scores.ids)
+        unsure = 1 - law.target[:, :-1].amax(-1)  # [B, K]
+        moved = law.uniform - self.tolerance * unsure
+        return (moved * q < p) & (q > 0) & law.is_sampled[:, None]

@@ -1,0 +1,61 @@
+"""Static ensemble: accept as if the target's distribution were v = w p + (1 - w) q.  Since the
+residual of v is that of p, a sampled token in a proposal's place follows v exactly.  Source:
+arXiv 2604.07622 (the static ensemble); transformers 5, `assistant_ensemble_weight`.
+Differs from transformers where nothing is drawn: there a refusal is followed by the argmax of v,
+here, as everywhere, by the target's own.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fly.acceptance.loose import LooseRule
+from fly.acceptance.protocol import rules
+from fly.acceptance.scores import Scores
+
+
+@rules.register("ensemble")
+class EnsembleRule(LooseRule):
+    """Sampled rows keep where u < 1 - w + w p / q; greedy ones where d is the argmax of v, made of
+    the distributions at temperature 1.
+
+    As in transformers it needs the draft's distributions: of a token that was only looked up v
+    would say nothing but that it was looked up.
+    """
+
+    needs_draft_probs: ClassVar[bool] = True
+    needs_law: ClassVar[bool] = True
+
+    weight: float = Field(
+        0.8,
+        gt=0,
+        le=1,
+        description="w: the target's share in the distribution that is sampled; 1 is native "
+        "acceptance.",
+    )
+
+    @property
+    def is_lossless(self) -> bool:
+        """At w = 1."""
+        return self.weight == 1
+
+    def loosens(self, scores: Scores) -> Tensor:
+        """As LooseRule."""
+        greedy = self._greedy(scores)
+        law = scores.law
+        if law is None:
+            return greedy
+        p, q = law.chances(scores.ids)
+        sampled = (law.uniform * q < (1 - self.weight) * q + self.weight * p) & (q > 0)
+        return torch.where(law.is_sampled[:, None], sampled, greedy)
+
+    def _greedy(self, scores: Scores) -> Tensor:
+        """Where d is the argmax of v.  [B, K] bool."""
+        if scores.draft_probs is None:  # nothing was proposed
+            return torch.zeros_like(scores.native)
+        mixed = self.weight * scores.probs + (1 - self.weight) * scores.draft_probs
+        return scores.ids == mixed.argmax(-1)
