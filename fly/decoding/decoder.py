@@ -117,8 +117,8 @@ class SpeculativeDecoder:
 
         Raises:
             ConfigError: the batch size is none, a draft model is missing, or see derive_draft.
-            ModelError: a draft cannot be made of the target, a model's attention implementation cannot be served, or the target not at
-                all.
+            ModelError: a model's attention implementation cannot be served, the target not at all,
+                or no draft can be made of it.
         """
         self.batch_size = BatchSize(batch_size, max_batch_size)
         _check_draft(config, draft is not None)

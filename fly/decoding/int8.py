@@ -47,14 +47,14 @@ class Int8Linear(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """[..., in] -> [..., out], in the dtype that comes in."""
-        rows, scale = quantise(states.flatten(0, -2))
+        rows, scale = quantise(states.reshape(-1, states.shape[-1]))
         count = len(rows)
         if rows.is_cuda and count < CUDA_ROWS:
             rows = nn.functional.pad(rows, (0, 0, 0, CUDA_ROWS - count))
-        product = torch._int_mm(rows, self.weight.t())[:count] * scale * self.scale
+        product: Tensor = torch._int_mm(rows, self.weight.t())[:count] * scale * self.scale
         if self.bias is not None:
             product = product + self.bias
-        return product.to(states.dtype).unflatten(0, states.shape[:-1])
+        return product.to(states.dtype).view(*states.shape[:-1], len(self.weight))
 
 
 def _quantised(module: nn.Module) -> Int8Linear | None:

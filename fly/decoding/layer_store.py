@@ -42,7 +42,7 @@ def default_folder() -> Path:
 
 
 def key_of(model: PreTrainedModel, ids: Tensor, keep: float | None) -> str:
-    """64 hexadecimal digits over the model's configuration, numbers spread over each of its weights,
+    """64 hexadecimal digits over the model's configuration, some numbers of each of its weights,
     the calibration text and the share of layers that stays.
     """
     config = model.config.to_dict()

@@ -1,5 +1,5 @@
-"""Views of a loaded model: the same weights behind another tree of modules, in which layers are left
-out or replaced.  The model itself is not touched.
+"""Views of a loaded model: the same weights behind another tree of modules, in which layers are
+left out or replaced.  The model itself is not touched.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def layer_list(model: PreTrainedModel) -> nn.ModuleList:
     ]
     if not found:
         raise ModelError(
-            f"{type(model).__name__} has no list of {count} decoder layers, so none can be left out",
+            f"{type(model).__name__} has no list of {count} decoder layers to leave some out of",
             fix='set drafter_settings to {"how": "int8"}, or choose another drafter',
         )
     return min(found, key=lambda each: each[0])[1]
