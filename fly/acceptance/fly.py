@@ -34,6 +34,7 @@ class FlyRule:
 
     temperatures: ClassVar[Temperatures] = "any"
     needs_draft_probs: ClassVar[bool] = False
+    needs_law: ClassVar[bool] = False
 
     window: int = 6  # W, positions that must follow a mismatch in its proposal
     threshold: float | None = 0.3  # in the entropy's unit; None switches the gate off

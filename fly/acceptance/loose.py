@@ -21,6 +21,7 @@ class LooseRule(BaseModel):
     model_config = STRICT
     temperatures: ClassVar[Temperatures] = "any"
     needs_draft_probs: ClassVar[bool] = False
+    needs_law: ClassVar[bool] = False
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:

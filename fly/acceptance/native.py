@@ -25,6 +25,7 @@ class NativeRule:
 
     temperatures: ClassVar[Temperatures] = "any"
     needs_draft_probs: ClassVar[bool] = False
+    needs_law: ClassVar[bool] = False
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:

@@ -50,6 +50,11 @@ class Rule(Protocol):
         """Whether it reads Scores.draft_probs, at every temperature."""
         ...
 
+    @property
+    def needs_law(self) -> bool:
+        """Whether it reads Scores.law where rows are sampled.  Trees have none."""
+        return False
+
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
         """What `acceptance_settings` may hold."""

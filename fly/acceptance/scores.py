@@ -67,6 +67,11 @@ class Scores:
         return best.isfinite().all(-1)
 
     @property
+    def is_processed(self) -> bool:
+        """Whether processors changed the logits."""
+        return self.processed is not None
+
+    @property
     def final(self) -> Tensor:
         """The logits that the target chooses by.  [B, K+1, V]."""
         return self.logits if self.processed is None else self.processed
@@ -98,10 +103,10 @@ class Scores:
         """Where draft token or target's choice may not be traded for another, the processors
         forbid the draft token, or nothing may be loosened at all.  [B, K] bool.
         """
-        if self.processed is None:
-            forbidden = torch.zeros_like(self.ids, dtype=torch.bool)
-        else:
+        if self.is_processed:
             forbidden = ~self.draft_possible
+        else:
+            forbidden = torch.zeros_like(self.ids, dtype=torch.bool)
         if self.locked is not None:
             forbidden = forbidden | self.locked
         if self.protected is None:

@@ -310,6 +310,8 @@ class FLyConfig(BaseModel):
             keys += ["draft_model_path", "draft_dtype", "draft_revision"]
         if self.drafter_name in ("ngram", "multilevel"):
             keys += ["max_ngram_size", "num_ngram_pred_tokens"]
+        if self.drafter_name == "tree":
+            keys += ["branch_n", "max_nodes_per_level", "max_nodes_global"]
         if self.is_loose:
             relevant["entropy"] = [self.entropy_kind, self.entropy_threshold]
             # Of a rule that is registered from outside, nobody here knows what it reads.

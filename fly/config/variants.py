@@ -45,6 +45,12 @@ def check(config: FLyConfig, origin: Origin) -> None:
             f"but drafter {drafter!r} has none to give",
             fix="draft with 'model', or choose another rule",
         )
+    if traits.is_tree and (rule.needs_draft_probs or rule.needs_law):
+        raise ConfigError(
+            f"{where}: acceptance {acceptance!r} decides by the law that a chain is drawn from, "
+            f"but drafter {drafter!r} offers trees, of which nothing is drawn",
+            fix="draft with 'model', or choose another rule",
+        )
     for kind, name, temperatures in (
         ("acceptance", acceptance, rule.temperatures),
         ("drafter", drafter, traits.temperatures),

@@ -126,6 +126,16 @@ class SlotCache(Cache):
                 buffer[destination, :, :length] = buffer[source, :, :length]
         self.wipe(destination, length)
 
+    def move_slots(self, sources: Tensor, destinations: Tensor) -> None:
+        """What lies in row b's slots sources[b] goes to its slots destinations[b]; both [B, n],
+        rows from 0.  All are read before any is written.
+        """
+        for layer in self.slot_layers:
+            for buffer in layer.buffers:
+                old, new = sources.to(buffer.device), destinations.to(buffer.device)
+                rows = torch.arange(len(old), device=buffer.device)[:, None]
+                buffer[rows, :, new] = buffer[rows, :, old]
+
     def wipe(self, row: int, length: int) -> None:
         """Zeros behind the first `length` slots, where an earlier request may have left what is not
         a number: that would shine through masks.

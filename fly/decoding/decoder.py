@@ -168,6 +168,7 @@ class SpeculativeDecoder:
     ) -> None:
         """All that depends on the configuration."""
         self.config = config
+        pair = pair.for_traits(config.drafter_traits)
         self.served = pair.describe()
         tokenizer, target = self._models.tokenizer, pair.target
         self._target = target

@@ -1,6 +1,7 @@
 """Attention masks from positions.  Key slot s holds position s, so the query at position p sees the
-slots s <= p and, in a sliding layer, only those with s > p - window.  Masks are additive: boolean
-ones are silently wrong on eager attention, and minus infinity turns a fully masked row into NaN.
+slots s <= p and, in a sliding layer, only those with s > p - window.  The tokens of a tree lie in
+slots in an order of their own.  Masks are additive: boolean ones are silently wrong on eager
+attention, and minus infinity turns a fully masked row into NaN.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from fly.drafting import Lineage
 from fly.errors import ModelError
 
 if TYPE_CHECKING:
@@ -65,10 +67,33 @@ class MaskPlan:
         """Masks [B, 1, n, visible] for queries at positions [B, n]."""
         slots = torch.arange(visible, device=positions.device)
         query = positions[:, None, :, None]  # [B, 1, n, 1]
-        seen = slots <= query
-        seen_as = torch.zeros((), dtype=dtype, device=positions.device)
+        return self._masks(slots <= query, query, slots, dtype)
+
+    def build_tree(
+        self, lineage: Lineage, starts: Tensor, n: int, visible: int, dtype: torch.dtype
+    ) -> Tensor | dict[str, Tensor]:
+        """Masks [B, 1, n, visible] for the last `n` tokens of trees whose first is at position, and
+        in slot, starts[b] [B].  A token sees the text below and what it follows; a sliding window
+        goes by positions.
+        """
+        places = torch.arange(lineage.seen.shape[1], device=starts.device)
+        slots = torch.arange(visible, device=starts.device)
+        held = starts[:, None] + places  # [B, T] slots of the trees' tokens
+        depths = lineage.depths
+        keys = slots.repeat(len(starts), 1).scatter(1, held, starts[:, None] + depths)
+        seen = (slots < starts[:, None])[:, None].repeat(1, n, 1)  # [B, n, visible]
+        newest = lineage.seen[:, -n:]
+        seen = seen.scatter(2, held[:, None].expand_as(newest), newest)
+        query = (starts[:, None] + depths[:, -n:])[:, None, :, None]
+        return self._masks(seen[:, None], query, keys[:, None, None], dtype)
+
+    def _masks(
+        self, seen: Tensor, query: Tensor, keys: Tensor, dtype: torch.dtype
+    ) -> Tensor | dict[str, Tensor]:
+        """From what is seen without windows, and the positions of queries and keys."""
+        seen_as = torch.zeros((), dtype=dtype, device=seen.device)
         masks = {}
         for kind, window in self.windows.items():
-            keep = seen if window is None else seen & (slots > query - window)
+            keep = seen if window is None else seen & (keys > query - window)
             masks[kind] = torch.where(keep, seen_as, torch.finfo(dtype).min)
         return masks if self.by_layer_type else next(iter(masks.values()))

@@ -13,6 +13,7 @@ from fly.decoding.cache import SlotCache, Write
 from fly.decoding.masks import MaskPlan
 from fly.decoding.positions import num_positions
 from fly.decoding.prefixes import Span, chunks, plan_prefill
+from fly.drafting import Lineage
 from fly.errors import ModelError
 
 if TYPE_CHECKING:
@@ -163,6 +164,26 @@ class SlotModel:
         """
         return self._forward(ids, starts, visible, 0, is_even=len(ids) == 1, logits_to_keep=0)
 
+    def extend_tree(self, ids: Tensor, starts: Tensor, visible: int, lineage: Lineage) -> Tensor:
+        """Run ids [B, n], the last tokens of trees of T, in slots starts[b] .. starts[b]+n-1 of
+        rows 0 to B-1; logits [B, n, V] (TreeModel).
+        """
+        n, size = ids.shape[1], lineage.seen.shape[1]
+        roots = starts - (size - n)
+        self.cache.reserve(len(ids), visible)
+        positions = roots[:, None] + lineage.depths[:, -n:]
+        mask = self._masks.build_tree(lineage, roots, n, visible, self._dtype)
+        write = self._write(ids, starts, visible, 0, is_even=len(ids) == 1)
+        return self._run(ids, positions, mask, write, logits_to_keep=0)
+
+    def _write(
+        self, ids: Tensor, starts: Tensor, visible: int, first_row: int, *, is_even: bool
+    ) -> Write:
+        """Ids [B, n] go to the slots from starts[b] on."""
+        slots = starts[:, None] + torch.arange(ids.shape[1], device=ids.device)  # [B, n]
+        rows = torch.arange(first_row, first_row + ids.shape[0], device=ids.device)[:, None]
+        return Write(rows, slots, first_row, visible, is_even)
+
     def _forward(
         self,
         ids: Tensor,
@@ -174,9 +195,20 @@ class SlotModel:
         logits_to_keep: int,
     ) -> Tensor:
         self.cache.reserve(first_row + ids.shape[0], visible)
-        positions = starts[:, None] + torch.arange(ids.shape[1], device=ids.device)  # [B, n]
-        rows = torch.arange(first_row, first_row + ids.shape[0], device=ids.device)[:, None]
-        self.cache.write = Write(rows, positions, first_row, visible, is_even)
+        write = self._write(ids, starts, visible, first_row, is_even=is_even)
+        mask = self._masks.build(write.slots, visible, self._dtype)
+        return self._run(ids, write.slots, mask, write, logits_to_keep=logits_to_keep)
+
+    def _run(
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        mask: Tensor | dict[str, Tensor],
+        write: Write,
+        *,
+        logits_to_keep: int,
+    ) -> Tensor:
+        self.cache.write = write
         # Learned position tables end somewhere; what lies behind is padding and never counts.
         known = (
             positions if self.num_positions is None else positions.clamp_max(self.num_positions - 1)
@@ -184,7 +216,7 @@ class SlotModel:
         options: dict[str, Any] = {"logits_to_keep": logits_to_keep} if self._keeps_logits else {}
         output = self.model(
             input_ids=ids.clamp_max(self._common_vocab - 1),
-            attention_mask=self._masks.build(positions, visible, self._dtype),
+            attention_mask=mask,
             position_ids=known,
             past_key_values=self.cache,
             use_cache=True,
@@ -192,6 +224,10 @@ class SlotModel:
         )
         logits: Tensor = output.logits
         return logits[..., : self._common_vocab]
+
+    def keep_slots(self, sources: Tensor, destinations: Tensor) -> None:
+        """See TreeVerifier."""
+        self.cache.move_slots(sources, destinations)
 
     def move(self, source: int, destination: int, length: int) -> None:
         """Copy the first `length` slots of one row over another."""

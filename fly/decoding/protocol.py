@@ -1,12 +1,17 @@
 """What the engine asks of a model, however it keeps its rows: in slots (model.py), in a cache of
-each row's own (rowwise.py), or as texts only (uncached.py).
+each row's own (rowwise.py), or as texts only (uncached.py).  And of who knows where nothing may be
+loosened.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
-from fly.drafting.protocol import DraftModel
+from torch import Tensor
+
+from fly.decoding.rows import Row
+from fly.drafting.protocol import DraftModel, Proposal, TreeModel
 
 
 @runtime_checkable
@@ -20,4 +25,21 @@ class CausalModel(DraftModel, Protocol):
 
     def clear(self) -> None:
         """Forget all rows."""
+        ...
+
+
+@runtime_checkable
+class TreeVerifier(CausalModel, TreeModel, Protocol):
+    """One that can verify trees."""
+
+    def keep_slots(self, sources: Tensor, destinations: Tensor) -> None:
+        """What lies in row b's slots sources[b] goes to its slots destinations[b]; both [B, n]."""
+        ...
+
+
+class Guard(Protocol):
+    """Knows the places where nothing may be loosened."""
+
+    def locked(self, rows: Sequence[Row], proposal: Proposal) -> Tensor:
+        """Those places of the proposal.  [B, K] bool."""
         ...

@@ -16,11 +16,12 @@ from torch import Tensor
 from fly.acceptance import Rule, Scores, Verdict, leading_true
 from fly.acceptance.protocol import REFUSALS
 from fly.decoding.outcome import Outcome
-from fly.decoding.protocol import CausalModel
+from fly.decoding.protocol import CausalModel, Guard
 from fly.decoding.rows import Row
 from fly.decoding.sampling import RoundSampler
 from fly.decoding.stopping import StopRules
 from fly.decoding.tracing import entropy_kind, record_round
+from fly.decoding.trees import TreeRound
 from fly.drafting import Drafter, Proposal
 from fly.errors import DecodingError
 
@@ -48,14 +49,6 @@ class Engine:
     def lookahead(self) -> int:
         """Of whoever decides (acceptance.Rule)."""
         return self.rule.lookahead if self.judge is None else self.judge.lookahead
-
-
-class Guard(Protocol):
-    """Knows the places where nothing may be loosened."""
-
-    def locked(self, rows: Sequence[Row], proposal: Proposal) -> Tensor:
-        """Those places of the proposal.  [B, K] bool."""
-        ...
 
 
 class Judge(Protocol):
@@ -90,14 +83,15 @@ def run_round(rows: Sequence[Row], engine: Engine) -> None:
     proposal = engine.drafter.propose(rows, [_limit(row, engine) for row in rows], sampler)
     proposal = proposal.to(engine.target.device)
     marks.append(time.perf_counter())
-    logits = _verify(rows, proposal, engine.target)
-    marks.append(time.perf_counter())
-    locked = None if engine.guard is None else engine.guard.locked(rows, proposal)
-    scores = _score(logits, proposal, sampler, engine.protected, locked)
-    if engine.judge is None:
-        outcomes = _decide(rows, scores, engine)
+    tree = TreeRound.of(proposal)
+    if tree is None:
+        logits = _verify(rows, proposal, engine.target)
+        marks.append(time.perf_counter())
+        outcomes = _decide_chain(rows, logits, proposal, sampler, engine)
     else:
-        outcomes = engine.judge.decide(rows, proposal, scores)
+        logits = tree.verify(rows, engine.target)
+        marks.append(time.perf_counter())
+        outcomes = _decide_tree(rows, logits, tree, sampler, engine)
     if engine.is_verbose:
         _log(rows, outcomes)
     marks.append(time.perf_counter())
@@ -162,9 +156,32 @@ def _score(
     )
 
 
-def _decide(rows: Sequence[Row], scores: Scores, engine: Engine) -> Sequence[Outcome]:
+def _decide_chain(
+    rows: Sequence[Row], logits: Tensor, proposal: Proposal, sampler: RoundSampler, engine: Engine
+) -> Sequence[Outcome]:
+    """What every row keeps of its chain."""
+    locked = None if engine.guard is None else engine.guard.locked(rows, proposal)
+    scores = _score(logits, proposal, sampler, engine.protected, locked)
+    if engine.judge is not None:
+        return engine.judge.decide(rows, proposal, scores)
+    return _settle(rows, scores, engine.rule.accept(scores), engine)
+
+
+def _decide_tree(
+    rows: Sequence[Row], logits: Tensor, tree: TreeRound, sampler: RoundSampler, engine: Engine
+) -> Sequence[Outcome]:
+    """What every row keeps of its best branch; the cache of the target then holds that one."""
+    assert engine.judge is None, "points cannot share trees"
+    seen = tree.score(logits, sampler, engine.protected)
+    scores, verdict, kept = tree.decide(rows, seen, engine.rule, engine.guard)
+    tree.keep(rows, engine.target, kept)
+    return _settle(rows, scores, verdict, engine)
+
+
+def _settle(
+    rows: Sequence[Row], scores: Scores, verdict: Verdict, engine: Engine
+) -> Sequence[Outcome]:
     """The rule's decisions, recorded and counted as asked."""
-    verdict = engine.rule.accept(scores)
     outcomes = _to_host(rows, scores, verdict)
     if engine.record_rounds:
         record_round(rows, scores, outcomes, entropy_kind(engine.rule))

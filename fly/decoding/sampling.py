@@ -94,6 +94,30 @@ class RoundSampler:
             parts.append(_process_row(row, rows_logits, place, tokens))
         return torch.stack(parts)
 
+    def process_tree(
+        self, logits: Tensor, texts: Callable[[], Sequence[Sequence[Sequence[int]]]]
+    ) -> Tensor:
+        """Apply every row's processors to logits [B, N+1, V] of trees; `texts` gives for every row
+        and line the tokens that it follows behind what is committed, if they matter.
+        """
+        if not self._needs_history:
+            return self.process(logits, [0] * len(logits), list)
+        logits = logits.float()
+        parts = []
+        for row, rows_logits, followed in zip(self._rows, logits, texts(), strict=True):
+            parts.append(_process_lines(row, rows_logits, followed))
+        return torch.stack(parts)
+
+    def drawn(self, processed: Tensor) -> Tensor | None:
+        """The target's own token at every line of a tree, from its processed logits [B, N+1, V]:
+        one draw, whatever was proposed to follow.  [B, N+1] int64; None where every row is greedy.
+        """
+        if not any(self._sampled):
+            return None
+        num_lines = processed.shape[1]
+        draws = self._uniform(num_lines)[:, :num_lines, CHOOSING]
+        return draw(self._probabilities(processed), draws.to(processed.device))
+
     def law(self, processed: Tensor, proposal: Proposal) -> Law | None:
         """What decides about the proposal, from the target's processed logits [B, K+1, V]; None
         where every row is greedy.
@@ -140,3 +164,18 @@ def _process_row(row: Row, logits: Tensor, place: int, tokens: Sequence[int]) ->
         for step in range(len(logits))
     ]
     return torch.cat(steps)
+
+
+def _process_lines(row: Row, logits: Tensor, followed: Sequence[Sequence[int]]) -> Tensor:
+    """One row's logits [n, V], each line behind its own tokens; those of one length together."""
+    processing = row.processing
+    if processing is None:
+        return logits
+    if not processing.needs_history:
+        return processing.apply(logits)
+    processed = torch.empty_like(logits)
+    for length in {len(tokens) for tokens in followed}:
+        lines = [line for line, tokens in enumerate(followed) if len(tokens) == length]
+        texts = torch.tensor([[*row.ids, *followed[line]] for line in lines], device=logits.device)
+        processed[lines] = processing.apply(logits[lines], texts)
+    return processed

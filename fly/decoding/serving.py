@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fly.decoding.probe import Finding, Tier, probe, serve
-from fly.decoding.protocol import CausalModel
+from fly.decoding.protocol import CausalModel, TreeVerifier
+from fly.drafting import TreeModel
 from fly.errors import FLyWarning, ModelError
+from fly.settings import Traits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NO_DRAFTER = "none"
+CHAIN_DRAFTER, LOOKUP_DRAFTER = "model", "ngram"
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,34 @@ class Pair:
         if needs_draft:
             return replace(self, drafter=name)
         return replace(self, draft=None, draft_tier=None, drafter=name)
+
+    @property
+    def can_verify_trees(self) -> bool:
+        """Whether the target reads the branches of a tree side by side."""
+        return isinstance(self.target, TreeVerifier)
+
+    def for_traits(self, traits: Traits) -> Pair:
+        """The same models, with chains in place of trees that one of them cannot read.
+
+        Warns:
+            FLyWarning: so it is.
+        """
+        if not traits.is_tree or self.drafter == NO_DRAFTER:
+            return self
+        if not self.can_verify_trees:
+            role = "target"
+        elif traits.needs_model and not isinstance(self.draft, TreeModel):
+            role = "draft"
+        else:
+            return self
+        chain = CHAIN_DRAFTER if self.draft is not None else LOOKUP_DRAFTER
+        warnings.warn(
+            f"the {role} cannot read the branches of a tree side by side, so drafter {chain!r} "
+            f"drafts chains in place of {self.drafter!r}",
+            FLyWarning,
+            stacklevel=4,  # whoever made the decoder
+        )
+        return replace(self, drafter=chain)
 
     def clear(self) -> None:
         """Give up what the caches hold."""

@@ -1,5 +1,25 @@
 """Drafters: who proposes the next tokens.  A drafter is one file and one decorator."""
 
-from fly.drafting.protocol import Choose, Drafter, DraftModel, End, Parts, Proposal, drafters
+from fly.drafting.lineage import Lineage
+from fly.drafting.protocol import (
+    Choose,
+    Drafter,
+    DraftModel,
+    End,
+    Parts,
+    Proposal,
+    TreeModel,
+    drafters,
+)
 
-__all__ = ["Choose", "DraftModel", "Drafter", "End", "Parts", "Proposal", "drafters"]
+__all__ = [
+    "Choose",
+    "DraftModel",
+    "Drafter",
+    "End",
+    "Lineage",
+    "Parts",
+    "Proposal",
+    "TreeModel",
+    "drafters",
+]

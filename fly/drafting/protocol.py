@@ -6,12 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor
 
+from fly.drafting.lineage import Lineage
 from fly.registry import drafters as drafters
 from fly.settings import NoSettings, Traits
 
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """What is offered to the target in one round.  It may be shorter than K, and empty."""
+    """What is offered to the target in one round.  It may be shorter than K, and empty.
+
+    Where all else is equal, the target keeps the branch of a tree whose last token stands first: a
+    drafter puts the likelier of two tokens of one depth before the other.
+    """
 
     ids: Tensor  # [B, K] int64, padded on the right with any valid id
     lengths: Tensor  # [B] int64
@@ -138,6 +143,20 @@ class DraftModel(Protocol):
         ...
 
 
+@runtime_checkable
+class TreeModel(DraftModel, Protocol):
+    """One that can read the branches of a tree side by side."""
+
+    def extend_tree(self, ids: Tensor, starts: Tensor, visible: int, lineage: Lineage) -> Tensor:
+        """Run ids [B, n], the last tokens of trees of T, in the slots starts[b] .. starts[b]+n-1;
+        logits [B, n, V].  The other T - n were run before and lie in the slots below.
+
+        Slots below the trees hold the text, in which slot = position.  `visible` as in extend, of
+        slots; the positions that depths give may be fewer.
+        """
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Parts:
     """What a drafter may be built of."""
@@ -178,7 +197,7 @@ class Drafter(Protocol):
         self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
     ) -> Proposal:
         """Offer at most `limits[b]` tokens, and at most K, to follow row b; a draft model's are
-        chosen by `choose`.
+        chosen by `choose`.  In a tree these bound every branch.
         """
         ...
 
@@ -188,7 +207,7 @@ class Drafter(Protocol):
         Args:
             proposal: the one verified.
             logits: [B, K+1, V] the target's raw logits at the last committed token and over the
-                proposal.
+                proposal; of a tree, over all its tokens.
             kept: how many proposed tokens each row keeps.
         """
 

@@ -28,17 +28,10 @@ REFUSED = {
         "a sweep loads each model once",
     ),
     "temperature": "a sweep decodes greedily",
+    **dict.fromkeys(("verbose", "enable_statistics", "dual_tok"), "it changes no answer"),
     **dict.fromkeys(
-        (
-            "verbose",
-            "enable_statistics",
-            "tree_verify",
-            "branch_n",
-            "max_nodes_per_level",
-            "max_nodes_global",
-            "dual_tok",
-        ),
-        "it changes no answer",
+        ("tree_verify", "branch_n", "max_nodes_per_level", "max_nodes_global"),
+        "a sweep drafts chains",
     ),
 }
 

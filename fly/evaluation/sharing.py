@@ -323,6 +323,13 @@ def _check_points(points: Mapping[str, FLyConfig], *, has_draft: bool) -> None:
                 f"point {name!r}: what is drafted depends on the clock, so points cannot share it",
                 fix="sweep with a fixed draft_length and another drafter than 'bandit'",
             )
+        if config.drafter_traits.is_tree:
+            raise ConfigError(
+                f"point {name!r}: drafter {config.drafter_name!r} offers trees, of which every "
+                "rule keeps another branch, so points cannot share their rounds",
+                fix="sweep with a drafter of chains, such as 'model', or compare settings one by "
+                "one",
+            )
         if config.needs_draft and not has_draft:
             raise ConfigError(
                 f"point {name!r}: drafter {config.drafter_name!r} needs a draft model, and none "
