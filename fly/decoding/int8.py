@@ -34,15 +34,18 @@ def quantise(values: Tensor) -> tuple[Tensor, Tensor]:
 class Int8Linear(nn.Module):
     """What a linear layer does, within half a step of 1/127 of a row's largest number."""
 
-    weight: Tensor
+    whole: Tensor
     scale: Tensor
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """Quantise a weight [out, in]; the bias [out] is shared."""
+        """Quantise a weight [out, in]; it and the bias [out] are shared, for those who look at the
+        layer instead of calling it.
+        """
         super().__init__()
         whole, scale = quantise(weight)
-        self.register_buffer("weight", whole)
+        self.register_buffer("whole", whole)
         self.register_buffer("scale", scale[:, 0])
+        self.weight = weight
         self.bias = bias
 
     def forward(self, states: Tensor) -> Tensor:
@@ -51,10 +54,10 @@ class Int8Linear(nn.Module):
         count = len(rows)
         if rows.is_cuda and count < CUDA_ROWS:
             rows = nn.functional.pad(rows, (0, 0, 0, CUDA_ROWS - count))
-        product: Tensor = torch._int_mm(rows, self.weight.t())[:count] * scale * self.scale
+        product: Tensor = torch._int_mm(rows, self.whole.t())[:count] * scale * self.scale
         if self.bias is not None:
             product = product + self.bias
-        return product.to(states.dtype).view(*states.shape[:-1], len(self.weight))
+        return product.to(states.dtype).view(*states.shape[:-1], len(self.whole))
 
 
 def _quantised(module: nn.Module) -> Int8Linear | None:

@@ -189,7 +189,7 @@ def test_a_draft_that_cannot_be_served(monkeypatch):
     with pytest.warns(FLyWarning, match="the draft, LlamaForCausalLM") as caught:
         decoder = decoder_of(tiny("llama"), {"left_out": [0]})
     assert decoder.served == {"target": "batched", "draft": None, "drafter": "none"}
-    assert caught[0].filename.endswith("decoder.py") or caught[0].filename == __file__
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize(
