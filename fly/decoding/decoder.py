@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +21,8 @@ from fly.decoding.requests import RequestCheck
 from fly.decoding.round import Judge, charge, run_round
 from fly.decoding.rows import Request, Result, Row
 from fly.decoding.scheduler import Scheduler
-from fly.decoding.serving import NO_DRAFTER, Pair, serve_pair
+from fly.decoding.self_draft import derive_draft
+from fly.decoding.serving import NO_DRAFTER, Pair, serve_draft, serve_pair
 from fly.decoding.sizing import MAX_ROWS, BatchSize
 from fly.decoding.statistics import Statistics
 from fly.drafting import Drafter
@@ -43,8 +45,29 @@ class _Models:
     tokenizer: PreTrainedTokenizerBase
     has_draft: bool  # was given one, whether or not it can draft
     draft_tokenizer: PreTrainedTokenizerBase | None = None  # None: the same
+    share_prefixes: bool = True
     widest: int = 0  # rows that the caches have been used for
     owner: Scheduler | None = None  # of the rows, both caches' and the drafters'
+    # Pairs with a draft made of the target, by the settings that it was made by.
+    derived: dict[str, Pair] = field(default_factory=dict)
+
+    def pair_for(self, config: FLyConfig) -> Pair:
+        """The models as a drafter needs them; a draft made of the target is made once."""
+        name, is_derived = config.drafter_name, config.drafter_traits.derives_model
+        if not is_derived or not self.pair.can_verify:
+            return self.pair.with_drafter(name, needs_draft=config.needs_draft)
+        key = json.dumps(config.drafter_settings, sort_keys=True)
+        if key not in self.derived:
+            alone = self.pair.with_drafter(name, needs_draft=False)
+            draft = derive_draft(alone.source, self.tokenizer, config)
+            self.derived[key] = serve_draft(alone, draft, share_prefixes=self.share_prefixes)
+        return self.derived[key]
+
+    def clear(self) -> None:
+        """Give up what all caches hold."""
+        self.widest = 0
+        for pair in (self.pair, *self.derived.values()):
+            pair.clear()
 
 
 def _check_draft(config: FLyConfig, has_draft: bool) -> None:
@@ -93,9 +116,9 @@ class SpeculativeDecoder:
             judge: decides in place of the configuration's rule.
 
         Raises:
-            ConfigError: the batch size is none, or a draft model is missing.
-            ModelError: a model's attention implementation cannot be served, or the target not at
-                all.
+            ConfigError: the batch size is none, a draft model is missing, or see derive_draft.
+            ModelError: a model's attention implementation cannot be served, the target not at all,
+                or no draft can be made of it.
         """
         self.batch_size = BatchSize(batch_size, max_batch_size)
         _check_draft(config, draft is not None)
@@ -105,8 +128,8 @@ class SpeculativeDecoder:
             config.drafter_name,
             share_prefixes=share_prefixes,
         )
-        self._models = _Models(pair, tokenizer, config.needs_draft, draft_tokenizer)
-        self._set_up(pair, config, record_rounds, judge)
+        self._models = _Models(pair, tokenizer, config.needs_draft, draft_tokenizer, share_prefixes)
+        self._set_up(self._models.pair_for(config), config, record_rounds, judge)
 
     def with_config(
         self,
@@ -135,7 +158,7 @@ class SpeculativeDecoder:
         mine = self.batch_size
         wanted = mine.wanted if batch_size is None else batch_size
         other.batch_size = BatchSize(wanted, mine.max_wanted)
-        pair = self._models.pair.with_drafter(config.drafter_name, needs_draft=config.needs_draft)
+        pair = self._models.pair_for(config)
         is_recording = self._engine.record_rounds if record_rounds is None else record_rounds
         other._set_up(pair, config, is_recording)
         return other
@@ -280,7 +303,7 @@ class SpeculativeDecoder:
             run_round(scheduler.rows, self._engine)
         except torch.OutOfMemoryError as error:
             if max(self._models.widest, len(scheduler.rows)) == 1:
-                self._clear()  # shorter requests may fit
+                self._models.clear()  # shorter requests may fit
                 raise DecodingError(
                     f"out of memory with a single row, request {scheduler.rows[0].index} of "
                     f"{len(scheduler.rows[0].ids)} tokens",
@@ -288,7 +311,7 @@ class SpeculativeDecoder:
                 ) from error
         except DecodingError:
             # NaN keys would shine through the masks of later requests.
-            self._clear()
+            self._models.clear()
             raise
         else:
             seconds = time.perf_counter() - begin
@@ -310,18 +333,14 @@ class SpeculativeDecoder:
             what = f"making caches anew that had {self._models.widest}"
         warnings.warn(f"out of memory with {num_rows} rows; {what}", FLyWarning, stacklevel=2)
         scheduler.requeue()
-        self._clear()
+        self._models.clear()
 
     def release(self) -> None:
         """Give up what both caches hold, and their memory.  The next call makes them anew; one
         whose results were not all fetched cannot go on.
         """
         self._models.owner = None
-        self._clear()
-
-    def _clear(self) -> None:
-        self._models.widest = 0
-        self._models.pair.clear()
+        self._models.clear()
 
     def _admit(self, scheduler: Scheduler) -> None:
         """Fill free rows and prefill them.  The prompt's last token is left to open the first

@@ -123,26 +123,47 @@ def serve_pair(
         if found.tier in (Tier.STEPWISE, Tier.PLAIN):
             # Verifying token by token would cost what plain decoding costs.
             if drafter != NO_DRAFTER:
-                _warn("target", target, found)
+                _warn("target", target, found, above=4)
             plain = serve(Tier.PLAIN, target)
             return Pair(plain, None, NO_DRAFTER, Tier.PLAIN, can_verify=False)
         tier = found.tier
         verifying = serve(tier, target, share_prefixes=share_prefixes)
-    if draft is None or isinstance(draft, CausalModel):
-        return Pair(verifying, draft, drafter, tier)
-    if found is None or draft is not target:
-        found = probe(draft.eval())
+    pair = Pair(verifying, None, drafter, tier)
+    return pair if draft is None else serve_draft(pair, draft, found, share_prefixes=share_prefixes)
+
+
+def serve_draft(
+    pair: Pair,
+    draft: PreTrainedModel | CausalModel,
+    target_found: Finding | None = None,
+    *,
+    share_prefixes: bool = True,
+) -> Pair:
+    """The pair with this draft; plain decoding, with a warning, where it cannot draft.
+
+    Args:
+        pair: of a target alone.
+        draft: the model that proposes; probed unless it has the engine's interface.
+        target_found: what the probe found of the target, which may be the draft too.
+        share_prefixes: as in SlotModel.
+    """
+    if isinstance(draft, CausalModel):
+        return replace(pair, draft=draft)
+    is_target = target_found is not None and draft is pair.source
+    found = target_found if target_found and is_target else probe(draft.eval())
     if found.tier in (Tier.PLAIN, Tier.NONE):
-        _warn("draft", draft, found)
-        return Pair(verifying, None, NO_DRAFTER, tier)
-    drafting = serve(found.tier, draft, verifying.vocab_size, share_prefixes=share_prefixes)
-    return Pair(verifying, drafting, drafter, tier, found.tier)
+        _warn("draft", draft, found, above=5)
+        return replace(pair, drafter=NO_DRAFTER)
+    vocab_size = pair.target.vocab_size
+    drafting = serve(found.tier, draft, vocab_size, share_prefixes=share_prefixes)
+    return replace(pair, draft=drafting, draft_tier=found.tier)
 
 
-def _warn(role: str, model: PreTrainedModel, found: Finding) -> None:
+def _warn(role: str, model: PreTrainedModel, found: Finding, above: int) -> None:
+    """Say so where the decoder was made, so many calls above."""
     warnings.warn(
         f"the {role}, {type(model).__name__}, cannot be extended by several tokens and taken back "
         f"again, so the target decodes plainly, without a draft ({found.why})",
         FLyWarning,
-        stacklevel=4,  # whoever made the decoder
+        stacklevel=above,
     )

@@ -149,19 +149,17 @@ class BanditDrafter(Drafter):
         """What its arms need."""
         settings = BanditSettings.model_validate(config.drafter_settings)
         known = [config_of(config, arm).drafter_traits for arm in settings.arms]
-        _check_policy(settings, known)
+        _check_arms(settings, known)
         drafting = [
             traits for traits, arm in zip(known, settings.arms, strict=True) if arm.drafter != NONE
         ]
         is_greedy = any(traits.temperatures == "greedy" for traits in known)
         return Traits(
             needs_model=any(traits.needs_model for traits in known),
-            derives_model=any(traits.derives_model for traits in known),
             gives_probs=bool(drafting) and all(traits.gives_probs for traits in drafting),
             is_chain=False,
             is_timed=True,
             is_tree=any(traits.is_tree for traits in known),
-            own_tokenizer=any(traits.own_tokenizer for traits in known),
             temperatures="greedy" if is_greedy else "any",
         )
 
@@ -304,16 +302,28 @@ class BanditDrafter(Drafter):
         return {"bandit": {"policy": self.settings.policy, "situations": self.knowledge.report()}}
 
 
-def _check_policy(settings: BanditSettings, known: Sequence[Traits]) -> None:
-    """Hedge asks every arm in every round.
+def _check_arms(settings: BanditSettings, known: Sequence[Traits]) -> None:
+    """All arms share the draft model that is loaded, and hedge asks every arm in every round.
 
     Raises:
-        ConfigError: an arm is too dear for that.
+        ConfigError: an arm has a draft model of its own, is too dear for hedge, or is there twice.
     """
+    names = [arm.name for arm in settings.arms]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"drafter_settings: arm {twice!r} is there twice", fix="keep one of them")
+    for arm, traits in zip(settings.arms, known, strict=True):
+        if traits.derives_model or traits.own_tokenizer:
+            raise ConfigError(
+                f"drafter_settings: arm {arm.name!r} needs a draft model that is not the other "
+                "arms'",
+                fix="leave it out; arms may be none, model, multilevel, tree, ngram, suffix and "
+                "retrieval",
+            )
     dear = [
         arm.name
         for arm, traits in zip(settings.arms, known, strict=True)
-        if traits.needs_model or traits.derives_model or traits.is_tree
+        if traits.needs_model or traits.is_tree
     ]
     if settings.policy == "hedge" and dear:
         raise ConfigError(

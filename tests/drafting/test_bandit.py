@@ -273,6 +273,10 @@ def test_settings_that_cannot_be():
         bandit_config(policy="hedge")
     with pytest.raises(ConfigError, match="bandit"):
         bandit_config(arms=[{"drafter": "bandit"}])
+    with pytest.raises(ConfigError, match="'self:k=15' needs a draft model"):
+        bandit_config(arms=[{"drafter": "self"}])
+    with pytest.raises(ConfigError, match="'ngram:k=15' is there twice"):
+        bandit_config(arms=[{"drafter": "ngram"}, {"drafter": "ngram"}])
 
 
 def test_needs_what_its_arms_need():
