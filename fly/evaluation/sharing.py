@@ -323,6 +323,12 @@ def _check_points(points: Mapping[str, FLyConfig], *, has_draft: bool) -> None:
                 f"point {name!r}: what is drafted depends on the clock, so points cannot share it",
                 fix="sweep with a fixed draft_length and another drafter than 'bandit'",
             )
+        if config.drafter_traits.remembers:
+            raise ConfigError(
+                f"point {name!r}: drafter {config.drafter_name!r} keeps what earlier requests "
+                "answered, so points cannot share what is drafted",
+                fix="set store_tokens to 0 in drafter_settings",
+            )
         if config.needs_draft and not has_draft:
             raise ConfigError(
                 f"point {name!r}: drafter {config.drafter_name!r} needs a draft model, and none "
