@@ -28,9 +28,12 @@ NAME_PARTS = (3, 4, 5)  # nouns that a long name is made of
 DRAFTERS: dict[str, dict[str, object]] = {
     "model": {"drafter": "model"},
     "ngram": {"drafter": "multilevel"},
-    "ngram-latest": {"drafter": "multilevel", "drafter_settings": {"match": "latest"}},
+    "ngram-earliest": {"drafter": "multilevel", "drafter_settings": {"match": "earliest"}},
     "suffix": {"drafter": "multilevel", "drafter_settings": {"guess": "suffix"}},
-    "always": {"drafter": "multilevel", "drafter_settings": {"guess_cost": 0.0}},
+    "released": {
+        "drafter": "multilevel",
+        "drafter_settings": {"match": "earliest", "guess_cost": 0.0},
+    },
 }
 BARS = {"repeating": 1.2, "fresh": 0.98}
 Blocks = list[dict[str, Timed]]  # by drafter
@@ -118,9 +121,9 @@ def report(workload: str, blocks: Blocks) -> dict[str, object]:
 def main() -> None:
     """Measure, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--blocks", type=int, default=10)
-    parser.add_argument("--repeating", type=int, default=3, help="prompts of a block")
-    parser.add_argument("--fresh", type=int, default=6, help="prompts of a block")
+    parser.add_argument("--blocks", type=int, default=8)
+    parser.add_argument("--repeating", type=int, default=2, help="prompts of a block")
+    parser.add_argument("--fresh", type=int, default=4, help="prompts of a block")
     parser.add_argument("--acceptance", default="native")
     parser.add_argument("--batch-size", type=int, default=1)
     parser.add_argument("--drafters", nargs="+", default=list(DRAFTERS))

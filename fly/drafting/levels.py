@@ -16,6 +16,9 @@ from fly.drafting.protocol import Choose, DraftModel, End
 from fly.drafting.reading import pad_right
 
 
+HOST = "cpu"  # where looking at a tensor waits for nothing
+
+
 class Found(NamedTuple):
     """What a lookup says."""
 
@@ -118,7 +121,7 @@ class Levels:
         """Whether tokens are looked at as they are drafted.  That waits for an accelerator, which
         plain drafting does not.
         """
-        if self.model.device.type == "cpu":
+        if self.model.device.type == HOST:
             return True
         return any(draft.guesser.is_hopeful for draft in self.drafts if not draft.is_finished)
 

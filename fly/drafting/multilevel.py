@@ -50,7 +50,9 @@ class MultilevelSettings(BaseModel):
         "longest suffix that occurred before.",
     )
     match: Which = Field(
-        "earliest", description="ngram: which of several occurrences is continued."
+        "latest",
+        description="ngram: which of several occurrences is continued. earliest: as the released "
+        "code; latest takes fewer forwards.",
     )
     guess_cost: float = Field(
         GUESS_COST,
