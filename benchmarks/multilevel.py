@@ -126,6 +126,7 @@ def main() -> None:
     parser.add_argument("--fresh", type=int, default=4, help="prompts of a block")
     parser.add_argument("--acceptance", default="native")
     parser.add_argument("--batch-size", type=int, default=1)
+    parser.add_argument("--workloads", nargs="+", default=list(BARS), choices=list(BARS))
     parser.add_argument("--drafters", nargs="+", default=list(DRAFTERS))
     parser.add_argument(
         "--output", type=Path, default=Path(__file__).parent / "results/multilevel.json"
@@ -148,10 +149,13 @@ def main() -> None:
         "batch_size": arguments.batch_size,
         "spd_k": K,
     }
-    for workload, make, size in (
-        ("repeating", repeating, arguments.repeating),
-        ("fresh", fresh, arguments.fresh),
-    ):
+    makers = {
+        "repeating": (repeating, arguments.repeating),
+        "fresh": (fresh, arguments.fresh),
+    }
+    for workload, (make, size) in makers.items():
+        if workload not in arguments.workloads:
+            continue
         prompts = [pair.encode(prompt) for prompt in make(size * arguments.blocks)]
         blocks = [prompts[start :: arguments.blocks] for start in range(arguments.blocks)]
         run = measure if arguments.batch_size == 1 else measure_batches

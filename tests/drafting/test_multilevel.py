@@ -163,7 +163,7 @@ def test_text_without_a_repetition_takes_plain_steps(make):
             return Tape.extend(tape, ids, starts, visible)
 
         tape.extend = extend
-        rows = rows_of(range(100, 120))
+        rows = rows_of(range(200, 220))
         started(maker, tape, rows).propose(rows, [K])
     assert calls["levels"] == calls["chain"]
 
