@@ -46,9 +46,7 @@ def repeating(count: int) -> list[str]:
     prompts = []
     for _ in range(count):
         name = "_".join(rng.sample(nouns, rng.choice(NAME_PARTS)))
-        facts = [
-            replace(code.draw_facts(rng), noun=name) for _ in range(rng.choice(NUM_SHOTS) + 1)
-        ]
+        facts = [replace(code.draw_facts(rng), noun=name) for _ in range(rng.choice(NUM_SHOTS) + 1)]
         *solved, asked = (code.render(one, rng) for one in facts)
         texts = [problem.prompt + problem.solution for problem in solved]
         prompts.append("\n\n\n".join([*texts, asked.prompt]))

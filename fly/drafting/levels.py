@@ -15,7 +15,6 @@ from fly.drafting.guessing import Guesser
 from fly.drafting.protocol import Choose, DraftModel, End
 from fly.drafting.reading import pad_right
 
-
 HOST = "cpu"  # where looking at a tensor waits for nothing
 
 

@@ -114,7 +114,9 @@ def test_falls_are_bounded_where_asked():
     automaton = automaton_of([1] * 200)
     for max_falls, work in ((None, 150), (5, 40)):
         cursor = automaton.cursor()
-        lines = lines_of(SuffixAutomaton, lambda cursor=cursor, falls=max_falls: cursor.read([2], falls))
+        lines = lines_of(
+            SuffixAutomaton, lambda cursor=cursor, falls=max_falls: cursor.read([2], falls)
+        )
         assert (lines < work) == (max_falls is not None)
         assert cursor.match == NO_MATCH
 

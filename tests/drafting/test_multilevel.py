@@ -185,7 +185,10 @@ def test_an_accelerator_is_waited_for_only_where_there_is_hope(make, monkeypatch
         monkeypatch.setattr(
             Levels,
             "_go_on",
-            lambda self, count, found: (read.append(count), go_on(self, count, found)),
+            lambda self, count, found, read=read, go_on=go_on: (
+                read.append(count),
+                go_on(self, count, found),
+            ),
         )
         monkeypatch.setattr("fly.drafting.levels.HOST", "elsewhere")
         assert ragged(drafter.propose(rows, [K])) == [ids_of("abcdefghijkl")]
@@ -215,13 +218,12 @@ def test_texts_and_proposals_equal_the_chain_drafter_s(
             for place, ids in enumerate(prompts(7))
         ]
         results = dict(decoder.decode(asked))
-        found.append(
-            [
-                (results[i].token_ids, results[i].origins, results[i].round_lens)
-                for i in range(len(asked))
-            ]
-        )
-    assert found[0] == found[1]
+        found.append([results[index] for index in range(len(asked))])
+    for chain, levels in zip(*found, strict=True):
+        assert (levels.token_ids, levels.origins) == (chain.token_ids, chain.origins)
+        pairs = list(zip(levels.round_lens, chain.round_lens, strict=True))
+        assert all(ours[0] <= theirs[0] for ours, theirs in pairs), "cut behind an end token"
+        assert all(ours[1] == theirs[1] for ours, theirs in pairs[:-1])
 
 
 def test_from_config():
