@@ -30,6 +30,7 @@ class Traits:
     gives_probs: bool = False  # proposals carry what their tokens were drawn from
     is_chain: bool = True  # offered fewer tokens, it offers the beginning of the same
     is_timed: bool = False  # what it offers depends on the clock
+    remembers: bool = False  # what it offers depends on earlier requests
     is_tree: bool = False
     own_tokenizer: bool = False  # the draft model's tokenizer may be another one
     temperatures: Temperatures = "any"

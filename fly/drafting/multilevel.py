@@ -1,19 +1,22 @@
-"""Multi-level drafting: n-gram guesses, verified by the draft model, so that its own greedy
-continuation is found in fewer forwards.  Source: the released FLy code (AMD-AGI/FLy, 6667ae8).
-Differs: without a guess the draft takes a plain step (there: filler tokens); short texts are looked
-up with shorter n-grams.
+"""Multi-level drafting: guesses from the row's own text, verified by the draft model, so that its
+own continuation is found in fewer forwards.  Source: the released FLy code (AMD-AGI/FLy, 6667ae8).
+Differs: guesses are as long as they pay (guessing.py), and without one the draft takes a plain step
+(there: filler tokens, or the guess before); short texts are looked up with shorter n-grams; a
+suffix automaton may take the n-grams' place.  With guess_cost 0 guesses are the released code's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
+from pydantic import BaseModel, Field
 from torch import Tensor
 
-from fly.drafting.ngram import IndexedRows
+from fly.drafting.guessing import Guesser, MakeText, NgramText, SuffixText
+from fly.drafting.levels import Draft, Levels
+from fly.drafting.lookup import Which
 from fly.drafting.protocol import (
     Choose,
     CommittedRow,
@@ -25,64 +28,80 @@ from fly.drafting.protocol import (
     drafters,
     greedy,
 )
-from fly.drafting.reading import DraftReader, pad_right, within_context
-from fly.settings import Traits
+from fly.drafting.reading import DraftReader, within_context
+from fly.settings import STRICT, Traits
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
 
+# What a guessed token adds to a forward of the embedded draft at batch 1 to 8, one core: 0.08 to
+# 0.2 of a forward of one token (AVX-512, float32, 200 tokens before it).
+GUESS_COST = 0.15
 
-@dataclass
-class Draft:
-    """One row's proposal while it grows."""
 
-    committed: list[int]
-    limit: int
-    unread: list[int]  # committed tokens that the draft model lacks
-    start: int  # position of the first of them
-    tokens: list[int] = field(default_factory=list)
-    guess: list[int] = field(default_factory=list)  # the last one found in this round
-    probs: list[Tensor] = field(default_factory=list)  # [n, V] each, where tokens are drawn
+class MultilevelSettings(BaseModel):
+    """Where guesses come from and when they are made; proposals do not depend on it."""
 
-    @property
-    def is_finished(self) -> bool:
-        """As many tokens as the row may propose."""
-        return len(self.tokens) >= self.limit
+    model_config = STRICT
 
-    def opening(self) -> tuple[list[int], int]:
-        """Known tokens that the draft's cache may lack, and the position of the first: committed
-        ones at first, then the newest drafted one.
-        """
-        if self.tokens:
-            return self.tokens[-1:], len(self.committed) + len(self.tokens) - 1
-        return self.unread, self.start
+    guess: Literal["ngram", "suffix"] = Field(
+        "ngram",
+        description="What is looked up in the text: its last 1 to max_ngram_size tokens, or its "
+        "longest suffix that occurred before.",
+    )
+    match: Which = Field(
+        "latest",
+        description="ngram: which of several occurrences is continued. earliest: as the released "
+        "code; latest takes fewer forwards.",
+    )
+    guess_cost: float = Field(
+        GUESS_COST,
+        ge=0,
+        description="What a guessed token adds to a forward of the draft model, as a share of a "
+        "forward without one. Guesses are made where and as far as they pay by it; 0: always.",
+    )
 
 
 @drafters.register("multilevel")
 class MultilevelDrafter(Drafter):
-    """The draft model's greedy continuation, several tokens a forward where the text repeats
-    itself.
-    """
+    """The draft model's continuation, several tokens a forward where the text repeats itself."""
 
     def __init__(
         self,
         model: DraftModel,
         k: int,
-        max_ngram: int,
+        make_text: MakeText,
         guess_length: int,
         end: End,
+        guess_cost: float = GUESS_COST,
         reader: DraftReader | None = None,
     ) -> None:
-        """Propose `k` tokens, fewer behind an `end`, from guesses of up to `guess_length` tokens
-        looked up by up to `max_ngram` tokens.
+        """Propose `k` tokens, fewer behind an `end`, from guesses of up to `guess_length` tokens.
+
+        Args:
+            model: the draft model.
+            k: tokens.
+            make_text: makes what a row's text is looked up in.
+            guess_length: tokens.
+            end: what ends an answer.
+            guess_cost: as in the settings.
+            reader: of the model, if another owns its rows.
         """
         self.model = model
         self.reader = reader or DraftReader(model)
         self.k = k
         self.guess_length = guess_length
+        self.guess_cost = guess_cost
         self.end = end
+        self.make_text = make_text
         self.steps: list[list[tuple[bool, list[int], int]]] = []
-        self._rows = IndexedRows(max_ngram)
+        self._guessers: list[Guesser] = []
+        self._lengths: list[int] = []  # committed tokens that the guessers know
+
+    @classmethod
+    def settings_model(cls) -> type[BaseModel]:
+        """Of guesses."""
+        return MultilevelSettings
 
     @classmethod
     def traits(cls, config: FLyConfig) -> Traits:
@@ -93,13 +112,30 @@ class MultilevelDrafter(Drafter):
     def from_config(cls, config: FLyConfig, parts: Parts) -> MultilevelDrafter:
         """Read spd_k, max_ngram_size and num_ngram_pred_tokens."""
         assert parts.model is not None
-        sizes = config.max_ngram_size, config.num_ngram_pred_tokens
-        return cls(parts.model, config.spd_k, *sizes, parts.end, parts.reader)
+        settings = MultilevelSettings(**config.drafter_settings)
+
+        def make_text() -> NgramText | SuffixText:
+            if settings.guess == "suffix":
+                return SuffixText()
+            return NgramText(config.max_ngram_size, settings.match)
+
+        length, cost = config.num_ngram_pred_tokens, settings.guess_cost
+        return cls(parts.model, config.spd_k, make_text, length, parts.end, cost, parts.reader)
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """Prefill and index the new prompts."""
         self.reader.admit(rows, first)
-        self._rows.admit(rows, first)
+        self._guessers[first:] = [
+            Guesser(self.make_text(), self.guess_length, self.guess_cost) for _ in rows[first:]
+        ]
+        self._lengths[first:] = [0 for _ in rows[first:]]
+        self._index(rows)
+
+    def _index(self, rows: Sequence[CommittedRow]) -> None:
+        """Read what the rows gained."""
+        for index, row in enumerate(rows):
+            self._guessers[index].commit(row.ids[self._lengths[index] :])
+            self._lengths[index] = len(row.ids)
 
     def propose(
         self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
@@ -111,87 +147,34 @@ class MultilevelDrafter(Drafter):
         plain chain drafting, whose draws hang on the place alone.
         """
         lengths = within_context(self.model, rows, limits, self.k)
+        self.steps = [[] for _ in rows]
         if not any(lengths):
-            self.steps = [[] for _ in rows]
             return Proposal.from_lists([[] for _ in rows], self.model.device)
         openings = zip(*self.reader.openings(rows, lengths), strict=True)
         drafts = [
-            Draft(row.ids, n, *opening)
-            for row, n, opening in zip(rows, lengths, openings, strict=True)
+            Draft(len(row.ids), limit, *opening, steps, guesser)
+            for row, limit, opening, steps, guesser in zip(
+                rows, lengths, openings, self.steps, self._guessers, strict=False
+            )
         ]
-        self.steps = [[] for _ in rows]
-        forwards = 0
-        while not all(draft.is_finished for draft in drafts):
-            self._step(drafts, choose)
-            forwards += 1
-        for index, draft in enumerate(drafts):
-            self._rows[index].rewind(len(draft.committed))
-        proposed = [draft.tokens[: draft.limit] for draft in drafts]
-        padded = Proposal.from_lists(proposed, self.model.device)
-        return Proposal(padded.ids, padded.lengths, forwards, _stack_probs(drafts, padded))
-
-    def _step(self, drafts: list[Draft], choose: Choose) -> None:
-        """One forward of the draft model over every row's opening and guess; finished rows write
-        their last token again.
-        """
-        device = self.model.device
-        room = self.model.num_positions
-        openings, starts = zip(*(draft.opening() for draft in drafts), strict=True)
-        hits = [self._guess(index, draft) for index, draft in enumerate(drafts)]
-        inputs = []
-        for draft, known, start in zip(drafts, openings, starts, strict=True):
-            guess = [] if draft.is_finished else draft.guess
-            if room is not None:
-                guess = guess[: room - start - len(known)]
-            inputs.append([*known, *guess])
-        ids = pad_right(inputs, device)
-        logits = self.model.extend(
-            ids, torch.tensor(starts, device=device), max(starts) + ids.shape[1]
-        )
-        # Behind the opening's last token comes the proposal's next; what stands before is known.
-        places = [
-            len(draft.tokens) - len(known) + 1
-            for draft, known in zip(drafts, openings, strict=True)
-        ]
-        chosen, probs = choose(
-            logits, places, lambda: [draft.tokens + draft.guess for draft in drafts]
-        )
-        choices = chosen.tolist()
-        for index, draft in enumerate(drafts):
-            if draft.is_finished:
-                continue
-            guess = inputs[index][len(openings[index]) :]
-            own = choices[index][len(openings[index]) - 1 : len(inputs[index])]
-            gained = 1
-            while gained <= len(guess) and own[gained - 1] == guess[gained - 1]:
-                gained += 1
-            draft.tokens += own[:gained]
-            if probs is not None:
-                begin = len(openings[index]) - 1
-                draft.probs.append(probs[index, begin : begin + gained])
-            draft.limit = self.end.shorten(draft.limit, draft.tokens)
-            self._rows[index].extend(own[:gained])
-            self.steps[index].append((hits[index], guess, gained))
-
-    def _guess(self, index: int, draft: Draft) -> bool:
-        """Renew the row's guess; one that finds nothing keeps the guess before.  True if the lookup
-        hit.
-        """
-        if draft.is_finished:
-            return False
-        found = self._rows[index].continuation(self.guess_length)
-        draft.guess = found or draft.guess
-        return bool(found)
+        levels = Levels(self.model, drafts, self.end, choose)
+        levels.run()
+        for draft in drafts:
+            draft.guesser.take_back()
+        padded = Proposal.from_lists([draft.proposed for draft in drafts], self.model.device)
+        probs = _stack_probs(drafts, padded)
+        return Proposal(padded.ids, padded.lengths, levels.num_forwards, probs)
 
     def commit(self, rows: Sequence[CommittedRow]) -> None:
         """Index what the rows gained."""
         self.reader.commit(rows)
-        self._rows.commit(rows)
+        self._index(rows)
 
     def move(self, source: int, destination: int, length: int) -> None:
         """Carry the row's index, keys and values along."""
         self.reader.move(source, destination, length)
-        self._rows.move(source, destination)
+        self._guessers[destination] = self._guessers[source]
+        self._lengths[destination] = self._lengths[source]
 
 
 def _stack_probs(drafts: Sequence[Draft], padded: Proposal) -> Tensor | None:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from pydantic import BaseModel, Field
 
-from fly.drafting.lookup import NgramIndex
+from fly.drafting.lookup import NgramIndex, Which
 from fly.drafting.protocol import (
     Choose,
     CommittedRow,
@@ -19,17 +20,29 @@ from fly.drafting.protocol import (
     drafters,
     greedy,
 )
+from fly.settings import STRICT
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
 
 
+class NgramSettings(BaseModel):
+    """How texts are looked up."""
+
+    model_config = STRICT
+
+    match: Which = Field(
+        "earliest",
+        description="Which of several occurrences is continued. earliest: as the released code.",
+    )
+
+
 class IndexedRows:
     """One n-gram index per row, kept up to date with what is committed."""
 
-    def __init__(self, max_ngram: int) -> None:
+    def __init__(self, max_ngram: int, which: Which) -> None:
         """Index n-grams of 1 to `max_ngram` tokens."""
-        self.max_ngram = max_ngram
+        self.max_ngram, self.which = max_ngram, which
         self._indices: list[NgramIndex] = []
 
     def __getitem__(self, row: int) -> NgramIndex:
@@ -39,7 +52,7 @@ class IndexedRows:
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """Index the prompts of rows `first` and following."""
         del self._indices[first:]
-        self._indices += [NgramIndex(self.max_ngram) for _ in rows[first:]]
+        self._indices += [NgramIndex(self.max_ngram, self.which) for _ in rows[first:]]
         self.commit(rows)
 
     def commit(self, rows: Sequence[CommittedRow]) -> None:
@@ -56,16 +69,24 @@ class IndexedRows:
 class NgramDrafter(Drafter):
     """Prompt lookup as the drafter."""
 
-    def __init__(self, k: int, max_ngram: int, device: torch.device) -> None:
+    def __init__(
+        self, k: int, max_ngram: int, device: torch.device, which: Which = "earliest"
+    ) -> None:
         """Propose up to `k` tokens, looked up by the last `max_ngram` tokens or fewer."""
         self.k = k
         self._device = device
-        self._rows = IndexedRows(max_ngram)
+        self._rows = IndexedRows(max_ngram, which)
+
+    @classmethod
+    def settings_model(cls) -> type[BaseModel]:
+        """Which occurrence is continued."""
+        return NgramSettings
 
     @classmethod
     def from_config(cls, config: FLyConfig, parts: Parts) -> NgramDrafter:
         """Read spd_k and max_ngram_size."""
-        return cls(config.spd_k, config.max_ngram_size, parts.device)
+        settings = NgramSettings(**config.drafter_settings)
+        return cls(config.spd_k, config.max_ngram_size, parts.device, settings.match)
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """Index the new prompts."""

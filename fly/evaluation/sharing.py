@@ -327,6 +327,12 @@ def _check_points(points: Mapping[str, FLyConfig], *, has_draft: bool) -> None:
                 fix="sweep with a drafter of chains, such as 'model', or compare settings one by "
                 "one",
             )
+        if config.drafter_traits.remembers:
+            raise ConfigError(
+                f"point {name!r}: drafter {config.drafter_name!r} keeps what earlier requests "
+                "answered, so points cannot share what is drafted",
+                fix="set store_tokens to 0 in drafter_settings",
+            )
         if config.needs_draft and not has_draft:
             raise ConfigError(
                 f"point {name!r}: drafter {config.drafter_name!r} needs a draft model, and none "

@@ -16,6 +16,7 @@ from fly.errors import ConfigError, FLyWarning
 from tests.decoding.watching import watch
 from tests.toy import ToyTokenizer, golden, toy_pair
 
+RELEASED_GUESSES = {"match": "earliest", "guess_cost": 0.0}
 CASES = {case["id"]: case for case in golden()["cases"]}
 
 
@@ -31,6 +32,7 @@ def config_of(params: dict[str, Any]) -> FLyConfig:
             use_ngram=params["use_ngram"],
             max_ngram_size=params["max_ngram_size"],
             num_ngram_pred_tokens=params["num_ngram_pred_tokens"],
+            drafter_settings=RELEASED_GUESSES if params["use_ngram"] else {},
             protect_special_tokens=False,  # the reference loosens anything
             enable_statistics=True,
         )

@@ -7,27 +7,54 @@ import pytest
 import torch
 
 from fly.config import FLyConfig
+from fly.decoding import Request, SpeculativeDecoder
 from fly.decoding.model import SlotModel
 from fly.drafting import End, Parts
+from fly.drafting.guessing import NgramText, SuffixText
+from fly.drafting.levels import Levels
 from fly.drafting.model import ModelDrafter
-from fly.drafting.multilevel import MultilevelDrafter
+from fly.drafting.multilevel import GUESS_COST, MultilevelDrafter
+from fly.errors import ConfigError
 from tests.drafting.test_model import ragged, rows_of, started
-from tests.models import VOCAB, Tape, greedy, ids_of, prompts, tiny
+from tests.models import (
+    VOCAB,
+    Tape,
+    blurred,
+    greedy,
+    ids_of,
+    prompts,
+    tiny,
+    tiny_tokenizer,
+)
 
 K = 12
 
 
+def ngrams():
+    return NgramText(4, "earliest")
+
+
 def multilevel(model):
-    return MultilevelDrafter(model, K, 4, 6, End())
+    """As the released code guesses."""
+    return MultilevelDrafter(model, K, ngrams, 6, End(), 0.0)
+
+
+MAKERS = {
+    "free": multilevel,
+    "paying": lambda model: MultilevelDrafter(model, K, ngrams, 6, End()),
+    "suffix": lambda model: MultilevelDrafter(model, K, SuffixText, 6, End()),
+}
+EACH = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 
 @pytest.mark.parametrize("num_rows", [1, 5])
 @pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral"])
-def test_equals_chain_drafting(kind, num_rows):
+@EACH
+def test_equals_chain_drafting(make, kind, num_rows):
     model = tiny(kind, seed=1)
     rows = rows_of(*prompts(num_rows))
     chain = started(lambda slots: ModelDrafter(slots, K), model, rows)
-    levels = started(multilevel, model, rows)
+    levels = started(make, model, rows)
     for _ in range(4):
         offered = ragged(levels.propose(rows, [K] * num_rows))
         assert offered == ragged(chain.propose(rows, [K] * num_rows))
@@ -49,10 +76,11 @@ def test_fewer_forwards_on_repetitive_text():
     assert drafter.steps == [[(True, ids_of("abcabc"), 7), (True, ids_of("bcabca"), 7)]]
 
 
-def test_never_more_forwards_than_chain_drafting():
+@EACH
+def test_never_more_forwards_than_chain_drafting(make):
     model = tiny("llama", seed=1)
     rows = rows_of(*prompts(4))
-    assert started(multilevel, model, rows).propose(rows, [K] * 4).draft_forwards <= K
+    assert started(make, model, rows).propose(rows, [K] * 4).draft_forwards <= K
 
 
 def test_without_a_guess_a_plain_step():
@@ -79,7 +107,7 @@ def test_surplus_tokens_are_dropped_and_forgotten():
     assert ragged(drafter.propose(rows, [3])) == [ids_of("abc")]
     rows[0].ids += ids_of("x")
     drafter.commit(rows)
-    assert drafter._rows[0].ids == ids_of("abcabcabcx")
+    assert drafter._guessers[0].text.ids == ids_of("abcabcabcx")
 
 
 def test_a_moved_row_keeps_its_guesses():
@@ -102,7 +130,7 @@ def test_stops_behind_an_end(lookahead, offered):
     end = End(frozenset(ids_of(".")), lookahead)
     rows = rows_of(ids_of(text), ids_of(text + "!"))
     tape = Tape("_" * (len(text) - 1) + "abcabc.abcabcabcabc")
-    drafter = started(lambda model: MultilevelDrafter(model, K, 4, 6, end), tape, rows)
+    drafter = started(lambda model: MultilevelDrafter(model, K, ngrams, 6, end, 0.0), tape, rows)
     both = ragged(drafter.propose(rows, [K, 2]))
     assert both == [ids_of(offered), ids_of("bc")], "a limit is never raised"
 
@@ -122,8 +150,95 @@ def test_rows_that_finish_early_wait_unharmed():
         drafter.commit(rows)
 
 
+@EACH
+def test_text_without_a_repetition_takes_plain_steps(make):
+    """The draft model is given the very ids, positions and bounds that plain drafting gives it."""
+    calls = {}
+    for name, maker in (("levels", make), ("chain", lambda model: ModelDrafter(model, K))):
+        tape = Tape("_" * 19 + "abcdefghijklmnopqrstuvwxyz")
+        seen = calls[name] = []
+
+        def extend(ids, starts, visible, tape=tape, seen=seen):
+            seen.append((ids.tolist(), starts.tolist(), visible))
+            return Tape.extend(tape, ids, starts, visible)
+
+        tape.extend = extend
+        rows = rows_of(range(200, 220))
+        started(maker, tape, rows).propose(rows, [K])
+    assert calls["levels"] == calls["chain"]
+
+
+@EACH
+def test_an_accelerator_is_waited_for_only_where_there_is_hope(make, monkeypatch):
+    """Where the text never repeats itself, drafted tokens are read together, as plain drafting
+    reads them; where it does, forward by forward."""
+    fresh = list(range(1000, 1400))
+    for ids, counts in ((fresh, [K - 1]), (fresh + fresh[:50], [1] * (K - 1))):
+        tape = Tape("_" * (len(ids) - 1) + "abcdefghijklmnopqrstuvwxyz")
+        rows = rows_of(ids)
+        drafter = started(make, tape, rows)
+        drafter.guess_length = 0
+        for guesser in drafter._guessers:
+            guesser._longest = 0  # so that all forwards are plain
+        read = []
+        go_on = Levels._go_on
+        monkeypatch.setattr(
+            Levels,
+            "_go_on",
+            lambda self, count, found, read=read, go_on=go_on: (
+                read.append(count),
+                go_on(self, count, found),
+            ),
+        )
+        monkeypatch.setattr("fly.drafting.levels.HOST", "elsewhere")
+        assert ragged(drafter.propose(rows, [K])) == [ids_of("abcdefghijkl")]
+        assert read == counts
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("acceptance", ["native", "fly"])
+@pytest.mark.parametrize("batch_size", [1, 5])
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("settings", [{}, {"guess": "suffix"}, {"guess_cost": 0.0}], ids=str)
+def test_texts_and_proposals_equal_the_chain_drafter_s(
+    settings, temperature, batch_size, acceptance
+):
+    target = tiny("llama", eos_token_id=None)
+    models = target, blurred(target)
+    found = []
+    for drafter, own in (("model", {}), ("multilevel", settings)):
+        config = FLyConfig(
+            drafter=drafter, drafter_settings=own, acceptance=acceptance, spd_k=7, win_len=2
+        )
+        decoder = SpeculativeDecoder(
+            *models, tiny_tokenizer(), config, batch_size=batch_size, record_rounds=True
+        )
+        asked = [
+            Request(tuple(ids) * 2, 30, temperature=temperature, seed=place)
+            for place, ids in enumerate(prompts(7))
+        ]
+        results = dict(decoder.decode(asked))
+        found.append([results[index] for index in range(len(asked))])
+    for chain, levels in zip(*found, strict=True):
+        assert (levels.token_ids, levels.origins) == (chain.token_ids, chain.origins)
+        pairs = list(zip(levels.round_lens, chain.round_lens, strict=True))
+        assert all(ours[0] <= theirs[0] for ours, theirs in pairs), "cut behind an end token"
+        assert all(ours[1] == theirs[1] for ours, theirs in pairs[:-1])
+
+
 def test_from_config():
-    config = FLyConfig(use_ngram=True, spd_k=9, max_ngram_size=3, num_ngram_pred_tokens=2)
     model = SlotModel(tiny("llama"))
-    drafter = MultilevelDrafter.from_config(config, Parts(torch.device("cpu"), VOCAB, model=model))
-    assert (drafter.k, drafter.guess_length, drafter._rows.max_ngram) == (9, 2, 3)
+    parts = Parts(torch.device("cpu"), VOCAB, model=model)
+    config = FLyConfig(use_ngram=True, spd_k=9, max_ngram_size=3, num_ngram_pred_tokens=2)
+    drafter = MultilevelDrafter.from_config(config, parts)
+    assert (drafter.k, drafter.guess_length, drafter.guess_cost) == (9, 2, GUESS_COST)
+    text = drafter.make_text()
+    assert isinstance(text, NgramText)
+    assert (len(text._places), text._is_latest) == (3, True)
+    chosen = {"guess": "suffix", "guess_cost": 0.0}
+    config = FLyConfig(drafter="multilevel", drafter_settings=chosen)
+    drafter = MultilevelDrafter.from_config(config, parts)
+    assert isinstance(drafter.make_text(), SuffixText)
+    assert drafter.guess_cost == 0
+    with pytest.raises(ConfigError, match="guess_cost"):
+        FLyConfig(drafter="multilevel", drafter_settings={"guess_cost": -1.0})

@@ -1,0 +1,186 @@
+"""What a row's own text lets one guess about its next tokens, and how many guessed tokens are worth
+a longer forward of the draft model that checks them.
+
+That is judged by the text: at every committed token it is noted whether the lookup would have said
+it, by the length of the match.  So a guess costs nothing where lookups were wrong lately, and they
+are tried again when they would have been right.  All of this depends on the text alone, not on the
+batch, nor on what was drafted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from fly.drafting.automaton import Cursor, SuffixAutomaton, continuation
+from fly.drafting.lookup import Match, NgramIndex, Which
+
+MAX_LENGTH = 8  # longer matches count as this long
+DECAY = 0.95  # of what was noted, by note: 20 notes are remembered
+PRIOR, PRIOR_WEIGHT = 0.5, 1.0  # right lookups before anything is noted
+# Shorter suffixes that a drafted token is matched with before the match is given up: falls of
+# tokens that are taken back again are not paid for by earlier matches.
+MAX_FALLS = 16
+# Committed tokens that a guess would have brought, as a share of all, below which a row is not
+# looked up while it drafts; the share remembers 50 tokens.
+HOPELESS, FADING = 0.02, 0.98
+
+
+class Text(Protocol):
+    """A row's tokens: the committed ones, and behind them drafted ones that are taken back."""
+
+    def extend(self, ids: Sequence[int]) -> None:
+        """Commit tokens; nothing is drafted at that time."""
+        ...
+
+    def draft(self, ids: Sequence[int]) -> None:
+        """Append tokens that will be taken back."""
+        ...
+
+    def take_back(self) -> None:
+        """Forget the drafted tokens."""
+        ...
+
+    def find(self) -> Match:
+        """An earlier occurrence of the longest suffix that has one."""
+        ...
+
+    def following(self, match: Match, count: int) -> list[int]:
+        """Up to `count` tokens behind it."""
+        ...
+
+
+class NgramText(NgramIndex):
+    """Matches of up to `max_ngram` tokens, in drafted tokens too."""
+
+    def __init__(self, max_ngram: int, which: Which) -> None:
+        """As NgramIndex."""
+        super().__init__(max_ngram, which)
+        self._num_drafted = 0
+
+    def draft(self, ids: Sequence[int]) -> None:
+        """Append tokens that will be taken back."""
+        self.extend(ids)
+        self._num_drafted += len(ids)
+
+    def take_back(self) -> None:
+        """Forget the drafted tokens."""
+        self.rewind(len(self.ids) - self._num_drafted)
+        self._num_drafted = 0
+
+
+class SuffixText:
+    """Matches of any length, in committed tokens only."""
+
+    def __init__(self) -> None:
+        """The empty text."""
+        self.automaton = SuffixAutomaton()
+        self._drafted: list[int] = []
+        self._cursor: Cursor | None = None
+
+    @property
+    def ids(self) -> list[int]:
+        """The committed tokens."""
+        return self.automaton.ids
+
+    def extend(self, ids: Sequence[int]) -> None:
+        """Commit tokens."""
+        self.automaton.extend(ids)
+
+    def draft(self, ids: Sequence[int]) -> None:
+        """Append tokens that will be taken back."""
+        self._drafted += ids
+        self._cursor = self._cursor or self.automaton.cursor()
+        self._cursor.read(ids, MAX_FALLS)
+
+    def take_back(self) -> None:
+        """Forget the drafted tokens."""
+        self._drafted, self._cursor = [], None
+
+    def find(self) -> Match:
+        """An earlier occurrence of the longest suffix that has one."""
+        return self._cursor.match if self._drafted and self._cursor else self.automaton.match
+
+    def following(self, match: Match, count: int) -> list[int]:
+        """`count` tokens behind it; none without a match."""
+        if not match.length:
+            return []
+        return continuation(self.ids, match.end, count, self._drafted)
+
+
+def worthwhile_length(rate: float, cost: float, longest: int) -> int:
+    """How many tokens to guess for the most tokens by time, when each is right with probability
+    `rate` if those before it are, and makes a forward longer by the share `cost`.
+    """
+    best, gained, chance = 1.0, 1.0, 1.0  # a forward without a guess gains a token
+    for length in range(1, longest + 1):
+        chance *= rate
+        gained += chance
+        value = gained / (1 + cost * length)
+        if value <= best:
+            return length - 1
+        best = value
+    return longest
+
+
+class Guesser:
+    """Guesses a row's next tokens."""
+
+    def __init__(self, text: Text, longest: int, cost: float) -> None:
+        """Guess up to `longest` tokens; each makes a forward longer by the share `cost`."""
+        self.text = text
+        self._longest, self._cost = longest, cost
+        self._right = [PRIOR * PRIOR_WEIGHT] * (MAX_LENGTH + 1)  # by length of the match
+        self._noted = [PRIOR_WEIGHT] * (MAX_LENGTH + 1)
+        self._yield = 1.0
+
+    def commit(self, ids: Sequence[int]) -> None:
+        """Append committed tokens, and note whether each would have been guessed."""
+        text, right, noted = self.text, self._right, self._noted
+        for token in ids:
+            match = text.find()
+            is_right = False
+            if match.length:
+                kind = min(match.length, MAX_LENGTH)
+                is_right = text.following(match, 1)[0] == token
+                right[kind] = right[kind] * DECAY + is_right
+                noted[kind] = noted[kind] * DECAY + 1
+            self._yield = self._yield * FADING + (1 - FADING) * is_right
+            text.extend((token,))
+
+    def draft(self, ids: Sequence[int]) -> None:
+        """Append tokens that `take_back` takes back."""
+        self.text.draft(ids)
+
+    def take_back(self) -> None:
+        """Forget what was drafted."""
+        self.text.take_back()
+
+    def guess(self, room: int) -> tuple[bool, list[int]]:
+        """Whether there is a match, and what probably follows, as far as it pays: at most `room`
+        tokens, unless guesses are free.
+        """
+        match = self.text.find()
+        if not match.length:
+            return False, []
+        kind = min(match.length, MAX_LENGTH)
+        rate = self._right[kind] / self._noted[kind]
+        count = self._longest
+        if not self.is_free:
+            count = worthwhile_length(rate, self._cost, min(count, room))
+        return True, self.text.following(match, count)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether guesses cost nothing, so that every one is made."""
+        return self._cost == 0
+
+    @property
+    def is_hopeful(self) -> bool:
+        """Whether lookups have said so many of the last tokens that drafted ones are looked at
+        although a device must be waited for.
+        """
+        return self._yield > HOPELESS
+
+
+MakeText = Callable[[], Text]

@@ -1,0 +1,149 @@
+"""Suffix drafting without a draft model: the proposal is what followed the longest suffix of the
+text that occurred before, in the row's own text or in answers given before.
+Source: SuffixDecoding (arXiv 2411.04975), for the length bounded by the match's and the store;
+SAM decoding (arXiv 2411.10666), for the automaton.  Differs: followed is one occurrence, the one
+seen last as a longest match (automaton.py), not the most frequent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from pydantic import BaseModel, Field
+
+from fly.drafting.automaton import SuffixAutomaton, continuation
+from fly.drafting.protocol import (
+    Choose,
+    CommittedRow,
+    Drafter,
+    Parts,
+    Proposal,
+    drafters,
+    greedy,
+)
+from fly.drafting.store import AnswerStore, StoreReader, rest_of_answer
+from fly.settings import STRICT, Traits
+
+if TYPE_CHECKING:
+    from fly.config import FLyConfig
+
+
+class SuffixSettings(BaseModel):
+    """When and how much is proposed, and what is kept."""
+
+    model_config = STRICT
+
+    min_match: int = Field(
+        1, ge=1, description="Tokens that must match before anything is proposed."
+    )
+    max_factor: float = Field(
+        1.0, gt=0, description="A proposal is at most this many times as long as the match."
+    )
+    store_tokens: int = Field(
+        0,
+        ge=0,
+        description="Tokens of earlier answers that are kept to be looked up; the oldest leave "
+        "first. 0: only the row's own text is. With a loose rule the text then depends on which "
+        "requests came before.",
+    )
+
+
+@dataclass
+class IndexedRow:
+    """One row's text."""
+
+    num_prompt: int
+    reader: StoreReader | None
+    automaton: SuffixAutomaton = field(default_factory=SuffixAutomaton)
+
+    def commit(self, ids: Sequence[int]) -> None:
+        """Read what the text gained; `ids` is all of it."""
+        start = len(self.automaton.ids)
+        self.automaton.extend(ids[start:])
+        if self.reader is not None:
+            self.reader.read(ids, start)
+
+
+REPEATING = 4  # tokens of a match that make a text repeat itself
+
+
+@drafters.register("suffix")
+class SuffixDrafter(Drafter):
+    """What followed the longest match."""
+
+    def __init__(self, k: int, settings: SuffixSettings, device: torch.device) -> None:
+        """Propose up to `k` tokens."""
+        self.k = k
+        self.settings = settings
+        self._device = device
+        self._rows: list[IndexedRow] = []
+        self._store = AnswerStore(settings.store_tokens) if settings.store_tokens else None
+
+    @classmethod
+    def settings_model(cls) -> type[BaseModel]:
+        """When and how much is proposed, and what is kept."""
+        return SuffixSettings
+
+    @classmethod
+    def traits(cls, config: FLyConfig) -> Traits:
+        """With a store, what it offers depends on earlier requests."""
+        settings = SuffixSettings(**config.drafter_settings)
+        return Traits(remembers=settings.store_tokens > 0)
+
+    @classmethod
+    def from_config(cls, config: FLyConfig, parts: Parts) -> SuffixDrafter:
+        """Read spd_k."""
+        return cls(config.spd_k, SuffixSettings(**config.drafter_settings), parts.device)
+
+    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
+        """Index the new prompts; rows that were there before have ended."""
+        for ended in self._rows[first:]:
+            self._keep(ended)
+        reader = self._store.reader if self._store is not None else lambda: None
+        self._rows[first:] = [IndexedRow(len(row.ids), reader()) for row in rows[first:]]
+        self.commit(rows)
+
+    def _keep(self, ended: IndexedRow) -> None:
+        """Store an answer."""
+        if self._store is not None:
+            self._store.add(ended.automaton.ids[ended.num_prompt :])
+
+    def propose(
+        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
+    ) -> Proposal:
+        """Look up every row; one without a match gets an empty proposal."""
+        found = [
+            self._continue(row, min(self.k, limit))
+            for row, limit in zip(self._rows, limits, strict=False)
+        ]
+        return Proposal.from_lists(found, self._device)
+
+    def _continue(self, row: IndexedRow, limit: int) -> list[int]:
+        """Up to `limit` tokens behind the longest match; the row's own text comes first."""
+        match = row.automaton.match
+        stored, text = row.reader.find() if row.reader is not None else (match, [])
+        length = max(match.length, stored.length)
+        if length < self.settings.min_match:
+            return []
+        count = min(limit, int(length * self.settings.max_factor))
+        if stored.length > match.length:
+            return rest_of_answer(text, stored, count)
+        return continuation(row.automaton.ids, match.end, count)
+
+    def is_repeating(self, row: int) -> bool:
+        """Whether the row's text stands where it stood before, for those who choose a drafter."""
+        return self._rows[row].automaton.match.length >= REPEATING
+
+    def commit(self, rows: Sequence[CommittedRow]) -> None:
+        """Index what the rows gained."""
+        for indexed, row in zip(self._rows, rows, strict=False):
+            indexed.commit(row.ids)
+
+    def move(self, source: int, destination: int, length: int) -> None:
+        """Row `source` takes the place of row `destination`, which has ended."""
+        self._keep(self._rows[destination])
+        self._rows[destination] = self._rows[source]
+        self._rows[source] = IndexedRow(0, None)  # has not ended

@@ -1,0 +1,218 @@
+"""The draft's cache is read lazily: whoever drafts, and however seldom, proposes the draft's own
+greedy text."""
+
+import random
+
+import pytest
+import torch
+
+from fly.decoding.model import SlotModel
+from fly.decoding.rowwise import RowModel
+from fly.drafting.model import ModelDrafter
+from fly.drafting.reading import CATCH_UP, DraftReader
+from tests.drafting.test_model import ragged, rows_of
+from tests.models import CONTEXT, VOCAB, greedy, prompts, tiny
+
+K = 4
+TIERS = {
+    "slots": lambda model: SlotModel(model),
+    "slots, unshared": lambda model: SlotModel(model, share_prefixes=False),
+    "rows": lambda model: RowModel(model),
+}
+EACH = pytest.mark.parametrize("serve", TIERS.values(), ids=TIERS)
+LAZY = pytest.mark.parametrize("is_lazy", [False, True])
+
+
+class LazyDrafter(ModelDrafter):
+    """Reads prompts when their rows first draft."""
+
+    def admit(self, rows, first):
+        self.reader.admit(rows, first, is_lazy=True)
+
+
+def drafter_of(serve, is_lazy, kind="llama"):
+    model = tiny(kind, seed=1)
+    return model, (LazyDrafter if is_lazy else ModelDrafter)(serve(model), K)
+
+
+def offer(model, drafter, rows, limits):
+    """Propose and check; what is offered."""
+    offered = ragged(drafter.propose(rows, limits))
+    for row, limit, tokens in zip(rows, limits, offered, strict=True):
+        room = max(0, model.config.max_position_embeddings - len(row.ids))
+        assert tokens == greedy(model, row.ids, min(K, limit, room))
+    return offered
+
+
+def gain(row, tokens, fate):
+    """A round's outcome: part of the proposal or other tokens, then one of the target's own."""
+    kept = tokens[: fate.randint(0, len(tokens))]
+    row.ids += [*kept, fate.randrange(4, VOCAB)]
+
+
+@EACH
+@LAZY
+@pytest.mark.parametrize("kind", ["llama", "mistral"])
+@torch.inference_mode()
+def test_rows_that_draft_now_and_then(serve, is_lazy, kind):
+    model, drafter = drafter_of(serve, is_lazy, kind)
+    fate = random.Random(3)
+    rows = rows_of(*prompts(4))
+    drafter.admit(rows, 0)
+    for _ in range(14):
+        limits = [fate.choice((0, 0, 1, K)) for _ in rows]
+        for row, tokens in zip(rows, offer(model, drafter, rows, limits), strict=True):
+            gain(row, tokens, fate)
+        drafter.commit(rows)
+
+
+@EACH
+@LAZY
+@torch.inference_mode()
+def test_catching_up_by_many_tokens(serve, is_lazy):
+    """Two rows lag by different amounts while a third drafts, then all draft."""
+    model, drafter = drafter_of(serve, is_lazy)
+    fate = random.Random(4)
+    rows = rows_of(*prompts(3, 12))
+    drafter.admit(rows, 0)
+    offer(model, drafter, rows, [0, K, K])
+    drafter.commit(rows)
+    for turn in range(30):
+        limits = [0, 0 if turn > 9 else K, K if turn % 3 else 0]
+        offered = offer(model, drafter, rows, limits)
+        for row, tokens in zip(rows, offered, strict=True):
+            row.ids += [*tokens[:1], fate.randrange(4, VOCAB), fate.randrange(4, VOCAB)]
+        drafter.commit(rows)
+    lag = [len(row.ids) - (held or 0) for row, held in zip(rows, drafter.reader._held, strict=True)]
+    assert lag[0] > lag[1] > CATCH_UP
+    for _ in range(3):
+        for row, tokens in zip(rows, offer(model, drafter, rows, [K] * 3), strict=True):
+            gain(row, tokens, fate)
+        drafter.commit(rows)
+
+
+@EACH
+@LAZY
+@torch.inference_mode()
+def test_rows_leave_move_and_come_in_whether_read_or_not(serve, is_lazy):
+    model, drafter = drafter_of(serve, is_lazy)
+    for seed in range(4):
+        fate = random.Random(seed)
+        texts = list(prompts(60, 20, seed))
+        rows = rows_of(*(texts.pop() for _ in range(4)))
+        drafter.admit(rows, 0)
+        for _ in range(12):
+            limits = [fate.choice((0, 0, 0, K)) for _ in rows]
+            for row, tokens in zip(rows, offer(model, drafter, rows, limits), strict=True):
+                gain(row, tokens, fate)
+            drafter.commit(rows)
+            if len(rows) > 1 and fate.random() < 0.6:
+                gone = fate.randrange(len(rows))
+                if gone < len(rows) - 1:
+                    drafter.move(len(rows) - 1, gone, len(rows[-1].ids))
+                    rows[gone] = rows[-1]
+                del rows[-1]
+            if fate.random() < 0.6:
+                rows += rows_of(texts.pop())
+                drafter.admit(rows, len(rows) - 1)
+        offer(model, drafter, rows, [K] * len(rows))
+        drafter.commit(rows)
+
+
+@EACH
+@torch.inference_mode()
+def test_rows_that_were_never_read_move(serve):
+    """Onto one that was read, and one that was read onto one that was not."""
+    model, drafter = drafter_of(serve, is_lazy=True)
+    for limits, first_drafts in (([K, 0, 0], 0), ([0, 0, K], 2)):
+        rows = rows_of(*prompts(3))
+        drafter.admit(rows, 0)
+        assert drafter.reader._held == [None] * 3
+        offer(model, drafter, rows, limits)
+        assert [held is not None for held in drafter.reader._held] == [
+            index == first_drafts for index in range(3)
+        ]
+        drafter.commit(rows)
+        drafter.move(2, 0, len(rows[2].ids))
+        rows = [rows[2], rows[1]]
+        offer(model, drafter, rows, [K, K])
+        drafter.commit(rows)
+
+
+@pytest.mark.parametrize("share", [True, False])
+@torch.inference_mode()
+def test_lazy_rows_share_prefixes(share):
+    """Rows of one long beginning, read in different rounds and into used places."""
+    model = tiny("llama", seed=1)
+    drafter = LazyDrafter(SlotModel(model, share_prefixes=share), K)
+    fate = random.Random(6)
+    beginning = [fate.randrange(4, VOCAB) for _ in range(70)]
+    rows = rows_of(*([*beginning, 5 + place, 50 - place] for place in range(4)))
+    drafter.admit(rows, 0)
+    for limits in ([K, 0, 0, 0], [0, 0, K, 0], [K, 0, 0, K], [0, K, 0, 0], [K] * 4):
+        for row, tokens in zip(rows, offer(model, drafter, rows, limits), strict=True):
+            gain(row, tokens, fate)
+        drafter.commit(rows)
+    drafter.move(3, 1, len(rows[3].ids))
+    rows = [rows[0], rows[3], rows[2], *rows_of([*beginning, 9], [*beginning[:40], 8])]
+    drafter.admit(rows, 3)
+    for limits in ([0, 0, 0, K, 0], [K, 0, K, 0, K], [K] * 5):
+        for row, tokens in zip(rows, offer(model, drafter, rows, limits), strict=True):
+            gain(row, tokens, fate)
+        drafter.commit(rows)
+
+
+@EACH
+@LAZY
+@torch.inference_mode()
+def test_prompts_beyond_the_context_are_never_read(serve, is_lazy):
+    model = tiny("llama", seed=1, max_position_embeddings=24)
+    drafter = (LazyDrafter if is_lazy else ModelDrafter)(serve(model), K)
+    texts = [list(range(4, 4 + length)) for length in (20, 30, 24, 8)]
+    for order in ((0, 1, 2, 3), (1, 0, 3, 2), (2, 3, 0, 1)):
+        rows = rows_of(*(texts[place] for place in order))
+        drafter.admit(rows, 0)
+        for limits in ([0, K, 0, K], [K] * 4, [0, 0, K, K], [K] * 4):
+            offer(model, drafter, rows, limits)
+            for row in rows:
+                row.ids.append(50)
+            drafter.commit(rows)
+    assert CONTEXT > 24
+
+
+@EACH
+@torch.inference_mode()
+def test_two_drafters_share_a_reader(serve):
+    """What one drafted and the other's rows kept is told apart by `forget_drafted`."""
+    model = tiny("llama", seed=1)
+    served = serve(model)
+    fate = random.Random(8)
+    rows = rows_of(*prompts(3))
+    drafter = ModelDrafter(served, K)
+    drafter.admit(rows, 0)
+    for turn in range(8):
+        offered = offer(model, drafter, rows, [K] * 3)
+        if turn % 2:  # another proposal was verified instead
+            drafter.reader.forget_drafted()
+            offered = [[fate.randrange(4, VOCAB) for _ in range(K)] for _ in rows]
+        for row, tokens in zip(rows, offered, strict=True):
+            row.ids += [*tokens[: fate.choice((0, K, K))], fate.randrange(4, VOCAB)]
+        drafter.commit(rows)
+
+
+def test_nothing_is_read_for_rows_that_do_not_draft():
+    class Counting:
+        device, num_positions, prefilled = torch.device("cpu"), None, 0
+
+        def prefill(self, given, first_row):
+            self.prefilled += sum(map(len, given))
+
+    model = Counting()
+    reader = DraftReader(model)
+    rows = rows_of([1, 2, 3], [4, 5, 6, 7])
+    reader.admit(rows, 0, is_lazy=True)
+    reader.catch_up(rows, [0, 0])
+    reader.commit(rows)
+    assert model.prefilled == 0
+    reader.catch_up(rows, [0, 1])
+    assert model.prefilled == 3
