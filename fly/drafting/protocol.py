@@ -191,6 +191,7 @@ class Drafter(Protocol):
                 proposal.
             kept: how many proposed tokens each row keeps.
         """
+        return None  # written out, or mypy takes the method for an abstract one
 
     def commit(self, rows: Sequence[CommittedRow]) -> None:
         """The rows' ids now hold what became of the proposal."""
