@@ -67,6 +67,7 @@ def serve_pair(
     drafter: str,
     *,
     share_prefixes: bool = True,
+    shares_ids: bool = True,
 ) -> Pair:
     """Find out how each model is served.  One that is a CausalModel already is taken as it is.
 
@@ -75,6 +76,8 @@ def serve_pair(
         draft: the model that proposes; None for drafters that need none.
         drafter: the name of the drafter asked for.
         share_prefixes: as in SlotModel.
+        shares_ids: the draft's ids are the target's; those that the target lacks are then left
+            alone.
 
     Raises:
         ModelError: a model's attention implementation cannot be served, or the target not at all.
@@ -104,7 +107,8 @@ def serve_pair(
     if found.tier in (Tier.PLAIN, Tier.NONE):
         _warn("draft", draft, found)
         return Pair(verifying, None, NO_DRAFTER, tier)
-    drafting = serve(found.tier, draft, verifying.vocab_size, share_prefixes=share_prefixes)
+    common_vocab = verifying.vocab_size if shares_ids else None
+    drafting = serve(found.tier, draft, common_vocab, share_prefixes=share_prefixes)
     return Pair(verifying, drafting, drafter, tier, found.tier)
 
 
