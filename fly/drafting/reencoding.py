@@ -179,9 +179,18 @@ class Reencoded:
         text.count = end
 
     def _encode(self, begin: int, end: int) -> list[Spelt]:
-        offset = self._offsets[begin]
-        spelt = self._exchange.draft.encode(self._bytes(begin, end), opens=offset == 0)
-        return [(index, offset + place) for index, place in spelt]
+        spelt = self._spell(self._exchange.draft, self._bytes(begin, end), begin)
+        return [(index, self._offsets[begin] + place) for index, place in spelt]
+
+    def _spell(self, spelling: Spelling, data: bytes, begin: int) -> list[Spelt]:
+        """Encode what stands at the target's token `begin` and following, but for the space that
+        its tokenizer puts before every text.
+        """
+        opens = self._offsets[begin] == 0
+        extra = opens and self._offsets[-1] and self._exchange.target.opens_with_space
+        shift = 1 if extra and data.startswith(b" ") else 0
+        spelt = spelling.encode(data[shift:], opens=opens)
+        return [(index, shift + place) for index, place in spelt]
 
     def translate(self, drafted: Sequence[int], limit: int) -> list[int]:
         """At most `limit` of the target's tokens that say what was drafted behind the row.  A
@@ -199,13 +208,12 @@ class Reencoded:
         first = next((i for i in behind if self._known[i - 1] in target.special), earliest)
         context = self._bytes(first, end)
         data = without_tail(context + said)
-        opens = self._offsets[first] == 0
-        whole = target.encode(data, opens=opens)
+        whole = self._spell(target, data, first)
         border = len(context)
         if border and not any(place == border for _, place in whole):
             # A token would reach across; the target has its own there already.
             whole = [(index, border + place) for index, place in target.encode(data[border:])]
-        found = [index for index, place in whole if place > border]
+        found = [index for index, place in whole if place > border or not border]
         if len(spelt) < len(drafted) and len(data) == border + len(said):
             closing = self._exchange.to_target.get(drafted[len(spelt)])
             found += [] if closing is None else [closing]
