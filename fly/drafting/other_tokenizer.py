@@ -237,7 +237,7 @@ def _choose(
     shared = Intersection(exchange, (parts.vocab_size, draft_size), parts.model.device)
     if settings.method == "auto":
         return shared if shared.overlap >= settings.min_overlap else None
-    if not len(shared):
+    if not shared.overlap:
         raise ConfigError(
             "drafter_settings: method is 'intersect', but the tokenizers of target and draft have "
             "no token in common",

@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 
 import torch
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from fly.demo import DRAFT_PATH, TARGET_PATH
@@ -44,15 +52,17 @@ def _corpus():
 
 
 @functools.cache
-def byte_level(size=420):
+def byte_level(size=420, reserved=0):
     """Byte-level BPE, trained here; digits are not apart, and its special tokens have other
-    names."""
+    names.  Behind `reserved` more of them come the ordinary ones."""
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     bpe.decoder = decoders.ByteLevel()
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False
+        vocab_size=size + reserved,
+        special_tokens=["</s>", *(f"<|{number}|>" for number in range(reserved))],
+        initial_alphabet=alphabet, show_progress=False
     )
     bpe.train_from_iterator(_corpus(), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="</s>")
@@ -118,18 +128,22 @@ def permuted(tokenizer, model, *, seed=1, renamed: Sequence[str] = ()):
     merges = written["model"]["merges"]
     pairs = [merge if isinstance(merge, list) else merge.split(" ") for merge in merges]
     written["model"]["merges"] = [
-        [one, other]
-        for one, other in pairs
-        if not {one, other, one + other} & set(names)
+        [one, other] for one, other in pairs if not {one, other, one + other} & set(names)
     ]
     shuffled = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(json.dumps(written)),
-        **{key: value for key, value in tokenizer.special_tokens_map.items() if isinstance(value, str)},
+        **{
+            key: value
+            for key, value in tokenizer.special_tokens_map.items()
+            if isinstance(value, str)
+        },
     )
     assert len(shuffled) == len(words)
     other = copy.deepcopy(model)
     with torch.no_grad():
-        for layer in {id(x): x for x in (other.get_input_embeddings(), other.get_output_embeddings())}.values():
+        for layer in {
+            id(x): x for x in (other.get_input_embeddings(), other.get_output_embeddings())
+        }.values():
             layer.weight.copy_(layer.weight[torch.tensor(order)].clone())
             if layer is other.get_input_embeddings() and model.config.tie_word_embeddings:
                 break

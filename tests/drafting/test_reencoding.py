@@ -130,7 +130,9 @@ def test_only_the_window_is_encoded(monkeypatch):
     lengths = []
     encode = Spelling.encode
     monkeypatch.setattr(
-        Spelling, "encode", lambda self, data, **k: lengths.append(len(data)) or encode(self, data, **k)
+        Spelling,
+        "encode",
+        lambda self, data, **k: lengths.append(len(data)) or encode(self, data, **k),
     )
     for end in range(len(ids) - 40, len(ids)):
         side.update(ids[:end])
