@@ -80,7 +80,7 @@ class Plan:
         methods = [*self.methods, *self.more_methods]
         drafting: dict[str, Any] = {}
         if any(method.needs_draft for method in methods) and not self.config.needs_draft:
-            translates = any(method.translates for method in methods)
+            translates = self.config.dual_tok or any(method.translates for method in methods)
             drafter = "other_tokenizer" if translates else "model"
             drafting = _DRAFTING | {"drafter": drafter}
         lm = FLyLM(**(dict(self.arguments) | drafting | {"batch_size": self.batch_size}))

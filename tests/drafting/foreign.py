@@ -175,7 +175,8 @@ class Scribe:
         logits = torch.zeros(*ids.shape, self.vocab_size)
         for row, (new, start) in enumerate(zip(ids.tolist(), starts.tolist(), strict=True)):
             held = self.rows.setdefault(row, [])
-            assert start <= len(held), "a gap: tokens that were never read"
+            if start > len(held):  # a row that does not draft and has not read its text
+                continue
             self.rows[row] = held = [*held[:start], *new]
             for place in range(len(new)):
                 logits[row, place, self.next_token(held[: start + place + 1])] = 9.0

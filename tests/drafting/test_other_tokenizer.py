@@ -125,7 +125,7 @@ def test_native_text_equals_generate_with_a_draft_that_agrees(method, batch_size
     assert mean_length(results) > 2, "the draft's tokens are kept"
 
 
-@pytest.mark.parametrize("batch_size", [1, 5])
+@pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_random_texts(name, method, batch_size):
@@ -134,9 +134,9 @@ def test_random_texts(name, method, batch_size):
     engine = decoder(
         target, random_draft(name), (tiny_tokenizer(), TOKENIZERS[name]()), method, batch_size
     )
-    results = engine.generate(prompts(12), max_new_tokens=40)
+    results = engine.generate(prompts(6), max_new_tokens=24)
     answers = [result.token_ids for result in results]
-    assert answers == [generated(target, ids, 40) for ids in prompts(12)]
+    assert answers == [generated(target, ids, 24) for ids in prompts(6)]
     assert any(answer[-1] == EOS for answer in answers)
     assert pooled(results).proposed > 100
 
@@ -285,7 +285,7 @@ def test_rows_move_and_refill(name, method):
         if not rows and not waiting:
             break
     assert offered > 100
-    assert kept > (0.8 if method == "reencode" else 0.3) * offered
+    assert kept > (0.8 if method == "reencode" else 0.15) * offered
 
 
 # --- in distribution
@@ -303,11 +303,13 @@ def next_probs(target, ids, temperature, top_k):
 @pytest.mark.parametrize("method", METHODS)
 def test_samples_follow_the_targets_distribution(method):
     """As tests/decoding/test_sampling.py: pairs of tokens against their exact probabilities."""
-    target, prompt, temperature, top_k = tiny("llama", eos_token_id=None), (5, 9, 30, 41, 9), 1.0, 4
+    target, prompt, temperature, top_k = tiny("llama", eos_token_id=None), (11, 17), 1.0, 4
     tokenizer, draft = permuted_tiny()
     want = {}
     for first, p in enumerate(next_probs(target, prompt, temperature, top_k)):
-        if p:
+        if p and first == EOS:
+            want[(first,)] = p
+        elif p:
             then = next_probs(target, (*prompt, first), temperature, top_k)
             want.update({(first, second): p * q for second, q in enumerate(then) if q})
     engine = decoder(target, draft, (tiny_tokenizer(), tokenizer), method, 64, spd_k=3)
@@ -323,7 +325,7 @@ def test_samples_follow_the_targets_distribution(method):
     if rest[1] > 5:
         observed, expected = [*observed, rest[0]], [*expected, rest[1]]
     scale = sum(observed) / sum(expected)
-    assert len(likely) >= 6
+    assert len(likely) >= 10
     assert chisquare(observed, [scale * count for count in expected]).pvalue > 0.01
     statistics = pooled(results)
     assert statistics.matched > 300
