@@ -69,9 +69,15 @@ def make_runner(method: Method, lm: FLyLM, *, trace: bool) -> Runner:
     options = dict(method.options)
     if method.kind == "assisted":
         options["assistant_model"] = lm.draft
-        if not share_ids(lm.tokenizer, lm.draft_tokenizer):
+        # Of equal sizes transformers believes that they are one vocabulary, and takes no tokenizers.
+        if lm.draft is not None and _vocab_size(lm.draft) != _vocab_size(lm.model):
             options |= {"tokenizer": lm.tokenizer, "assistant_tokenizer": lm.draft_tokenizer}
     return GenerateRunner(lm.model, lm.tokenizer, method.batch_size, options)
+
+
+def _vocab_size(model: PreTrainedModel) -> int:
+    size: int = model.config.get_text_config().vocab_size
+    return size
 
 
 def _drawing(request: Request) -> AbstractContextManager[None]:

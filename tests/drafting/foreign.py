@@ -62,7 +62,8 @@ def byte_level(size=420, reserved=0):
     trainer = trainers.BpeTrainer(
         vocab_size=size + reserved,
         special_tokens=["</s>", *(f"<|{number}|>" for number in range(reserved))],
-        initial_alphabet=alphabet, show_progress=False
+        initial_alphabet=alphabet,
+        show_progress=False,
     )
     bpe.train_from_iterator(_corpus(), trainer)
     return PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="</s>")

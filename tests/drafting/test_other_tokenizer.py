@@ -2,6 +2,7 @@
 its tokens are kept."""
 
 import functools
+import itertools
 import random
 import warnings
 from collections import Counter
@@ -270,9 +271,8 @@ def test_rows_move_and_refill(name, method):
         ):
             assert length <= min(limit, 5)
             right = row.all[len(row.ids) : len(row.ids) + length]
-            count = next(
-                (i for i, pair in enumerate(zip(new, right)) if pair[0] != pair[1]), len(right)
-            )
+            pairs = zip(new, right, strict=False)
+            count = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
             offered, kept = offered + length, kept + count
             row.ids = row.all[: len(row.ids) + count + 1]
         drafter.commit(rows)
@@ -486,8 +486,8 @@ def test_same_tokenizers_work_and_are_warned_of_once():
     tokenizers = demo_tokenizer(), demo_tokenizer()
     with pytest.warns(FLyWarning, match="'model' is faster") as caught:
         engine = decoder(target, draft, tokenizers)
-        other = engine.with_config(config_of("reencode"))
     assert len(caught) == 1
+    other = engine.with_config(config_of("reencode"))
     plain = engine.with_config(FLyConfig(acceptance="native", spd_k=6))
     expected = own_answers(asked()[:3])
     for each in (engine, other, plain):

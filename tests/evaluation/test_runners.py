@@ -1,6 +1,7 @@
 """What decodes: our engine and transformers' own `generate`, which must say the same."""
 
 import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +16,8 @@ from fly.evaluation.equality import compare
 from fly.evaluation.methods import parse_methods
 from fly.evaluation.runners import EngineRunner, GenerateRunner, check_tokenizers, make_runner
 from tests.backend import pairs
-from tests.models import prompts, tiny, tiny_tokenizer
+from tests.drafting.foreign import byte_level
+from tests.models import generated, prompts, tiny, tiny_tokenizer
 
 
 @functools.cache
@@ -258,3 +260,17 @@ def test_methods_that_do_not_translate_are_refused(swapped, name):
     [_, method] = parse_methods([name], swapped.fly_config, 2)
     with pytest.raises(ConfigError, match="their tokenizers differ"):
         check_tokenizers(method, swapped)
+
+
+def test_assisted_by_a_draft_with_another_vocabulary():
+    [_, method] = parse_methods(["hf_assisted"], FLyConfig(draft_model_path="a/b"), 2)
+    own, draft = byte_level(), tiny("llama", 3, vocab_size=len(byte_level()), eos_token_id=0)
+    lm = SimpleNamespace(
+        model=load(TARGET_PATH), draft=draft, tokenizer=tokenizer(), draft_tokenizer=own
+    )
+    check_tokenizers(method, lm)
+    runner = make_runner(method, lm, trace=False)
+    requests = [Request(tuple(tokenizer()(text).input_ids), 12) for text in ("The sum", "def f(")]
+    answers = {index: result.token_ids for index, result in runner.decode(requests)}
+    for index, request in enumerate(requests):
+        assert answers[index] == generated(load(TARGET_PATH), request.prompt_ids, 12)
