@@ -69,7 +69,7 @@ def make_runner(method: Method, lm: FLyLM, *, trace: bool) -> Runner:
     options = dict(method.options)
     if method.kind == "assisted":
         options["assistant_model"] = lm.draft
-        # Of equal sizes transformers believes that they are one vocabulary, and takes no tokenizers.
+        # Two vocabularies of one size transformers takes for one, and then no tokenizers.
         if lm.draft is not None and _vocab_size(lm.draft) != _vocab_size(lm.model):
             options |= {"tokenizer": lm.tokenizer, "assistant_tokenizer": lm.draft_tokenizer}
     return GenerateRunner(lm.model, lm.tokenizer, method.batch_size, options)
