@@ -29,7 +29,7 @@ from fly.decoding import SpeculativeDecoder
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +74,7 @@ class FLyLM(HFLM):
         place = {} if split.target.get("device") else {"device": default_device()}
         options = split.target | place
         processes.join_on_cpu(options)
+        self.draft_tokenizer: PreTrainedTokenizerBase | None = None  # set while HFLM loads
         super().__init__(pretrained=split.target_path, **options)
         # HFLM leaves a CPU's processes apart and takes the rank on this machine for the rank.
         if hasattr(self, "accelerator"):
@@ -90,6 +91,7 @@ class FLyLM(HFLM):
             self.draft,
             self.tokenizer,
             self.fly_config,
+            draft_tokenizer=self.draft_tokenizer,
             batch_size=self._rows_asked,
             record_rounds=self._trace_path is not None,
             **({"max_batch_size": self.max_batch_size} if self.max_batch_size else {}),
@@ -278,13 +280,15 @@ class FLyLM(HFLM):
 
     def _create_model(self, pretrained: str, **options: Any) -> None:
         """Hook of HFLM, after the tokenizer and before the weights: here the tokenizers are
-        compared."""
+        compared, unless the drafter translates."""
         path = self.fly_config.draft_model_path
         if self.fly_config.needs_draft and path is not None:
             draft = pair.load_draft_tokenizer(
                 path, self.fly_config, trust_remote_code=self._trust_remote_code
             )
-            pair.compare_tokenizers(self.tokenizer, draft, names=(pretrained, path))
+            if not self.fly_config.drafter_traits.own_tokenizer:
+                pair.compare_tokenizers(self.tokenizer, draft, names=(pretrained, path))
+            self.draft_tokenizer = draft
         with pair.opening("target_model_path", pretrained, options):
             super()._create_model(pretrained, **options)
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from fly.decoding.vocabularies import compare_ids
 from fly.errors import FLyError, ModelError
 
 if TYPE_CHECKING:
@@ -62,28 +64,25 @@ def compare_tokenizers(
     Raises:
         ModelError: an id means two things, or there is no common id.
     """
-    target_strings = {index: token for token, index in target.get_vocab().items()}
-    draft_strings = {index: token for token, index in draft.get_vocab().items()}
-    common = sorted(target_strings.keys() & draft_strings.keys())
-    differing = [index for index in common if target_strings[index] != draft_strings[index]]
+    common, differing = compare_ids(target, draft)
     if common and not differing:
         return
     examples = ", ".join(
-        f"id {index}: {target_strings[index]!r} and {draft_strings[index]!r}"
-        for index in differing[:_SHOWN]
+        f"id {index}: {one!r} and {other!r}"
+        for index, (one, other) in islice(differing.items(), _SHOWN)
     )
     raise ModelError(
         f"the tokenizers of the target {names[0]!r} and the draft {names[1]!r} differ in "
         f"{len(differing)} of {len(common)} common ids{': ' + examples if examples else ''}",
-        fix="choose a draft of the target's family; dual_tok will allow differing tokenizers, "
-        "but is not built yet",
+        fix="choose a draft of the target's family, or set dual_tok: true, which allows differing "
+        "tokenizers and translates between them",
     )
 
 
 def load_draft_tokenizer(
     path: str, config: FLyConfig, *, trust_remote_code: bool
 ) -> PreTrainedTokenizerBase:
-    """The draft's own tokenizer, read only to be compared.
+    """The draft's own tokenizer, to be compared or to translate with.
 
     Raises:
         ModelError: it cannot be read, or the draft is an encoder-decoder model.

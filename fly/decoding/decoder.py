@@ -25,8 +25,9 @@ from fly.decoding.self_draft import derive_draft
 from fly.decoding.serving import NO_DRAFTER, Pair, serve_draft, serve_pair
 from fly.decoding.sizing import MAX_ROWS, BatchSize
 from fly.decoding.statistics import Statistics
+from fly.decoding.vocabularies import check_draft, share_ids
 from fly.drafting import Drafter
-from fly.errors import ConfigError, DecodingError, FLyWarning, RequestError
+from fly.errors import DecodingError, FLyWarning, RequestError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,6 +47,7 @@ class _Models:
     has_draft: bool  # was given one, whether or not it can draft
     draft_tokenizer: PreTrainedTokenizerBase | None = None  # None: the same
     share_prefixes: bool = True
+    shares_ids: bool = True  # draft and target mean the same by an id
     widest: int = 0  # rows that the caches have been used for
     owner: Scheduler | None = None  # of the rows, both caches' and the drafters'
     # Pairs with a draft made of the target, by the settings that it was made by.
@@ -68,14 +70,6 @@ class _Models:
         self.widest = 0
         for pair in (self.pair, *self.derived.values()):
             pair.clear()
-
-
-def _check_draft(config: FLyConfig, has_draft: bool) -> None:
-    if config.needs_draft and not has_draft:
-        raise ConfigError(
-            f"drafter {config.drafter_name!r} needs a draft model, and none was given",
-            fix="give a draft, or choose drafter 'ngram' or use_sd: false",
-        )
 
 
 class SpeculativeDecoder:
@@ -108,7 +102,8 @@ class SpeculativeDecoder:
             draft: the model that proposes; None for drafters that need none.
             tokenizer: of the target, and of the draft unless that has its own.
             config: rule, drafter and their settings.
-            draft_tokenizer: of the draft, for drafters that translate (other_tokenizer).
+            draft_tokenizer: of the draft, which drafters that translate need (other_tokenizer);
+                None: it is the target's.
             batch_size: rows decoded at once; "auto" and "auto:N" find how many (BatchSize).
             max_batch_size: bounds that search.
             share_prefixes: compute what prompts begin with together only once.
@@ -116,19 +111,36 @@ class SpeculativeDecoder:
             judge: decides in place of the configuration's rule.
 
         Raises:
-            ConfigError: the batch size is none, a draft model is missing, or see derive_draft.
+            ConfigError: the batch size is none, a draft model or its tokenizer is missing, or that
+                is another one and the drafter does not translate; or see derive_draft.
             ModelError: a model's attention implementation cannot be served, the target not at all,
                 or no draft can be made of it.
         """
         self.batch_size = BatchSize(batch_size, max_batch_size)
-        _check_draft(config, draft is not None)
+        shares_ids = share_ids(tokenizer, draft_tokenizer)
+        check_draft(
+            config,
+            has_draft=draft is not None,
+            has_tokenizer=draft_tokenizer is not None,
+            shares_ids=shares_ids,
+        )
+        if shares_ids and config.drafter_traits.own_tokenizer:
+            warnings.warn(
+                f"target and draft have the same tokenizer, so {config.drafter_name!r} has nothing "
+                "to translate: drafter 'model' is faster",
+                FLyWarning,
+                stacklevel=2,
+            )
         pair = serve_pair(
             target,
             draft if config.needs_draft else None,
             config.drafter_name,
             share_prefixes=share_prefixes,
+            shares_ids=shares_ids,
         )
-        self._models = _Models(pair, tokenizer, config.needs_draft, draft_tokenizer, share_prefixes)
+        self._models = _Models(
+            pair, tokenizer, config.needs_draft, draft_tokenizer, share_prefixes, shares_ids
+        )
         self._set_up(self._models.pair_for(config), config, record_rounds, judge)
 
     def with_config(
@@ -151,14 +163,20 @@ class SpeculativeDecoder:
 
         Raises:
             ConfigError: the batch size is none, or this decoder was made without the draft model
-                that `config` needs.
+                or tokenizer that `config` needs.
         """
-        _check_draft(config, self._models.has_draft)
+        models = self._models
+        check_draft(
+            config,
+            has_draft=models.has_draft,
+            has_tokenizer=models.draft_tokenizer is not None,
+            shares_ids=models.shares_ids,
+        )
         other = copy(self)
         mine = self.batch_size
         wanted = mine.wanted if batch_size is None else batch_size
         other.batch_size = BatchSize(wanted, mine.max_wanted)
-        pair = self._models.pair_for(config)
+        pair = models.pair_for(config)
         is_recording = self._engine.record_rounds if record_rounds is None else record_rounds
         other._set_up(pair, config, is_recording)
         return other

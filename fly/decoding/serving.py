@@ -98,6 +98,7 @@ def serve_pair(
     drafter: str,
     *,
     share_prefixes: bool = True,
+    shares_ids: bool = True,
 ) -> Pair:
     """Find out how each model is served.  One that is a CausalModel already is taken as it is.
 
@@ -106,6 +107,8 @@ def serve_pair(
         draft: the model that proposes; None for drafters that need none.
         drafter: the name of the drafter asked for.
         share_prefixes: as in SlotModel.
+        shares_ids: the draft's ids are the target's; those that the target lacks are then left
+            alone.
 
     Raises:
         ModelError: a model's attention implementation cannot be served, or the target not at all.
@@ -129,7 +132,9 @@ def serve_pair(
         tier = found.tier
         verifying = serve(tier, target, share_prefixes=share_prefixes)
     pair = Pair(verifying, None, drafter, tier)
-    return pair if draft is None else serve_draft(pair, draft, found, share_prefixes=share_prefixes)
+    if draft is None:
+        return pair
+    return serve_draft(pair, draft, found, share_prefixes=share_prefixes, shares_ids=shares_ids)
 
 
 def serve_draft(
@@ -138,6 +143,7 @@ def serve_draft(
     target_found: Finding | None = None,
     *,
     share_prefixes: bool = True,
+    shares_ids: bool = True,
 ) -> Pair:
     """The pair with this draft; plain decoding, with a warning, where it cannot draft.
 
@@ -146,6 +152,7 @@ def serve_draft(
         draft: the model that proposes; probed unless it has the engine's interface.
         target_found: what the probe found of the target, which may be the draft too.
         share_prefixes: as in SlotModel.
+        shares_ids: draft and target mean the same by an id.
     """
     if isinstance(draft, CausalModel):
         return replace(pair, draft=draft)
@@ -154,8 +161,8 @@ def serve_draft(
     if found.tier in (Tier.PLAIN, Tier.NONE):
         _warn("draft", draft, found, above=5)
         return replace(pair, drafter=NO_DRAFTER)
-    vocab_size = pair.target.vocab_size
-    drafting = serve(found.tier, draft, vocab_size, share_prefixes=share_prefixes)
+    common_vocab = pair.target.vocab_size if shares_ids else None
+    drafting = serve(found.tier, draft, common_vocab, share_prefixes=share_prefixes)
     return replace(pair, draft=drafting, draft_tier=found.tier)
 
 

@@ -151,6 +151,16 @@ class DraftReader:
                 self._held[index] = max(held, len(row.ids) - 2)
             self._drafted[index] = False
 
+    def keep(self, counts: Sequence[int]) -> None:
+        """Instead of `commit`, where tokens may have changed: of every row's, and of what was
+        drafted behind them, only so many of the first are the tokens that were read.
+        """
+        for index, count in enumerate(counts):
+            held = self._held[index]
+            if held is not None:
+                self._held[index] = count if self._drafted[index] else min(held, count)
+            self._drafted[index] = False
+
     def forget_drafted(self) -> None:
         """What was drafted does not lie where its tokens will: it is read anew."""
         self._drafted[:] = [False] * len(self._drafted)

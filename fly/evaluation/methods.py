@@ -68,6 +68,11 @@ class Method:
         return self.kind == "engine" and self.config.needs_draft
 
     @property
+    def translates(self) -> bool:
+        """Whether its draft model may have another tokenizer."""
+        return self.needs_draft and self.is_engine and self.config.drafter_traits.own_tokenizer
+
+    @property
     def is_plain(self) -> bool:
         """The target token by token."""
         if self.is_engine:

@@ -36,7 +36,8 @@ DEFAULT_METHODS = ("target", "native", "fly")
 DEFAULT_MARGIN = 0.97
 DEFAULT_BATCH_SIZE = 16
 _STATISTICS = ("scipy", "statsmodels", "pandas")  # of the extra `stats`
-_DRAFTING = {"use_sd": True, "drafter": "model", "use_ngram": False, "tree_verify": False}
+_DRAFTING: dict[str, Any] = {"use_sd": True, "use_ngram": False, "tree_verify": False}
+_DRAFTING |= {"dual_tok": False, "drafter_settings": {}}
 
 
 @dataclass(frozen=True)
@@ -73,13 +74,24 @@ class Plan:
         return tasks
 
     def load_models(self) -> FLyLM:
-        """Both models, each once; the draft where one of the methods needs it."""
+        """Both models, each once; the draft where one of the methods needs it.
+
+        Raises:
+            ConfigError: a method takes the draft's ids for the target's, and they are not.
+        """
         from fly.backend import FLyLM
+        from fly.evaluation.runners import check_tokenizers
 
         methods = [*self.methods, *self.more_methods]
-        needs_draft = any(method.needs_draft for method in methods)
-        drafting = _DRAFTING if needs_draft and not self.config.needs_draft else {}
-        return FLyLM(**(dict(self.arguments) | drafting | {"batch_size": self.batch_size}))
+        drafting: dict[str, Any] = {}
+        if any(method.needs_draft for method in methods) and not self.config.needs_draft:
+            translates = self.config.dual_tok or any(method.translates for method in methods)
+            drafter = "other_tokenizer" if translates else "model"
+            drafting = _DRAFTING | {"drafter": drafter}
+        lm = FLyLM(**(dict(self.arguments) | drafting | {"batch_size": self.batch_size}))
+        for method in methods:
+            check_tokenizers(method, lm)
+        return lm
 
     def read_requests(self, lm: FLyLM, tasks: Tasks) -> list[Ready]:
         """All requests of all tasks, as the engine takes them.

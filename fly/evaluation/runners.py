@@ -18,7 +18,8 @@ from transformers import StoppingCriteriaList, StopStringCriteria
 
 from fly.decoding import Request, Result, SpeculativeDecoder, Statistics
 from fly.decoding.stopping import StopRules, eos_ids
-from fly.errors import FLyWarning
+from fly.decoding.vocabularies import share_ids
+from fly.errors import ConfigError, FLyWarning
 from fly.evaluation.methods import Method
 
 if TYPE_CHECKING:
@@ -34,6 +35,22 @@ class Runner(Protocol):
         """Yield (index, result) as each request finishes; nothing computed for another call is
         used again, unless it is of this one."""
         ...
+
+
+def check_tokenizers(method: Method, lm: FLyLM) -> None:
+    """Refuse a method that takes the draft's ids for the target's where they are not.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if method.translates or not method.needs_draft or method.kind == "assisted":
+        return
+    if not share_ids(lm.tokenizer, lm.draft_tokenizer):
+        raise ConfigError(
+            f"--methods {method.name}: takes the draft's ids for the target's, but their "
+            "tokenizers differ",
+            fix="leave it out, or take drafter 'other_tokenizer', as in other_tokenizer+native",
+        )
 
 
 def make_runner(method: Method, lm: FLyLM, *, trace: bool) -> Runner:
@@ -52,7 +69,15 @@ def make_runner(method: Method, lm: FLyLM, *, trace: bool) -> Runner:
     options = dict(method.options)
     if method.kind == "assisted":
         options["assistant_model"] = lm.draft
+        # Two vocabularies of one size transformers takes for one, and then no tokenizers.
+        if lm.draft is not None and _vocab_size(lm.draft) != _vocab_size(lm.model):
+            options |= {"tokenizer": lm.tokenizer, "assistant_tokenizer": lm.draft_tokenizer}
     return GenerateRunner(lm.model, lm.tokenizer, method.batch_size, options)
+
+
+def _vocab_size(model: PreTrainedModel) -> int:
+    size: int = model.config.get_text_config().vocab_size
+    return size
 
 
 def _drawing(request: Request) -> AbstractContextManager[None]:

@@ -126,6 +126,7 @@ class Search:
             self.loaded.lm.tokenizer,
             {point.name: point.config for point in self.points},
             batch_size=self.plan.batch_size,
+            draft_tokenizer=self.loaded.lm.draft_tokenizer,
         )
         for number, size in enumerate(sizes):
             self._rung(number, size, items, shared, costs, is_last=number == len(sizes) - 1)

@@ -22,6 +22,7 @@ from fly.decoding.serving import NO_DRAFTER, Pair, serve_pair
 from fly.decoding.sizing import MAX_ROWS
 from fly.decoding.statistics import Statistics
 from fly.decoding.stopping import StopRules, eos_ids
+from fly.decoding.vocabularies import share_ids
 from fly.errors import ConfigError, ModelError, RequestError
 from fly.evaluation.judging import PointRule, RoundJudge
 from fly.evaluation.memo import PointAnswer, RequestMemo, answer_of
@@ -84,17 +85,19 @@ class SharedDecoding:
         batch_size: int | str = 8,
         max_batch_size: int = MAX_ROWS,
         share_prefixes: bool = True,
+        draft_tokenizer: PreTrainedTokenizerBase | None = None,
     ) -> None:
         """Combine loaded models with the points by name.
 
         Args:
             target: the model whose text is wanted.
             draft: the model that proposes; None if no point needs one.
-            tokenizer: of both models.
+            tokenizer: of the target, and of the draft unless that has its own.
             points: settings by name; model paths in them are not looked at.
             batch_size: rows decoded at once, as in SpeculativeDecoder.
             max_batch_size: as in SpeculativeDecoder.
             share_prefixes: as in SpeculativeDecoder.
+            draft_tokenizer: as in SpeculativeDecoder.
 
         Raises:
             ConfigError: no points, one that samples, or a draft model is missing.
@@ -110,6 +113,7 @@ class SharedDecoding:
             draft if needs_draft else None,
             needed[0] if needed else NO_DRAFTER,
             share_prefixes=share_prefixes,
+            shares_ids=share_ids(tokenizer, draft_tokenizer),
         )
         if needed and pair.drafter == NO_DRAFTER:
             raise ModelError(
@@ -119,7 +123,9 @@ class SharedDecoding:
         self._groups: dict[DraftingKey, SharedGroup] = {}
         for key in dict.fromkeys(drafting_key(config) for config in points.values()):
             members = {name: c for name, c in points.items() if drafting_key(c) == key}
-            self._groups[key] = SharedGroup(pair, tokenizer, members, batch_size, max_batch_size)
+            self._groups[key] = SharedGroup(
+                pair, (tokenizer, draft_tokenizer), members, batch_size, max_batch_size
+            )
 
     def order(self, points: Iterable[str]) -> list[str]:
         """The order in which decoding `points` costs least: what drafts alike together, long
@@ -178,27 +184,32 @@ class SharedGroup:
     def __init__(
         self,
         pair: Pair,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None],
         points: Mapping[str, FLyConfig],
         batch_size: int | str,
         max_batch_size: int,
     ) -> None:
-        """Share the rounds of `points`, all of one drafting key."""
+        """Share the rounds of `points`, all of one drafting key; the draft's tokenizer is None
+        where it is the target's.
+        """
         self._pair = pair
-        self._tokenizer = tokenizer
+        self._tokenizer, self._draft_tokenizer = tokenizers
         self._sizes = (batch_size, max_batch_size)
         known = [PointRule.from_config(name, config) for name, config in points.items()]
         # A longer proposal serves the points of a smaller K, and not the other way round.
         self._points = sorted(known, key=lambda point: -point.k)
         self._place = {point.name: place for place, point in enumerate(self._points)}
-        ends = eos_ids(pair.source, tokenizer)
-        self._stops = StopRules(tokenizer, ends)
+        ends = eos_ids(pair.source, self._tokenizer)
+        self._stops = StopRules(self._tokenizer, ends)
         self.judge = RoundJudge(self._points, ends)
         self.memos: dict[int, RequestMemo] = {}
         self.rounds_answered = 0
         self._decoders: dict[int, SpeculativeDecoder] = {}
         self._check = RequestCheck(
-            tokenizer, pair.target.vocab_size, pair.target.num_positions, self._points[0].config
+            self._tokenizer,
+            pair.target.vocab_size,
+            pair.target.num_positions,
+            self._points[0].config,
         )
 
     @property
@@ -293,6 +304,7 @@ class SharedGroup:
                 self._pair.draft,
                 self._tokenizer,
                 FLyConfig(**settings),
+                draft_tokenizer=self._draft_tokenizer,
                 batch_size=batch_size,
                 max_batch_size=max_batch_size,
                 judge=self.judge,

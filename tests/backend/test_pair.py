@@ -6,7 +6,7 @@ import torch
 from fly.backend import FLyLM
 from fly.backend.pair import compare_tokenizers, is_same_model, opening
 from fly.config import FLyConfig
-from fly.errors import ModelError
+from fly.errors import FLyWarning, ModelError
 from tests.backend import pairs
 
 
@@ -37,8 +37,35 @@ def test_differing_tokenizers_are_refused_before_weights_are_read(pair, tmp_path
     for folder in (pair.target, draft):
         assert (folder / "model.safetensors").is_file()
     (draft / "model.safetensors").unlink()
-    with pytest.raises(ModelError, match="tokenizers"):
+    with pytest.raises(ModelError, match="tokenizers") as caught:
         FLyLM(pretrained=str(draft), config_path=str(pair.config), device="cpu")
+    assert "dual_tok: true" in caught.value.fix
+
+
+@pytest.fixture
+def swapped(tmp_path):
+    """A draft as large as the target whose tokenizer exchanges two letters."""
+    draft = pairs.save_model(tmp_path / "draft", seed=1)
+    pairs.byte_tokenizer(swap=("A", "B")).save_pretrained(draft)
+    return str(draft)
+
+
+@pytest.mark.parametrize("asked", [{"dual_tok": True}, {"drafter": "other_tokenizer"}])
+def test_differing_tokenizers_are_translated_where_that_is_asked_for(pair, swapped, asked):
+    given = {"config_path": str(pair.config), "device": "cpu", "acceptance": "native"}
+    lm = FLyLM(pretrained=swapped, **given, **asked)
+    assert lm.draft_tokenizer.convert_tokens_to_ids("A") == lm.tokenizer.convert_tokens_to_ids("B")
+    prompts = ["ABBA and so on:", "B", "a\n"]
+    results = lm.decoder.generate(prompts, max_new_tokens=30)
+    plain = FLyLM(use_sd=False, **given).decoder.generate(prompts, max_new_tokens=30)
+    assert [result.token_ids for result in results] == [result.token_ids for result in plain]
+    assert sum(result.statistics.proposed for result in results) > 30
+
+
+def test_the_same_tokenizer_is_no_reason_to_translate(pair):
+    lm = FLyLM(config_path=str(pair.config), device="cpu", dual_tok=True)
+    with pytest.warns(FLyWarning, match="'model' is faster"):
+        assert lm.decoder.drafter.report() == {"method": "intersect", "common_tokens": 259}
 
 
 def test_encoder_decoder_is_refused_before_weights_are_read(tmp_path, pair):

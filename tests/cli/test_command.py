@@ -74,7 +74,7 @@ BAD = {  # model arguments, words of the error; nothing of it may reach a model 
     "no proposal": ("config_path={config},spd_k=0", ["spd_k", "0"]),
     "missing folder": ("config_path={config},pretrained=/no/model", ["/no/model"]),
     "differing drafts": ("config_path={config},pretrained=a/b,draft_model_path=c/d", ["a/b"]),
-    "other tokenizers": ("config_path={config},dual_tok=true", ["dual_tok"]),
+    "other tokenizers": ("config_path={config},dual_tok=true,drafter=model", ["dual_tok"]),
 }
 
 

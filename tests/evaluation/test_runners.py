@@ -1,6 +1,7 @@
 """What decodes: our engine and transformers' own `generate`, which must say the same."""
 
 import functools
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,9 +11,13 @@ from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder
 from fly.demo import DRAFT_PATH, TARGET_PATH
 from fly.demo.problems import heldout
+from fly.errors import ConfigError
 from fly.evaluation.equality import compare
-from fly.evaluation.runners import EngineRunner, GenerateRunner
-from tests.models import prompts, tiny, tiny_tokenizer
+from fly.evaluation.methods import parse_methods
+from fly.evaluation.runners import EngineRunner, GenerateRunner, check_tokenizers, make_runner
+from tests.backend import pairs
+from tests.drafting.foreign import byte_level
+from tests.models import generated, prompts, tiny, tiny_tokenizer
 
 
 @functools.cache
@@ -218,3 +223,54 @@ def test_a_call_does_not_find_the_prompts_of_the_one_before():
     assert [each.statistics.plain for each in one.values()] == [
         each.statistics.plain for each in other.values()
     ]
+
+
+# --- a draft with another tokenizer
+
+
+@pytest.fixture(scope="module")
+def swapped(tmp_path_factory):
+    """A loaded pair whose tokenizers exchange two letters."""
+    from fly.backend import FLyLM
+
+    folder = tmp_path_factory.mktemp("swapped")
+    target = pairs.save_model(folder / "target", seed=0)
+    draft = pairs.save_model(folder / "draft", seed=1)
+    pairs.byte_tokenizer(swap=("A", "B")).save_pretrained(draft)
+    config = pairs.save_config(folder / "toy.json", target, dual_tok=True)
+    return FLyLM(pretrained=str(draft), config_path=str(config), device="cpu")
+
+
+def test_methods_on_a_draft_with_another_tokenizer(swapped):
+    names = ["other_tokenizer+native", "native", "hf_assisted", "ngram+native", "hf_generate"]
+    methods = parse_methods(names, swapped.fly_config, 2)
+    prompts = [tuple(swapped.tokenizer(text).input_ids) for text in ("ABBA:", "A man, a B")]
+    answers = {}
+    for method in methods:
+        check_tokenizers(method, swapped)
+        runner = make_runner(method, swapped, trace=False)
+        found = dict(runner.decode([Request(ids, 20) for ids in prompts]))
+        answers[method.name] = [found[index].token_ids for index in range(len(prompts))]
+    assert len(answers) == 6
+    assert all(answer == answers["target"] for answer in answers.values())
+
+
+@pytest.mark.parametrize("name", ["model+native", "multilevel+fly", "draft"])
+def test_methods_that_do_not_translate_are_refused(swapped, name):
+    [_, method] = parse_methods([name], swapped.fly_config, 2)
+    with pytest.raises(ConfigError, match="their tokenizers differ"):
+        check_tokenizers(method, swapped)
+
+
+def test_assisted_by_a_draft_with_another_vocabulary():
+    [_, method] = parse_methods(["hf_assisted"], FLyConfig(draft_model_path="a/b"), 2)
+    own, draft = byte_level(), tiny("llama", 3, vocab_size=len(byte_level()), eos_token_id=0)
+    lm = SimpleNamespace(
+        model=load(TARGET_PATH), draft=draft, tokenizer=tokenizer(), draft_tokenizer=own
+    )
+    check_tokenizers(method, lm)
+    runner = make_runner(method, lm, trace=False)
+    requests = [Request(tuple(tokenizer()(text).input_ids), 12) for text in ("The sum", "def f(")]
+    answers = {index: result.token_ids for index, result in runner.decode(requests)}
+    for index, request in enumerate(requests):
+        assert answers[index] == generated(load(TARGET_PATH), request.prompt_ids, 12)

@@ -17,6 +17,7 @@ from fly.drafting import drafters
 from fly.drafting.model import ModelDrafter
 from fly.errors import ConfigError, DecodingError, FLyWarning, ModelError, RequestError
 from fly.evaluation.sharing import SharedDecoding, drafting_key
+from tests.drafting.foreign import permuted
 from tests.models import Bytes, Tape, blurred, prompts, tiny, tiny_tokenizer
 
 probed_once = functools.cache(probe)
@@ -172,6 +173,24 @@ def test_random_models_answer_as_every_point_alone(drafter, batch_size):
     assert 0 < shared.rounds_decoded < num_rounds
     reasons = {answer.finish_reason for answers in found.values() for answer in answers}
     assert reasons == {"eos", "stop", "length"}
+
+
+@pytest.mark.parametrize("method", ["reencode", "intersect"])
+def test_a_draft_with_another_tokenizer_is_shared_too(method):
+    """What it proposes hangs on the text alone, not on the rounds that brought it."""
+    target = tiny("llama")
+    tokenizer, draft = permuted(tiny_tokenizer(), blurred(target))
+    points = few(drafter="other_tokenizer", drafter_settings={"method": method})
+    models = target, draft
+    own = {"batch_size": 4, "draft_tokenizer": tokenizer}
+    shared = SharedDecoding(*models, tiny_tokenizer(), points, **own)
+    requests = tiny_requests()[:5]
+    for name in shared.order(points):
+        alone = SpeculativeDecoder(*models, tiny_tokenizer(), shared.points[name], **own)
+        results = dict(alone.decode(requests))
+        for index, answer in enumerate(answers_of(shared, name, requests)):
+            assert answer_of(answer, 4) == answer_of(results[index], 4), (name, index)
+    assert shared.rounds_replayed > 0
 
 
 def test_processed_logits_are_shared_too():
