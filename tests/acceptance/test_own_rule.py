@@ -1,6 +1,9 @@
 """The rule in ten lines that CONTRIBUTING.md shows, decoded with, configured and compared as any
 other."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -13,22 +16,12 @@ from tests.acceptance.loosened import check_loose_tokens, logits_of
 from tests.acceptance.sampled import decoded
 from tests.models import blurred, prompts, tiny, tiny_tokenizer
 
-RULE = '''
-from pydantic import Field
-
-from fly.acceptance import rules
-from fly.acceptance.loose import LooseRule
-
-
-@rules.register("floor")
-class FloorRule(LooseRule):
-    """Keep what the target gives at least this probability."""
-
-    least: float = Field(0.2, gt=0, le=1, description="Probability, behind all processors.")
-
-    def loosens(self, scores):
-        return scores.p_draft >= self.least
-'''
+PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+(RULE,) = (
+    code
+    for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    if "@rules.register" in code
+)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,114 @@
+"""Settings at which every rule loosens as much as FLy: `python benchmarks/rules.py`.
+
+The embedded pair, greedily, on problems that the comparison does not use.  Each rule's own setting
+is bisected until its loose share is FLy's at its defaults; what comes out are the methods of
+`fly compare` that ask who loses fewer items at the same share.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import environment
+import torch
+from adaptive import mixed
+from methods import Pair, engine
+
+SEED = 514
+K = 15
+STEPS = 7  # of bisection
+
+
+@dataclass(frozen=True)
+class Dial:
+    """What makes a rule looser."""
+
+    strict: float  # the dial's end where next to nothing is loosened
+    loose: float  # the other end
+    settings: Callable[[float], Mapping[str, object]]
+
+
+DIALS = {
+    "margin": Dial(0.0, 6.0, lambda value: {"max_gap": value}),
+    "typical": Dial(1.0, 1e-3, lambda value: {"epsilon": value, "delta": value**0.5}),
+    "relaxed_top_n": Dial(0.0, 1.0, lambda value: {"top_n": 10, "delta": value}),
+    "mars": Dial(1.0, 0.2, lambda value: {"threshold": value}),
+    "cascade": Dial(0.0, 1.0, lambda value: {"alpha": value}),
+    "divergence": Dial(0.0, 0.69, lambda value: {"divergence": "js", "threshold": value}),
+    "lenience": Dial(1.0, 1e-3, lambda value: {"lenience": value}),
+    "ensemble": Dial(1.0, 0.02, lambda value: {"weight": value}),
+}
+
+
+class Shares:
+    """Loose shares on the same prompts."""
+
+    def __init__(self, pair: Pair, count: int, batch_size: int) -> None:
+        """Draw the prompts."""
+        self._pair = pair
+        self._batch_size = batch_size
+        self._prompts = mixed(pair, count, SEED)
+
+    def of(self, rule: str, settings: Mapping[str, object]) -> float:
+        """Loose over emitted tokens."""
+        timed = engine(
+            self._pair,
+            self._batch_size,
+            acceptance=rule,
+            acceptance_settings=dict(settings),
+            spd_k=K,
+        )(self._prompts)
+        assert timed.statistics is not None
+        return timed.statistics.metrics()["loose_share"] or 0.0
+
+    def matched(self, rule: str, wanted: float) -> dict[str, object]:
+        """The rule's settings whose share is nearest to `wanted`, of those that bisection tries."""
+        dial = DIALS[rule]
+        strict, loose = dial.strict, dial.loose
+        tried: dict[float, float] = {loose: self.of(rule, dial.settings(loose))}
+        for _ in range(STEPS):
+            middle = (strict + loose) / 2
+            tried[middle] = share = self.of(rule, dial.settings(middle))
+            strict, loose = (middle, loose) if share < wanted else (strict, middle)
+        best = min(tried, key=lambda value: abs(tried[value] - wanted))
+        settings = {
+            name: round(value, 4) if isinstance(value, float) else value
+            for name, value in dial.settings(best).items()
+        }
+        spelled = ",".join(f"{name}={value}" for name, value in settings.items())
+        return {
+            "method": f"{rule}:{spelled}",
+            "settings": settings,
+            "loose_share": tried[best],
+            "tried": sorted(tried.items()),
+        }
+
+
+def main() -> None:
+    """Match, print and save."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prompts", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--rules", nargs="+", default=list(DIALS), choices=list(DIALS))
+    parser.add_argument(
+        "--output", type=Path, default=Path(__file__).parent / "results/rules_matched.json"
+    )
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    shares = Shares(Pair(), arguments.prompts, arguments.batch_size)
+    wanted = shares.of("fly", {})
+    print(f"fly: {wanted:.4f}", flush=True)
+    found = {}
+    for rule in arguments.rules:
+        found[rule] = shares.matched(rule, wanted)
+        print(f"{found[rule]['method']}: {found[rule]['loose_share']:.4f}", flush=True)
+    saved = environment.describe() | {"fly_loose_share": wanted, "spd_k": K, "rules": found}
+    arguments.output.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,115 @@
+"""The drafter in thirty lines that CONTRIBUTING.md shows, configured, decoded with and compared as
+any other."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from fly.config import FLyConfig
+from fly.decoding import SpeculativeDecoder
+from fly.drafting import Parts, drafters
+from fly.errors import ConfigError
+from fly.evaluation.methods import parse_methods
+from tests.drafting.test_model import ragged, rows_of
+from tests.models import VOCAB, assert_same, generated, prompts, tiny, tiny_tokenizer
+
+PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+(DRAFTER,) = (
+    code
+    for code in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    if "@drafters.register" in code
+)
+NEW_TOKENS = 24
+PIECE = 4  # tokens of an answer that make a phrase
+
+
+@pytest.fixture(autouse=True)
+def drafter(monkeypatch):
+    """The drafter, registered for the length of a test."""
+    monkeypatch.setattr(drafters, "_entries", dict(drafters._entries))
+    names = {"__name__": __name__}
+    exec(compile(DRAFTER, "own_drafter.py", "exec"), names)
+    return names["PhraseDrafter"]
+
+
+def configured(*phrases, **settings):
+    return FLyConfig(
+        drafter="phrases",
+        drafter_settings={"phrases": list(phrases)},
+        acceptance="native",
+        **settings,
+    )
+
+
+def test_it_is_thirty_lines():
+    lines = [line for line in DRAFTER.splitlines() if line.strip()]
+    assert len(lines) <= 30
+
+
+# text, most tokens, offered
+CASES = {
+    "begun": ("xyab", 9, "cde"),
+    "one letter": ("xa", 9, "bcde"),
+    "not begun": ("xyz", 9, ""),
+    "finished": ("abcde", 9, ""),
+    "more of another": ("bcd", 9, "x"),
+    "limit": ("xa", 2, "bc"),
+    "no room": ("xa", 0, ""),
+}
+
+
+@pytest.mark.parametrize(("text", "limit", "offered"), CASES.values(), ids=CASES)
+def test_finishes_what_was_begun(drafter, text, limit, offered):
+    phrases = [list(map(ord, phrase)) for phrase in ("abcde", "bcdx", "dab")]
+    own = drafter(phrases, 6, torch.device("cpu"))
+    rows = rows_of(list(map(ord, text)), list(map(ord, "zz")))
+    own.admit(rows, 0)
+    assert ragged(own.propose(rows, [limit, 9])) == [list(map(ord, offered)), []]
+
+
+def phrases_of(answers):
+    """Pieces of the answers that are encoded as they stand there."""
+    tokenizer = tiny_tokenizer()
+    pieces = [
+        answer[at : at + PIECE] for answer in answers for at in range(len(answer) - PIECE + 1)
+    ]
+    texts = {tokenizer.decode(piece): piece for piece in pieces}
+    return [
+        text
+        for text, piece in texts.items()
+        if tokenizer.encode(text, add_special_tokens=False) == piece
+    ]
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_native_text_is_the_targets_own(batch_size):
+    target, asked = tiny("llama"), prompts(12)
+    want = [generated(target, prompt, NEW_TOKENS) for prompt in asked]
+    config = configured(*phrases_of(want), "the end", "abc")
+    engine = SpeculativeDecoder(target, None, tiny_tokenizer(), config, batch_size=batch_size)
+    results = engine.generate(asked, max_new_tokens=NEW_TOKENS)
+    assert_same(target, asked, [result.token_ids for result in results], want)
+    assert sum(result.statistics.matched for result in results) > 0
+    assert sum(result.statistics.refused_strict for result in results) > 0
+
+
+def test_settings_are_checked(drafter):
+    parts = Parts(torch.device("cpu"), VOCAB, tokenizer=tiny_tokenizer())
+    own = drafter.from_config(configured("abc", spd_k=5), parts)
+    assert (len(own.phrases), own.k) == (1, 5)
+    with pytest.raises(ConfigError, match="phrases"):
+        FLyConfig(drafter="phrases")
+    with pytest.raises(ConfigError, match="did you mean 'phrases'"):
+        FLyConfig(drafter="phrases", drafter_settings={"phrase": ["abc"]})
+    with pytest.raises(ConfigError, match="has none to give"):
+        FLyConfig(drafter="phrases", drafter_settings={"phrases": ["abc"]}, acceptance="divergence")
+
+
+def test_a_method_of_its_own_name():
+    target, own = parse_methods(["phrases:spd_k=4"], configured("abc"), 2)
+    assert target.is_plain
+    assert own.is_lossless
+    assert (own.config.drafter_name, own.config.spd_k) == ("phrases", 4)
+    assert own.config.drafter_settings == {"phrases": ["abc"]}
