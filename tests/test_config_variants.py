@@ -205,3 +205,17 @@ def test_lossless_by_its_settings():
 
     assert not lenience(1.0).is_loose
     assert lenience(0.9).is_loose
+
+
+def test_own_settings_as_text_where_a_flag_names_the_drafter():
+    config = FLyConfig.load(None, {"dual_tok": "true", "method": "reencode"})
+    assert (config.drafter_name, config.drafter_settings) == (
+        "other_tokenizer",
+        {"method": "reencode"},
+    )
+
+
+@pytest.mark.parametrize("drafter", ["tree", "retrieval", "bandit"])
+def test_adaptive_lengths_are_for_drafters_that_are_told_a_length(drafter):
+    with pytest.raises(ConfigError, match="settles itself how much it offers"):
+        FLyConfig(drafter=drafter, draft_length="adaptive")

@@ -104,8 +104,9 @@ def build(
         folder: what model folders in `settings` are relative to; None is the current directory.
     """
     fields = cls.model_json_schema()["properties"]
-    parsed = {key: _parse(fields.get(key, {}), value) for key, value in overrides.items()}
-    parsed |= _own_settings(settings, parsed, [key for key in parsed if key not in fields])
+    parsed = {key: parse(fields.get(key, {}), value) for key, value in overrides.items()}
+    unknown = [key for key in parsed if key not in fields]
+    parsed |= _own_settings(cls, settings, parsed, unknown)
     origin = Origin(origin.default, dict.fromkeys(parsed, overrides_from))
     merged = {**settings, **parsed}
     for key in PATH_KEYS:
@@ -117,7 +118,10 @@ def build(
 
 
 def _own_settings(
-    settings: Mapping[str, object], parsed: dict[str, object], unknown: Sequence[str]
+    cls: type[FLyConfig],
+    settings: Mapping[str, object],
+    parsed: dict[str, object],
+    unknown: Sequence[str],
 ) -> dict[str, object]:
     """Take out of `parsed` the `unknown` keys that are settings of the rule's or drafter's own, and
     return them under the keys where they belong, with what is there already."""
@@ -125,10 +129,13 @@ def _own_settings(
     found: dict[str, object] = {}
     if not unknown:
         return found
-    models = settings_models(merged.get("acceptance"), merged.get("drafter"))
+    # Not validated yet: as much as tells the names.
+    known: dict[str, Any] = {key: merged[key] for key in merged.keys() & cls.model_fields}
+    named = cls.model_construct(**known)
+    models = settings_models(named.acceptance_name, named.drafter_name)
     for place, model in models.items():
         fields = model.model_json_schema().get("properties", {})
-        own = {key: _parse(fields[key], parsed.pop(key)) for key in unknown if key in fields}
+        own = {key: parse(fields[key], parsed.pop(key)) for key in unknown if key in fields}
         present = merged.get(place, {})
         if own and isinstance(present, Mapping):
             found[place] = {**present, **own}
@@ -153,7 +160,7 @@ def place_model(value: str, folder: Path, what: str) -> str:
     return value
 
 
-def _parse(field: Mapping[str, Any], value: object) -> object:
+def parse(field: Mapping[str, Any], value: object) -> object:
     """An override as its key's type; what cannot be read so stays, for validation to name.
 
     Args:

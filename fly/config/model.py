@@ -129,9 +129,9 @@ class FLyConfig(BaseModel):
     )
     draft_length: DraftLength = Field(
         "fixed",
-        description="fly: fixed: spd_k tokens. adaptive: per row as many as pay by what was "
-        "measured so far, up to spd_k, down to none: the text of a loose rule then depends on "
-        "the machine's speed.",
+        description="fly: fixed: spd_k tokens. adaptive: as many as pay for the rows of the batch "
+        "together, by what was measured so far, up to spd_k, down to none: the text of a loose "
+        "rule then depends on the machine's speed.",
     )
     acceptance: AcceptanceName | None = Field(
         None,
@@ -308,9 +308,9 @@ class FLyConfig(BaseModel):
             keys += ["spd_k", "acceptance_settings", "drafter_settings", "draft_length"]
         if self.needs_draft:
             keys += ["draft_model_path", "draft_dtype", "draft_revision"]
-        if self.drafter_name in ("ngram", "multilevel"):
+        if self.drafter_name in ("ngram", "multilevel", "bandit"):
             keys += ["max_ngram_size", "num_ngram_pred_tokens"]
-        if self.drafter_name == "tree":
+        if self.drafter_name in ("tree", "bandit"):
             keys += ["branch_n", "max_nodes_per_level", "max_nodes_global"]
         if self.is_loose:
             relevant["entropy"] = [self.entropy_kind, self.entropy_threshold]

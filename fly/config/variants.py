@@ -3,6 +3,7 @@ temperature.  What is not registered by name alone is judged by the class itself
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
@@ -51,6 +52,12 @@ def check(config: FLyConfig, origin: Origin) -> None:
             f"but drafter {drafter!r} offers trees, of which nothing is drawn",
             fix="draft with 'model', or choose another rule",
         )
+    if config.draft_length == "adaptive" and (traits.is_tree or traits.is_timed):
+        raise ConfigError(
+            f"{origin.of('draft_length', 'drafter')}: draft_length is 'adaptive', but drafter "
+            f"{drafter!r} settles itself how much it offers",
+            fix="set draft_length to 'fixed', or draft with 'model'",
+        )
     misfit = misfit_at(config, config.temperature)
     if misfit is not None:
         kind, why = misfit
@@ -85,6 +92,14 @@ def misfit_of(temperatures: Temperatures, temperature: float) -> str:
     if temperatures == "sampled" and temperature == 0:
         return "which decides where tokens are drawn, but temperature is 0"
     return ""
+
+
+def all_settings_models() -> Iterator[type[BaseModel]]:
+    """Those of all rules and drafters."""
+    for registry in (rules, drafters):
+        for name in registry:
+            entry: Any = registry.get(name)
+            yield entry.settings_model()
 
 
 def settings_models(acceptance: object, drafter: object) -> dict[str, type[BaseModel]]:

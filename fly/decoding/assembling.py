@@ -49,6 +49,8 @@ def make_engine(
     protected = None
     if config.protect_special_tokens:
         protected = protected_tokens(tokenizer, stops.eos_ids, target.vocab_size, target.device)
+    if pair.drafter != config.drafter_name:  # the models cannot do what was asked for
+        config = config.model_copy(update={"drafter_settings": {}})
     drafter = drafters.get(pair.drafter).from_config(config, parts)
     if config.draft_length == "adaptive" and pair.drafter != NO_DRAFTER:
         drafter = PacedDrafter(drafter, config.spd_k, max(0, parts.end.lookahead - 1))

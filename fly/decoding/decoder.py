@@ -25,7 +25,7 @@ from fly.decoding.self_draft import derive_draft
 from fly.decoding.serving import NO_DRAFTER, Pair, serve_draft, serve_pair
 from fly.decoding.sizing import MAX_ROWS, BatchSize
 from fly.decoding.statistics import Statistics
-from fly.decoding.vocabularies import check_draft, share_ids
+from fly.decoding.vocabularies import check_draft, share_ids, warn_of_idle_translation
 from fly.drafting import Drafter
 from fly.errors import DecodingError, FLyWarning, RequestError
 
@@ -124,13 +124,7 @@ class SpeculativeDecoder:
             has_tokenizer=draft_tokenizer is not None,
             shares_ids=shares_ids,
         )
-        if shares_ids and config.drafter_traits.own_tokenizer:
-            warnings.warn(
-                f"target and draft have the same tokenizer, so {config.drafter_name!r} has nothing "
-                "to translate: drafter 'model' is faster",
-                FLyWarning,
-                stacklevel=2,
-            )
+        warn_of_idle_translation(config, shares_ids)
         pair = serve_pair(
             target,
             draft if config.needs_draft else None,
@@ -310,6 +304,7 @@ class SpeculativeDecoder:
                     told = time.perf_counter()
             for row in finished:
                 yield row.index, self._result(row)
+        self.drafter.finish()
 
     @torch.inference_mode()
     def _advance(self, scheduler: Scheduler) -> list[Row]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
-from fly.errors import ConfigError
+from fly.errors import ConfigError, FLyWarning
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,4 +62,15 @@ def check_draft(
         raise ConfigError(
             f"drafter {name!r} takes the draft's ids for the target's, but their tokenizers differ",
             fix="set dual_tok: true, or choose drafter 'other_tokenizer' or 'ngram'",
+        )
+
+
+def warn_of_idle_translation(config: FLyConfig, shares_ids: bool) -> None:
+    """Say so where a drafter translates between two tokenizers that are one."""
+    if shares_ids and config.drafter_traits.own_tokenizer:
+        warnings.warn(
+            f"target and draft have the same tokenizer, so {config.drafter_name!r} has nothing to "
+            "translate: drafter 'model' is faster",
+            FLyWarning,
+            stacklevel=3,  # whoever made the decoder
         )

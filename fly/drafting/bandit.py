@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ from fly.drafting.protocol import (
     greedy,
 )
 from fly.drafting.reading import BorrowedReader, DraftReader
-from fly.errors import ConfigError
+from fly.errors import ConfigError, FLyWarning
 from fly.settings import STRICT, Traits
 
 if TYPE_CHECKING:
@@ -296,9 +297,12 @@ class BanditDrafter(Drafter):
         self._unsaved = 0
         self.knowledge.save()
 
-    def report(self) -> dict[str, Any]:
-        """What was learned, by task; kept in the settings' file, too."""
+    def finish(self) -> None:
+        """Keep what was learned."""
         self._save()
+
+    def report(self) -> dict[str, Any]:
+        """What was learned, by task."""
         return {"bandit": {"policy": self.settings.policy, "situations": self.knowledge.report()}}
 
 
@@ -352,4 +356,6 @@ def config_of(config: FLyConfig, arm: ArmSettings) -> FLyConfig:
         "tree_verify": False,
         "dual_tok": False,
     }
-    return type(config)("drafter_settings", **{**config.to_dict(), **own})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FLyWarning)  # a short arm loosens nothing, and may be best
+        return type(config)("drafter_settings", **{**config.to_dict(), **own})

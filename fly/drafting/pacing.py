@@ -33,7 +33,7 @@ RATE_DECAY = 0.98
 ENOUGH = 10  # rounds before a rate counts
 PROBE_LEN = 4  # tokens proposed to see whether speculation pays again
 FIRST_PAUSE, LONGEST_PAUSE = 16, 1024  # plain rounds between two probes
-MARGIN = 1.02  # by which plain decoding must be better before drafting stops
+MARGIN = 1.02  # by which speculation must be better than plain decoding
 PLAIN_EVERY = 200  # rounds after which a plain one is timed again
 
 
@@ -290,6 +290,10 @@ class PacedDrafter(Drafter):
     def move(self, source: int, destination: int, length: int) -> None:
         """As the inner drafter."""
         self.inner.move(source, destination, length)
+
+    def finish(self) -> None:
+        """As the inner drafter."""
+        self.inner.finish()
 
     def report(self) -> dict[str, Any]:
         """Rounds by the longest proposal, plain ones first, and tries to speculate again."""

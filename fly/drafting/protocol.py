@@ -225,6 +225,10 @@ class Drafter(Protocol):
         up.
         """
 
+    def finish(self) -> None:
+        """All requests that were asked have been answered."""
+        return None
+
     def report(self) -> dict[str, Any]:
         """What it has to tell of all it did, fit for JSON."""
         return {}

@@ -13,7 +13,8 @@ from typing import Any
 
 from fly.config import FLyConfig
 from fly.config.combinations import is_inert
-from fly.config.loading import PathLike
+from fly.config.loading import PathLike, parse
+from fly.config.variants import all_settings_models
 from fly.errors import ConfigError, FLyWarning
 
 Grid = Mapping[str, Sequence[object]]
@@ -28,7 +29,9 @@ REFUSED = {
         "a sweep loads each model once",
     ),
     "temperature": "a sweep decodes greedily",
-    **dict.fromkeys(("verbose", "enable_statistics", "dual_tok"), "it changes no answer"),
+    **dict.fromkeys(("verbose", "enable_statistics"), "it changes no answer"),
+    "dual_tok": "a sweep loads each model once",
+    "draft_length": "what adaptive lengths bring depends on the clock",
     **dict.fromkeys(
         ("tree_verify", "branch_n", "max_nodes_per_level", "max_nodes_global"),
         "a sweep drafts chains",
@@ -175,7 +178,14 @@ def check_grid(grid: Grid, source: str = GRID) -> dict[str, list[object]]:
 
 
 def _read(key: str, value: object, source: str) -> object:
-    """One value as its key's type."""
+    """One value as its key's type; of a rule's or drafter's own setting, whose point tells later
+    whether it has one.
+    """
+    if key not in FLyConfig.model_fields:
+        for model in all_settings_models():
+            field = model.model_json_schema().get("properties", {}).get(key)
+            if field is not None:
+                return parse(field, value)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FLyWarning)
         return getattr(FLyConfig.load(None, {key: value}, overrides_from=source), key)

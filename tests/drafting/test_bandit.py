@@ -195,7 +195,7 @@ def test_what_is_learned_is_kept(tmp_path):
     path = tmp_path / "kept" / "arms.json"
     world = World([steady(3), steady(8)], state=str(path))
     world.play(300)
-    world.bandit.report()
+    world.bandit.finish()
     assert json.loads(path.read_text())["arms"] == ["ngram:k=1", "ngram:k=2"]
     again = World([steady(3), steady(8)], state=str(path))
     again.play(200)
@@ -222,7 +222,7 @@ def test_a_damaged_file_is_told_and_learned_anew(tmp_path, text):
     with pytest.warns(FLyWarning, match="learned anew"):
         world = World([steady(3), steady(8)], state=str(path))
     world.play(50)
-    world.bandit.report()
+    world.bandit.finish()
     assert len(json.loads(path.read_text())["situations"]["task"]) == 2
 
 

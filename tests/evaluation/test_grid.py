@@ -94,6 +94,19 @@ TYPED = {
 }
 
 
+def test_settings_of_a_rules_own():
+    grid = parse_grid(["acceptance=margin", "ratio=0.3,0.5"])
+    assert grid["ratio"] == [0.3, 0.5]
+    points = grid_points(grid)
+    assert [point.config.acceptance_settings for point in points] == [
+        {"ratio": 0.3},
+        {"ratio": 0.5},
+    ]
+    assert points[0].name == "acceptance=margin,ratio=0.3"
+    with pytest.raises(ConfigError, match="ratio"):
+        grid_points(parse_grid(["acceptance=fly", "ratio=0.3"]))
+
+
 @pytest.mark.parametrize(("item", "message"), TYPED.items())
 def test_what_is_wrong_with_a_typed_grid_is_told(item, message):
     with pytest.raises(ConfigError) as caught:
