@@ -1,6 +1,7 @@
 """Static ensemble: accept as if the target's distribution were v = w p + (1 - w) q.  Since the
-residual of v is that of p, a sampled token in a proposal's place follows v exactly.  Source:
-arXiv 2604.07622 (the static ensemble); transformers 5, `assistant_ensemble_weight`.
+residual of v is that of p, a sampled token in a proposal's place follows v exactly, but for tokens
+that the target cannot emit at all: what v gives to them goes to the residual.
+Source: arXiv 2604.07622 (the static ensemble); transformers 5, `assistant_ensemble_weight`.
 Differs from transformers where nothing is drawn: there a refusal is followed by the argmax of v,
 here, as everywhere, by the target's own.
 """

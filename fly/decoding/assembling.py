@@ -45,6 +45,7 @@ def make_engine(
         model=pair.draft,
         tokenizer=tokenizer,
         draft_tokenizer=draft_tokenizer,
+        reads_trees=pair.can_verify_trees,
     )
     protected = None
     if config.protect_special_tokens:

@@ -331,12 +331,12 @@ class SpeculativeDecoder:
             self.batch_size.note(len(scheduler.rows), scheduler.num_waiting, seconds)
             return self._retire(scheduler)
         # Here and not in the handler, where the traceback still holds on to tensors.
-        self._shrink(scheduler)
-        return []
+        return self._shrink(scheduler)
 
-    def _shrink(self, scheduler: Scheduler) -> None:
+    def _shrink(self, scheduler: Scheduler) -> list[Row]:
         """Half as many rows from now on, unless the caches were wider than these rows: then caches
-        of their own size may do.  What the rows have decoded stays.
+        of their own size may do.  What the rows have decoded stays; those that have ended are
+        returned.
         """
         num_rows = len(scheduler.rows)
         if num_rows >= self._models.widest:
@@ -345,8 +345,9 @@ class SpeculativeDecoder:
         else:
             what = f"making caches anew that had {self._models.widest}"
         warnings.warn(f"out of memory with {num_rows} rows; {what}", FLyWarning, stacklevel=2)
-        scheduler.requeue()
+        finished = scheduler.requeue()
         self._models.clear()
+        return finished
 
     def release(self) -> None:
         """Give up what both caches hold, and their memory.  The next call makes them anew; one

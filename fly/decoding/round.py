@@ -95,10 +95,11 @@ def run_round(rows: Sequence[Row], engine: Engine) -> None:
     if engine.is_verbose:
         _log(rows, outcomes)
     marks.append(time.perf_counter())
+    # Before anything is committed: what fails here leaves the rows as they were.
+    engine.drafter.observe(proposal, logits, [outcome.num_kept for outcome in outcomes])
     for row, outcome in zip(rows, outcomes, strict=True):
         commit(row, outcome, engine.stops)
         row.statistics.draft_forwards += proposal.draft_forwards
-    engine.drafter.observe(proposal, logits, [outcome.num_kept for outcome in outcomes])
     engine.drafter.commit(rows)
     marks.append(time.perf_counter())
     phases = ("draft", "target", "acceptance", "rest")

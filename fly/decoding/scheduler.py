@@ -67,7 +67,11 @@ class Scheduler:
         del self.rows[num_live:]
         return finished, moves
 
-    def requeue(self) -> None:
-        """Put all rows back to the front of the queue, with what they have decoded so far."""
-        self._waiting.extendleft(reversed(self.rows))
+    def requeue(self) -> list[Row]:
+        """Put all rows back to the front of the queue, with what they have decoded so far; those
+        that have ended are returned.
+        """
+        finished = [row for row in self.rows if row.finish_reason is not None]
+        self._waiting.extendleft(row for row in reversed(self.rows) if row.finish_reason is None)
         self.rows.clear()
+        return finished

@@ -51,12 +51,13 @@ class Pair:
         return isinstance(self.target, TreeVerifier)
 
     def for_traits(self, traits: Traits) -> Pair:
-        """The same models, with chains in place of trees that one of them cannot read.
+        """The same models, with chains in place of trees that one of them cannot read; a drafter
+        of several arms (is_timed) leaves such arms out itself.
 
         Warns:
             FLyWarning: so it is.
         """
-        if not traits.is_tree or self.drafter == NO_DRAFTER:
+        if not traits.is_tree or traits.is_timed or self.drafter == NO_DRAFTER:
             return self
         if not self.can_verify_trees:
             role = "target"

@@ -59,16 +59,36 @@ class Knowledge:
         return self._sums[situation]
 
     def save(self) -> None:
-        """Write all of it, at once or not at all."""
+        """Write all of it, at once or not at all.
+
+        Warns:
+            FLyWarning: it cannot be written; nothing is tried again.
+        """
         if self.path is None:
             return
+        try:
+            self._write(self.path)
+        except OSError as error:
+            warnings.warn(
+                f"what was learned about drafters cannot be kept in {str(self.path)!r} "
+                f"({error.strerror})",
+                FLyWarning,
+                stacklevel=2,
+            )
+            self.path = None
+
+    def _write(self, path: Path) -> None:
         table = {key: [arm.to_dict() for arm in sums] for key, sums in self._sums.items()}
         text = json.dumps({"version": VERSION, "arms": self.names, "situations": table}, indent=1)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=self.path.parent, prefix=self.path.name)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.replace(temporary, self.path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            os.replace(temporary, path)
+        except OSError:
+            os.unlink(temporary)
+            raise
 
     def report(self) -> dict[str, Any]:
         """Per situation the arms' pulls and rates, and what the best fixed arm would have brought

@@ -7,6 +7,7 @@ arXiv 2505.15141, whose reward is the number of accepted tokens; ours is their s
 
 from __future__ import annotations
 
+import functools
 import random
 import time
 import warnings
@@ -27,6 +28,7 @@ from fly.drafting.protocol import (
     Drafter,
     Parts,
     Proposal,
+    TreeModel,
     drafters,
     greedy,
 )
@@ -61,7 +63,7 @@ class ArmSettings(BaseModel):
 
 DEFAULT_ARMS = [
     ArmSettings(drafter=NONE),
-    ArmSettings(drafter="model", k=6),
+    ArmSettings(drafter="model", k=8),
     ArmSettings(drafter="model", k=15),
     ArmSettings(drafter="suffix", k=15),
 ]
@@ -148,26 +150,12 @@ class BanditDrafter(Drafter):
     @classmethod
     def traits(cls, config: FLyConfig) -> Traits:
         """What its arms need."""
-        settings = BanditSettings.model_validate(config.drafter_settings)
-        known = [config_of(config, arm).drafter_traits for arm in settings.arms]
-        _check_arms(settings, known)
-        drafting = [
-            traits for traits, arm in zip(known, settings.arms, strict=True) if arm.drafter != NONE
-        ]
-        is_greedy = any(traits.temperatures == "greedy" for traits in known)
-        return Traits(
-            needs_model=any(traits.needs_model for traits in known),
-            gives_probs=bool(drafting) and all(traits.gives_probs for traits in drafting),
-            is_chain=False,
-            is_timed=True,
-            is_tree=any(traits.is_tree for traits in known),
-            temperatures="greedy" if is_greedy else "any",
-        )
+        return _traits(config)
 
     @classmethod
     def from_config(cls, config: FLyConfig, parts: Parts) -> BanditDrafter:
         """Build every drafter once, for its longest arm."""
-        settings = BanditSettings.model_validate(config.drafter_settings)
+        settings = _readable(BanditSettings.model_validate(config.drafter_settings), config, parts)
         reader = None if parts.model is None else DraftReader(parts.model)
         lent = None if reader is None else BorrowedReader(reader)
         longest: dict[tuple[str, str], ArmSettings] = {}
@@ -203,8 +191,8 @@ class BanditDrafter(Drafter):
         now = self._now = _Round(self._clock(), lengths=[len(row.ids) for row in rows])
         now.situation = self._situation(rows)
         sums = self.knowledge.of(now.situation)
-        policy = POLICIES[self.settings.policy]
-        now.arm = policy.choose(sums, self.settings.explore, self._rng)
+        choose_arm = POLICIES[self.settings.policy]
+        now.arm = choose_arm(sums, self.settings.explore, self._rng)
         if self.settings.policy == "hedge":
             return self._offer_all(rows, limits, choose)
         source, k = self._arms[now.arm]
@@ -306,6 +294,48 @@ class BanditDrafter(Drafter):
         return {"bandit": {"policy": self.settings.policy, "situations": self.knowledge.report()}}
 
 
+@functools.lru_cache(maxsize=64)
+def _traits(config: FLyConfig) -> Traits:
+    """Asked for with every request, and dear: every arm has a configuration of its own."""
+    settings = BanditSettings.model_validate(config.drafter_settings)
+    known = [config_of(config, arm).drafter_traits for arm in settings.arms]
+    _check_arms(settings, known)
+    drafting = [
+        traits for traits, arm in zip(known, settings.arms, strict=True) if arm.drafter != NONE
+    ]
+    is_greedy = any(traits.temperatures == "greedy" for traits in known)
+    return Traits(
+        needs_model=any(traits.needs_model for traits in known),
+        gives_probs=bool(drafting) and all(traits.gives_probs for traits in drafting),
+        is_chain=False,
+        is_timed=True,
+        is_tree=any(traits.is_tree for traits in known),
+        temperatures="greedy" if is_greedy else "any",
+    )
+
+
+def _readable(settings: BanditSettings, config: FLyConfig, parts: Parts) -> BanditSettings:
+    """Without the arms whose trees one of the models cannot read, and said so.
+
+    Warns:
+        FLyWarning: an arm is left out.
+    """
+    kept = []
+    for arm in settings.arms:
+        traits = config_of(config, arm).drafter_traits
+        draft_reads = not traits.needs_model or isinstance(parts.model, TreeModel)
+        if not traits.is_tree or (parts.reads_trees and draft_reads):
+            kept.append(arm)
+        else:
+            warnings.warn(
+                f"arm {arm.name!r} is left out: a model of this pair cannot read the branches of "
+                "a tree side by side",
+                FLyWarning,
+                stacklevel=2,
+            )
+    return settings.model_copy(update={"arms": kept or [ArmSettings(drafter=NONE)]})
+
+
 def _check_arms(settings: BanditSettings, known: Sequence[Traits]) -> None:
     """All arms share the draft model that is loaded, and hedge asks every arm in every round.
 
@@ -346,6 +376,10 @@ def config_of(config: FLyConfig, arm: ArmSettings) -> FLyConfig:
     if arm.drafter == BanditDrafter.name:
         raise ConfigError("drafter_settings: an arm of a bandit is a bandit", fix="name its arms")
     is_plain = arm.drafter == NONE
+    if is_plain and arm.settings:
+        raise ConfigError(
+            "drafter_settings: arm 'none' has settings, but drafts nothing", fix="drop them"
+        )
     own = {
         "drafter": None if is_plain else arm.drafter,
         "use_sd": not is_plain,

@@ -90,6 +90,7 @@ class MultilevelDrafter(Drafter):
         self.model = model
         self.reader = reader or DraftReader(model)
         self.k = k
+        self.is_lazy = False  # as in ModelDrafter
         self.guess_length = guess_length
         self.guess_cost = guess_cost
         self.end = end
@@ -124,7 +125,7 @@ class MultilevelDrafter(Drafter):
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """Prefill and index the new prompts."""
-        self.reader.admit(rows, first)
+        self.reader.admit(rows, first, is_lazy=self.is_lazy)
         self._guessers[first:] = [
             Guesser(self.make_text(), self.guess_length, self.guess_cost) for _ in rows[first:]
         ]

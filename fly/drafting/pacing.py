@@ -198,7 +198,6 @@ class PacedDrafter(Drafter):
         """The most tokens to draft in this round; 0 for a plain one."""
         count = len(rows)
         if not self.times.knows_plain or self._since_plain >= PLAIN_EVERY:
-            self._now.is_measured_plain = True
             self._since_plain = 0
             return 0
         self._since_plain += 1
@@ -315,7 +314,6 @@ class _Round:
     planned: int = 0  # length, unless a token surprises
     rate: float = 0.0  # tokens per second that the round has to beat
     is_probe: bool = False
-    is_measured_plain: bool = False
 
     def __post_init__(self) -> None:
         """Nothing is drafted yet."""

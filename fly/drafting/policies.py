@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
 
@@ -86,14 +86,6 @@ class ArmSums:
         return cls(squares=(squares[0], squares[1], squares[2]), **found)  # type: ignore[arg-type]
 
 
-@dataclass(frozen=True)
-class Policy:
-    """A way to choose, and to learn from a pull."""
-
-    choose: Callable[[Sequence[ArmSums], float, random.Random], int]
-    learns: bool = False  # keeps weights: exp3 and hedge
-
-
 def untried(arms: Sequence[ArmSums]) -> int | None:
     """The first arm that was never pulled."""
     return next((index for index, arm in enumerate(arms) if arm.all_pulls == 0), None)
@@ -157,9 +149,4 @@ def learn_hedge(arms: Sequence[ArmSums], gains: Sequence[float], discount: float
         arm.weight = discount * arm.weight + rate * gain
 
 
-POLICIES = {
-    "ucb1": Policy(ucb1),
-    "thompson": Policy(thompson),
-    "exp3": Policy(by_weight, learns=True),
-    "hedge": Policy(by_weight, learns=True),
-}
+POLICIES = {"ucb1": ucb1, "thompson": thompson, "exp3": by_weight, "hedge": by_weight}

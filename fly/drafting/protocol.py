@@ -167,6 +167,7 @@ class Parts:
     model: DraftModel | None = None  # there if the drafter's traits ask for one
     tokenizer: Any = None  # the target's
     draft_tokenizer: Any = None  # the draft model's, where it is not the target's
+    reads_trees: bool = True  # whether the target can verify trees
     reader: Any = None  # drafting.reading.DraftReader of the model; None: make one
 
     def lending(self, reader: Any) -> Parts:

@@ -13,6 +13,7 @@ from fly.drafting.protocol import CommittedRow, DraftModel
 
 # Tokens that open a round.  A row that lacks more reads the others before.
 CATCH_UP = 32
+FAR_BEHIND = 128  # tokens lacking from which on a row is read as a prompt is
 
 
 def within_context(
@@ -57,6 +58,9 @@ class DraftReader:
             return
         room = self.model.num_positions
         fits = [room is None or len(row.ids) <= room for row in rows]
+        for index in range(first, len(rows)):
+            if not fits[index]:
+                self.model.prefill([[]], index)
         self._read_prompts(rows, [int(index >= first and fit) for index, fit in enumerate(fits)])
 
     def move(self, source: int, destination: int, length: int) -> None:
@@ -72,6 +76,11 @@ class DraftReader:
         which open the round.
         """
         self._read_prompts(rows, limits)
+        for index, (row, limit) in enumerate(zip(rows, limits, strict=True)):
+            held = self._held[index]
+            if limit and held is not None and len(row.ids) - held > FAR_BEHIND:
+                self.model.prefill([row.ids[:-1]], index)
+                self._held[index] = len(row.ids) - 1
         while True:
             lacking = [
                 len(row.ids) - held - CATCH_UP if limit and held is not None else 0

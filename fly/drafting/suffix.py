@@ -100,8 +100,11 @@ class SuffixDrafter(Drafter):
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """Index the new prompts; rows that were there before have ended."""
+        new = [row.ids for row in rows[first:]]
         for ended in self._rows[first:]:
-            self._keep(ended)
+            known = ended.automaton.ids
+            if not any(ids[: len(known)] == known for ids in new):  # it goes on
+                self._keep(ended)
         reader = self._store.reader if self._store is not None else lambda: None
         self._rows[first:] = [IndexedRow(len(row.ids), reader()) for row in rows[first:]]
         self.commit(rows)

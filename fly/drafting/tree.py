@@ -123,10 +123,12 @@ class Growth:
 class TreeDrafter(Drafter):
     """The draft model's likeliest continuations, as a tree."""
 
-    def __init__(self, model: TreeModel, shape: TreeShape) -> None:
-        """Propose trees of `shape` with `model`."""
+    def __init__(
+        self, model: TreeModel, shape: TreeShape, reader: DraftReader | None = None
+    ) -> None:
+        """Propose trees of `shape` with `model`, read through `reader` if another owns its rows."""
         self.model = model
-        self.reader = DraftReader(model)
+        self.reader = reader or DraftReader(model)
         self.shape = shape
 
     @classmethod
@@ -139,7 +141,7 @@ class TreeDrafter(Drafter):
         """Read spd_k, branch_n, max_nodes_per_level and max_nodes_global."""
         assert isinstance(parts.model, TreeModel)
         sizes = config.branch_n, config.max_nodes_per_level, config.max_nodes_global
-        return cls(parts.model, TreeShape(config.spd_k, *sizes))
+        return cls(parts.model, TreeShape(config.spd_k, *sizes), parts.reader)
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """Prefill the new prompts."""

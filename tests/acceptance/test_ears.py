@@ -17,7 +17,7 @@ from tests.models import tiny
 
 def formula(tolerance):
     def accept(p, q, token):
-        if q[token] == 0:
+        if q[token] == 0 or p[token] == 0:  # what the target cannot emit is never kept
             return 0.0
         return min(1.0, p[token] / q[token] + tolerance * (1 - max(p)))
 

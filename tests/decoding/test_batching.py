@@ -199,6 +199,31 @@ def test_out_of_memory_in_the_middle_loses_nothing(monkeypatch):
     assert_same(target, asked, [result.token_ids for result in results], want)
 
 
+@pytest.mark.parametrize("step", ["observe", "commit"])
+def test_out_of_memory_behind_the_decision_spoils_no_finished_answer(step, monkeypatch):
+    target = tiny("llama")
+    asked = prompts(8)
+    want = [generated(target, ids, 20 + i) for i, ids in enumerate(asked)]
+    engine = decoder(target, blurred(target), 4, settings={"acceptance": "native"})
+    original = getattr(engine.drafter, step)
+    failures = []
+
+    def failing_once(*given):
+        rows = engine._models.owner.rows
+        ends = any(row.remaining <= 6 for row in rows)
+        if ends and not failures and (step == "observe" or any(r.finish_reason for r in rows)):
+            failures.append(1)
+            raise torch.OutOfMemoryError("out of memory")
+        return original(*given)
+
+    monkeypatch.setattr(engine.drafter, step, failing_once, raising=False)
+    requests = [Request(ids, 20 + i) for i, ids in enumerate(asked)]
+    with pytest.warns(FLyWarning, match="out of memory"):
+        results = dict(engine.decode(requests))
+    assert failures
+    assert_same(target, asked, [results[i].token_ids for i in range(8)], want)
+
+
 def test_a_last_long_answer_gets_caches_of_its_own_size(monkeypatch):
     """One row does not fit into caches that were made for eight; the next call gets eight again."""
     target = tiny("llama")

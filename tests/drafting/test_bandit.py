@@ -9,6 +9,7 @@ import torch
 
 from fly.config import FLyConfig
 from fly.decoding import SpeculativeDecoder
+from fly.decoding.model import SlotModel
 from fly.drafting import Drafter, Parts, Proposal, drafters
 from fly.drafting.bandit import ArmSettings, BanditDrafter, BanditSettings
 from fly.errors import ConfigError, FLyWarning
@@ -226,6 +227,16 @@ def test_a_damaged_file_is_told_and_learned_anew(tmp_path, text):
     assert len(json.loads(path.read_text())["situations"]["task"]) == 2
 
 
+def test_what_cannot_be_kept_is_told_once(tmp_path):
+    world = World([steady(3), steady(8)], state=str(tmp_path))
+    world.play(20)
+    with pytest.warns(FLyWarning, match="cannot be kept"):
+        world.bandit.finish()
+    world.play(20)
+    world.bandit.finish()
+    assert list(tmp_path.iterdir()) == []
+
+
 ARMS = [
     {"drafter": "none"},
     {"drafter": "model", "k": 3},
@@ -286,3 +297,23 @@ def test_needs_what_its_arms_need():
     assert lookups.drafter_traits.is_timed
     parts = Parts(torch.device("cpu"), VOCAB)
     assert isinstance(drafters.get("bandit").from_config(lookups, parts), BanditDrafter)
+
+
+def test_arms_whose_trees_cannot_be_read_are_left_out():
+    config = bandit_config(arms=[{"drafter": "tree"}, {"drafter": "ngram"}])
+    parts = Parts(torch.device("cpu"), VOCAB, model=SlotModel(tiny("llama")), reads_trees=False)
+    with pytest.warns(FLyWarning, match="arm 'tree:k=15' is left out"):
+        bandit = BanditDrafter.from_config(config, parts)
+    assert bandit.knowledge.names == ["ngram:k=15"]
+
+
+def test_arms_may_be_trees():
+    target = tiny("llama")
+    arms = [{"drafter": "tree", "k": 3}, {"drafter": "model", "k": 4}, {"drafter": "retrieval"}]
+    decoder = SpeculativeDecoder(
+        target, blurred(target), tiny_tokenizer(), bandit_config(arms=arms), batch_size=3
+    )
+    asked = prompts(9)
+    results = decoder.generate([list(prompt) for prompt in asked], max_new_tokens=24)
+    want = [generated(target, prompt, 24) for prompt in asked]
+    assert_same(target, asked, [result.token_ids for result in results], want)
