@@ -29,7 +29,10 @@ NUM_BINS = 12  # of confidence, finer towards 1
 SURE = 4  # bins from here on change no plan
 UNKNOWN = NUM_BINS // 2  # the bin of tokens of unknown confidence
 KEPT_DECAY = 0.995  # of what was learned, per round
+HOPE = 3  # tokens, nine of ten kept, that are believed in before any was seen
+FIRST_LEN = 8  # tokens at most in the first rounds
 RATE_DECAY = 0.98
+FIRST_ROUNDS = 3  # of every size of batch
 ENOUGH = 10  # rounds before a rate counts
 PROBE_LEN = 4  # tokens proposed to see whether speculation pays again
 FIRST_PAUSE, LONGEST_PAUSE = 16, 1024  # plain rounds between two probes
@@ -63,7 +66,7 @@ class Chances:
 
     def renew(self) -> None:
         """A round has passed: what was noted counts from now on, and what came before it less."""
-        self.mean = (sum(self.kept) + 9) / (sum(self.seen) + 10)
+        self.mean = (sum(self.kept) + 0.9 * HOPE) / (sum(self.seen) + HOPE)
         prior = 2 * self.mean
         self.of = [
             (kept + prior) / (seen + 2) for kept, seen in zip(self.kept, self.seen, strict=True)
@@ -206,7 +209,9 @@ class PacedDrafter(Drafter):
         if length > 0:
             self._pause, self._plain_in_a_row = FIRST_PAUSE, 0
             # Confidence may tell when to go on; who has none gets what pays on average.
-            return self.k if hasattr(self.inner, "pace") else length
+            is_first = self._rates[count.bit_length()].rounds < FIRST_ROUNDS
+            most = min(self.k, FIRST_LEN) if is_first else self.k
+            return most if hasattr(self.inner, "pace") else min(length, most)
         self._plain_in_a_row += 1
         if self._plain_in_a_row <= self._pause:
             return 0
