@@ -17,8 +17,8 @@ from fly.settings import Temperatures
 if TYPE_CHECKING:
     from fly.config.model import FLyConfig
 
-# Known to go with anything and to have no settings of their own: their classes, and with them
-# torch, need not be imported to say so.
+# Known to go with one another at any temperature: where they have no settings to check, their
+# classes, and with them torch, need not be imported to say so.
 PLAIN_RULES = frozenset({"native", "fly"})
 PLAIN_DRAFTERS = frozenset({"none", "model", "multilevel"})
 

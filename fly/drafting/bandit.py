@@ -60,6 +60,11 @@ class ArmSettings(BaseModel):
         own = "".join(f",{key}={value}" for key, value in sorted(self.settings.items()))
         return self.drafter if self.drafter == NONE else f"{self.drafter}:k={self.k}{own}"
 
+    @property
+    def source(self) -> tuple[str, str]:
+        """Arms that differ in length alone are of one drafter."""
+        return self.drafter, repr(sorted(self.settings.items()))
+
 
 DEFAULT_ARMS = [
     ArmSettings(drafter=NONE),
@@ -160,21 +165,14 @@ class BanditDrafter(Drafter):
         lent = None if reader is None else BorrowedReader(reader)
         longest: dict[tuple[str, str], ArmSettings] = {}
         for arm in settings.arms:
-            key = (arm.drafter, repr(sorted(arm.settings.items())))
-            if key not in longest or arm.k > longest[key].k:
-                longest[key] = arm
-        places = {key: place for place, key in enumerate(longest)}
+            if arm.source not in longest or arm.k > longest[arm.source].k:
+                longest[arm.source] = arm
+        places = {source: place for place, source in enumerate(longest)}
         sources = [
             drafters.get(arm.drafter).from_config(config_of(config, arm), parts.lending(lent))
             for arm in longest.values()
         ]
-        arms = [
-            (
-                places[arm.drafter, repr(sorted(arm.settings.items()))],
-                0 if arm.drafter == NONE else arm.k,
-            )
-            for arm in settings.arms
-        ]
+        arms = [(places[arm.source], 0 if arm.drafter == NONE else arm.k) for arm in settings.arms]
         return cls(settings, sources, arms, reader)
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
