@@ -20,7 +20,8 @@ from methods import Pair, engine
 
 SEED = 514
 K = 15
-STEPS = 7  # of bisection
+STEPS = 10  # of bisection at most
+NEAR = 0.03  # of the wanted share is near enough
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ DIALS = {
     "margin": Dial(0.0, 6.0, lambda value: {"max_gap": value}),
     "typical": Dial(1.0, 1e-3, lambda value: {"epsilon": value, "delta": value**0.5}),
     "relaxed_top_n": Dial(0.0, 1.0, lambda value: {"top_n": 10, "delta": value}),
-    "mars": Dial(1.0, 0.2, lambda value: {"threshold": value}),
-    "cascade": Dial(0.0, 1.0, lambda value: {"alpha": value}),
+    "mars": Dial(1.0, 0.01, lambda value: {"threshold": value}),
+    "cascade": Dial(0.0, 0.99, lambda value: {"alpha": value}),
     "divergence": Dial(0.0, 0.69, lambda value: {"divergence": "js", "threshold": value}),
     "lenience": Dial(1.0, 1e-3, lambda value: {"lenience": value}),
     "ensemble": Dial(1.0, 0.02, lambda value: {"weight": value}),
@@ -71,6 +72,8 @@ class Shares:
         strict, loose = dial.strict, dial.loose
         tried: dict[float, float] = {loose: self.of(rule, dial.settings(loose))}
         for _ in range(STEPS):
+            if min(abs(share - wanted) for share in tried.values()) <= NEAR * wanted:
+                break
             middle = (strict + loose) / 2
             tried[middle] = share = self.of(rule, dial.settings(middle))
             strict, loose = (middle, loose) if share < wanted else (strict, middle)

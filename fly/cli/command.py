@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -21,7 +22,8 @@ VERBS: Mapping[str, str] = {
     "sweep": "fly.cli.sweep:main",
 }
 
-_OWN_NAME, _ITS_NAME = "fly", "lm-eval"
+_OWN_NAME = "fly"
+_ITS_NAME = re.compile(r"\blm-eval\b(?!uation)")  # not within the name of its repository
 _TOP_LEVEL = frozenset({"-h", "--help", "--version"})
 
 
@@ -100,8 +102,8 @@ def _rename(cli: object) -> dict[str, argparse.ArgumentParser]:
         for text in ("usage", "epilog", "description"):
             value = getattr(parser, text)
             if value:
-                setattr(parser, text, value.replace(_ITS_NAME, _OWN_NAME))
+                setattr(parser, text, _ITS_NAME.sub(_OWN_NAME, value))
         for action in parser._actions:
             if action.help:
-                action.help = action.help.replace(_ITS_NAME, _OWN_NAME)
+                action.help = _ITS_NAME.sub(_OWN_NAME, action.help)
     return commands

@@ -15,14 +15,21 @@ ITEMS_SEED = 0
 TIME_LIMIT_S = 5.0  # of one program
 
 
-def math_items(**_: Any) -> dict[str, Dataset]:
-    """Return the split "test" of fly_demo_math; the task's metadata does not matter."""
-    return {"test": _dataset("arithmetic", MATH_ITEMS)}
+def math_items(math_items: int = MATH_ITEMS, **_: Any) -> dict[str, Dataset]:
+    """Return the split "test" of fly_demo_math.
+
+    Args:
+        math_items: how many, `--metadata math_items=667`; the first ones are always the same.
+
+    Raises:
+        UnknownKindError: more than there are distinct ones.
+    """
+    return {"test": _dataset("arithmetic", math_items)}
 
 
-def code_items(**_: Any) -> dict[str, Dataset]:
-    """Return the split "test" of fly_demo_code; the task's metadata does not matter."""
-    return {"test": _dataset("code", CODE_ITEMS)}
+def code_items(code_items: int = CODE_ITEMS, **_: Any) -> dict[str, Dataset]:
+    """Return the split "test" of fly_demo_code: as `math_items`, `--metadata code_items=333`."""
+    return {"test": _dataset("code", code_items)}
 
 
 def run_programs(responses: list[list[str]], documents: list[dict[str, Any]]) -> list[list[str]]:

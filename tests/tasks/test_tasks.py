@@ -73,6 +73,15 @@ def test_tasks_have_the_published_sizes_and_settings(manager: TaskManager) -> No
         assert task.config.generation_kwargs["max_gen_toks"] == 192
 
 
+def test_more_items_begin_with_the_same_ones() -> None:
+    metadata = {"math_items": 502, "code_items": 3}
+    manager = TaskManager(include_path=str(TASKS_PATH), include_defaults=False, metadata=metadata)
+    loaded = lm_eval.tasks.get_task_dict(list(TASKS), manager)
+    math, code = (list(loaded[task].test_docs()) for task in TASKS)
+    assert math[:500] == list(demo_items.math_items()["test"])
+    assert (len(math), len(code)) == (502, 3)
+
+
 def test_no_item_is_in_the_training_stream() -> None:
     keys = set(demo_items.math_items()["test"]["key"]) | set(demo_items.code_items()["test"]["key"])
     assert len(keys) == 750
