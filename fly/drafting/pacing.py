@@ -12,12 +12,22 @@ place of a threshold; the ratio to maximise is TurboSpec's goodput (arXiv 2406.1
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from fly.drafting.chances import (
+    NUM_BINS,
+    SURE,
+    UNKNOWN,
+    Growing,
+    KeptTokens,
+    best_further,
+    bin_of,
+)
 from fly.drafting.protocol import Choose, CommittedRow, Drafter, Parts, Proposal, greedy
 from fly.drafting.timing import RoundTimes
 from fly.settings import Traits
@@ -25,11 +35,6 @@ from fly.settings import Traits
 if TYPE_CHECKING:
     from fly.config import FLyConfig
 
-NUM_BINS = 12  # of confidence, finer towards 1
-SURE = 4  # bins from here on change no plan
-UNKNOWN = NUM_BINS // 2  # the bin of tokens of unknown confidence
-KEPT_DECAY = 0.995  # of what was learned, per round
-HOPE = 3  # tokens, nine of ten kept, that are believed in before any was seen
 FIRST_LEN = 8  # tokens at most in the first rounds
 RATE_DECAY = 0.98
 FIRST_ROUNDS = 3  # of every size of batch
@@ -38,85 +43,6 @@ PROBE_LEN = 4  # tokens proposed to see whether speculation pays again
 FIRST_PAUSE, LONGEST_PAUSE = 16, 1024  # plain rounds between two probes
 MARGIN = 1.02  # by which speculation must be better than plain decoding
 PLAIN_EVERY = 200  # rounds after which a plain one is timed again
-
-
-def bin_of(confidence: float) -> int:
-    """Confidences near 1 differ most in what they promise: equal steps of its logarithm's."""
-    doubt = max(1.0 - confidence, 2.0**-NUM_BINS)
-    place = 0
-    while doubt <= 0.5 and place < NUM_BINS - 1:
-        doubt *= 2
-        place += 1
-    return place
-
-
-class Chances:
-    """How often tokens of each confidence were kept, of those before which everything was."""
-
-    def __init__(self) -> None:
-        """High while little is known, so that it is tried."""
-        self.kept = [0.0] * NUM_BINS
-        self.seen = [0.0] * NUM_BINS
-        self.renew()
-
-    def note(self, place: int, is_kept: bool) -> None:
-        """A token of bin `place`."""
-        self.seen[place] += 1
-        self.kept[place] += is_kept
-
-    def renew(self) -> None:
-        """A round has passed: what was noted counts from now on, and what came before it less."""
-        self.mean = (sum(self.kept) + 0.9 * HOPE) / (sum(self.seen) + HOPE)
-        prior = 2 * self.mean
-        self.of = [
-            (kept + prior) / (seen + 2) for kept, seen in zip(self.kept, self.seen, strict=True)
-        ]
-        self.kept = [value * KEPT_DECAY for value in self.kept]
-        self.seen = [value * KEPT_DECAY for value in self.seen]
-
-
-class KeptTokens:
-    """The chances of tokens that enough others follow in their proposal for the rule to loosen
-    them, and of those at its end.
-    """
-
-    def __init__(self, tail: int) -> None:
-        """The last `tail` tokens of a proposal are its end."""
-        self.tail = tail
-        self.inner, self.last = Chances(), Chances()
-
-    def note(self, bins: Sequence[int], num_kept: int) -> None:
-        """One row's proposal: its tokens' bins, and how many of them were kept."""
-        first_last = len(bins) - self.tail
-        for index, place in enumerate(bins[: num_kept + 1]):
-            table = self.inner if index < first_last else self.last
-            table.note(place, index < num_kept)
-
-    def renew(self) -> None:
-        """A round has passed."""
-        self.inner.renew()
-        self.last.renew()
-
-    def gains(self, bins: Sequence[int], longest: int) -> list[float]:
-        """Tokens that a proposal is expected to bring, by its length from that of `bins`, which
-        are known, to `longest`.
-        """
-        unknown = longest - len(bins)
-        inner = [self.inner.of[place] for place in bins] + [self.inner.mean] * unknown
-        last = [self.last.of[place] for place in bins] + [self.last.mean] * unknown
-        alive, sums = [1.0], [0.0]  # behind the first tokens, were all of them inner ones
-        for chance in inner:
-            alive.append(alive[-1] * chance)
-            sums.append(sums[-1] + alive[-1])
-        found = []
-        for length in range(len(bins), longest + 1):
-            first_last = max(0, length - self.tail)
-            chance, gained = alive[first_last], sums[first_last]
-            for place in range(first_last, length):
-                chance *= last[place]
-                gained += chance
-            found.append(gained)
-        return found
 
 
 @dataclass
@@ -189,7 +115,11 @@ class PacedDrafter(Drafter):
         self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
     ) -> Proposal:
         """At most as many tokens as pay."""
-        self._now = _Round(self._clock(), [row.key for row in rows], [len(row.ids) for row in rows])
+        self._now = _Round(
+            begin=self._clock(),
+            rows=[Growing(self._known(row.key)) for row in rows],
+            texts=[len(row.ids) for row in rows],
+        )
         length = self._decide(rows)
         self._now.most = length
         shortened = [min(limit, length) for limit in limits]
@@ -205,11 +135,12 @@ class PacedDrafter(Drafter):
             return 0
         self._since_plain += 1
         length, rate = self._best(count)
-        self._now.rate = max(rate, self._rates.setdefault(count.bit_length(), Rate()).value)
+        measured = self._rates.setdefault(count.bit_length(), Rate())
+        self._now.rate = measured.value or rate
         if length > 0:
             self._pause, self._plain_in_a_row = FIRST_PAUSE, 0
             # Confidence may tell when to go on; who has none gets what pays on average.
-            is_first = self._rates[count.bit_length()].rounds < FIRST_ROUNDS
+            is_first = measured.rounds < FIRST_ROUNDS
             most = min(self.k, FIRST_LEN) if is_first else self.k
             return most if hasattr(self.inner, "pace") else min(length, most)
         self._plain_in_a_row += 1
@@ -225,22 +156,18 @@ class PacedDrafter(Drafter):
         """The length whose tokens per second are most for `count` rows, by what is known of their
         tasks, and these; 0 where plain decoding is better.
         """
-        gains = self._gains([[] for _ in self._now.keys])
         # Where one of the two was not measured at this size of batch, another's times are compared.
         size = self.times.compared(count)
-        plain = count / self.times.plain(size)
-        best, rate = 0, plain * MARGIN
+        best, rate = 0, count / self.times.plain(size)
+        least = rate * MARGIN
+        seconds = self.times.speculative(size, range(1, self.k + 1))
+        tasks = Counter(row.task for row in self._now.rows).items()
         for length in range(1, self.k + 1):
-            found = (count + gains[length]) / self.times.speculative(size, length)
-            if found > rate:
+            gained = sum(number * task.ahead[length] for task, number in tasks)
+            found = (count + gained) / seconds[length - 1]
+            if found > max(rate, least):
                 best, rate = length, found
-        return best, rate if best else plain
-
-    def _gains(self, bins: Sequence[Sequence[int]]) -> list[float]:
-        """Summed over the rows, of which the same number of tokens is known."""
-        pairs = zip(self._now.keys, bins, strict=True)
-        each = [self._known(key).gains(known, self.k) for key, known in pairs]
-        return [sum(column) for column in zip(*each, strict=True)]
+        return best, rate
 
     def goes_on(self, confidence: Tensor) -> bool:
         """Whether to draft another token behind those drafted so far.
@@ -249,21 +176,22 @@ class PacedDrafter(Drafter):
             confidence: [B] what the draft gave to the tokens just drafted.
         """
         now = self._now
-        for bins, value in zip(now.bins, confidence.tolist(), strict=True):
-            bins.append(bin_of(value))
-        length = len(now.bins[0])
+        least = NUM_BINS
+        for row, value in zip(now.rows, confidence.tolist(), strict=True):
+            place = bin_of(value)
+            row.note(place)
+            least = min(least, place)
+        length = len(now.rows[0].bins)
         if length >= now.most or now.is_probe:
             return length < now.most
-        is_surprise = any(bins[-1] < SURE for bins in now.bins)
-        if is_surprise or length >= now.planned:
-            price = now.rate * self.times.step(len(now.keys))
-            worth = [gain - price * step for step, gain in enumerate(self._gains(now.bins))]
-            now.planned = length + worth.index(max(worth))
+        if length >= now.planned or least < SURE:
+            price = now.rate * self.times.step(len(now.rows))
+            now.planned = length + best_further(now.rows, now.most - length, price)
         return length < now.planned
 
     def _known(self, key: str) -> KeptTokens:
         if key not in self._kept:
-            self._kept[key] = KeptTokens(self._tail)
+            self._kept[key] = KeptTokens(self._tail, self.k)
         return self._kept[key]
 
     def observe(self, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
@@ -272,12 +200,11 @@ class PacedDrafter(Drafter):
         now = self._now
         if not any(now.lengths):
             return  # what is known does not fade while nothing is tried
-        for row, (key, length, count) in enumerate(zip(now.keys, now.lengths, kept, strict=True)):
-            bins = now.bins[row][:length]
-            bins += [UNKNOWN] * (length - len(bins))
-            self._known(key).note(bins, count)
-        for key in dict.fromkeys(now.keys):
-            self._known(key).renew()
+        for row, length, count in zip(now.rows, now.lengths, kept, strict=True):
+            unknown = [UNKNOWN] * (length - len(row.bins))
+            row.task.note(row.bins[:length] + unknown, count)
+        for task in {row.task: None for row in now.rows}:
+            task.renew()
 
     def commit(self, rows: Sequence[CommittedRow]) -> None:
         """Learn what the round took."""
@@ -311,15 +238,10 @@ class _Round:
     """The round that is not committed yet."""
 
     begin: float = 0.0  # seconds
-    keys: list[str] = field(default_factory=list)
+    rows: list[Growing] = field(default_factory=list)
     texts: list[int] = field(default_factory=list)  # tokens before it
     lengths: list[int] = field(default_factory=list)
-    bins: list[list[int]] = field(default_factory=list)  # of each row's tokens
     most: int = 0
     planned: int = 0  # length, unless a token surprises
     rate: float = 0.0  # tokens per second that the round has to beat
     is_probe: bool = False
-
-    def __post_init__(self) -> None:
-        """Nothing is drafted yet."""
-        self.bins = [[] for _ in self.keys]

@@ -4,7 +4,7 @@ longest proposal.  Batches of like size are put together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 DECAY = 0.99  # of what was measured before, per round measured
@@ -15,13 +15,17 @@ MOST_OUTLIERS = 3  # in a row; then it is no outlier
 
 @dataclass
 class Line:
-    """Seconds over length, by discounted least squares."""
+    """Seconds over length, discounted.  The slope is that of the differences between one round and
+    the next, so that a machine whose speed drifts while the lengths do does not look like one
+    whose further tokens are dearer.
+    """
 
     weight: float = 0.0
     x: float = 0.0
     y: float = 0.0
-    xx: float = 0.0
+    xx: float = 0.0  # of differences
     xy: float = 0.0
+    last: tuple[int, float] | None = None
     skipped: int = 0
     outliers: int = 0
 
@@ -30,7 +34,7 @@ class Line:
         if self.skipped < WARM_UP:
             self.skipped += 1
             return
-        is_outlier = self.weight > 3 and seconds > OUTLIER * self.at(length)
+        is_outlier = self.weight > 3 and seconds > OUTLIER * self.at([length])[0]
         if is_outlier and self.outliers < MOST_OUTLIERS:
             self.outliers += 1
             return
@@ -38,8 +42,10 @@ class Line:
         self.weight = DECAY * self.weight + 1
         self.x = DECAY * self.x + length
         self.y = DECAY * self.y + seconds
-        self.xx = DECAY * self.xx + length * length
-        self.xy = DECAY * self.xy + length * seconds
+        step, change = (length - self.last[0], seconds - self.last[1]) if self.last else (0, 0.0)
+        self.xx = DECAY * self.xx + step * step
+        self.xy = DECAY * self.xy + step * change
+        self.last = length, seconds
 
     @property
     def is_known(self) -> bool:
@@ -52,17 +58,16 @@ class Line:
         length + 3 equal parts.
         """
         mean_x, mean_y = self.x / self.weight, self.y / self.weight
-        variance = self.xx / self.weight - mean_x**2
         guess = mean_y / (mean_x + 3)
-        if variance < 0.25:
+        if self.xx < 0.5 * self.weight:
             return guess
-        found = (self.xy / self.weight - mean_x * mean_y) / variance
-        return min(max(found, 0.1 * guess), mean_y / max(mean_x, 1.0))
+        return min(max(self.xy / self.xx, 0.1 * guess), mean_y / max(mean_x, 1.0))
 
-    def at(self, length: int) -> float:
-        """Seconds of a round of this length."""
-        mean_x, mean_y = self.x / self.weight, self.y / self.weight
-        return max(mean_y + self.slope * (length - mean_x), 0.05 * mean_y)
+    def at(self, lengths: Sequence[int]) -> list[float]:
+        """Seconds of rounds of these lengths."""
+        slope, mean = self.slope, self.y / self.weight
+        start = mean - slope * self.x / self.weight
+        return [max(start + slope * length, 0.05 * mean) for length in lengths]
 
 
 class RoundTimes:
@@ -87,14 +92,14 @@ class RoundTimes:
         """Seconds of a plain round; of a batch of another size where none of this was measured."""
         line = _nearest(self._plain, num_rows.bit_length())
         assert line is not None
-        return line.at(0)
+        return line.at([0])[0]
 
-    def speculative(self, num_rows: int, length: int) -> float:
-        """Seconds of a speculative round; while nothing is known as optimistic as can be, so that
-        it is tried: no more than a plain one.
+    def speculative(self, num_rows: int, lengths: Sequence[int]) -> list[float]:
+        """Seconds of speculative rounds of these lengths; while nothing is known as optimistic as
+        can be, so that it is tried: no more than plain ones.
         """
         line = _nearest(self._speculative, num_rows.bit_length())
-        return self.plain(num_rows) if line is None else line.at(length)
+        return [self.plain(num_rows)] * len(lengths) if line is None else line.at(lengths)
 
     def step(self, num_rows: int) -> float:
         """Seconds of one further token in all proposals."""

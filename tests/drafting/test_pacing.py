@@ -1,6 +1,7 @@
 """Drafting as many tokens as pay: in virtual time against every fixed length, on drafts that are
 good, bad, or both by turns; and text that never changes."""
 
+import math
 import random
 from types import SimpleNamespace
 
@@ -11,7 +12,16 @@ from fly.config import FLyConfig
 from fly.decoding import SpeculativeDecoder
 from fly.decoding.model import SlotModel
 from fly.drafting import Drafter, Proposal
-from fly.drafting.pacing import NUM_BINS, Chances, KeptTokens, PacedDrafter, bin_of
+from fly.drafting.chances import (
+    NUM_BINS,
+    UNKNOWN,
+    Chances,
+    Growing,
+    KeptTokens,
+    best_further,
+    bin_of,
+)
+from fly.drafting.pacing import PacedDrafter
 from tests.models import assert_same, blurred, generated, prompts, tiny, tiny_tokenizer
 
 K = 20
@@ -146,37 +156,87 @@ def test_a_drafter_that_is_not_asked_in_between_gets_a_length():
 
 
 def test_bins_are_finer_towards_certainty():
-    values = [0.0, 0.3, 0.5, 0.75, 0.9, 0.99, 0.999, 0.9999, 1.0]
+    values = [0.0, 0.1, 0.5, 0.75, 0.9, 0.99, 0.999, 0.9999, 1.0]
     bins = [bin_of(value) for value in values]
     assert bins == sorted(bins)
     assert bins[0] == bins[1] == 0 < bins[2]
     assert bins[-1] == bins[-2] == NUM_BINS - 1
 
 
-def test_gains_by_enumeration():
-    """Expected tokens by length, from every chance that a token is the first refused."""
-    tokens = KeptTokens(tail=2)
-    for _ in range(50):
-        tokens.note([3, 5, 0, 7, 1, 9], 6)
-        tokens.note([3, 5, 0], 1)
-        tokens.note([0, 0], 0)
-        tokens.renew()
-    known = [3, 0]
-    inner = [tokens.inner.of[3], tokens.inner.of[0]] + [tokens.inner.mean] * 3
-    last = [tokens.last.of[3], tokens.last.of[0]] + [tokens.last.mean] * 3
-    for length, gain in enumerate(tokens.gains(known, 5), start=2):
-        chances = inner[: max(0, length - 2)] + last[max(0, length - 2) : length]
-        expected = 0.0
-        for place in range(length):
-            product = 1.0
-            for chance in chances[: place + 1]:
-                product *= chance
-            expected += product
-        assert gain == pytest.approx(expected)
+def learned(sure, tail=2, longest=12):
+    """A task whose tokens were kept as often as that."""
+    rng = random.Random(3)
+    task = KeptTokens(tail, longest)
+    for _ in range(60):
+        bins = [rng.randrange(NUM_BINS) for _ in range(6)]
+        refused = [place for place in range(6) if rng.random() > sure]
+        task.note(bins, min(refused, default=6))
+        task.renew()
+    return task
+
+
+def expected(task, bins, tail=2):
+    """Tokens that a proposal brings, from every chance that a token is the first refused."""
+    first_last = max(0, len(bins) - tail)
+    chances = [task.inner.of[place] for place in bins[:first_last]]
+    chances += [task.last.of[place] for place in bins[first_last:]]
+    return sum(math.prod(chances[: place + 1]) for place in range(len(chances)))
+
+
+def grown(task, bins):
+    row = Growing(task)
+    for place in bins:
+        row.note(place)
+    return row
+
+
+@pytest.mark.parametrize("tail", [0, 2, 9])
+def test_gains_by_enumeration(tail):
+    task = learned(0.8, tail)
+    for length, gain in enumerate(task.ahead):
+        assert gain == pytest.approx(expected(task, [UNKNOWN] * length, tail))
+    bins = [3, 0, 7, 5]
+    for length in range(len(bins) + 1):
+        row = grown(task, bins[:length])
+        assert row.if_ended() == pytest.approx(expected(task, bins[:length], tail))
+
+
+def test_goes_on_as_far_as_is_worth_most():
+    """Rows of two tasks; by enumeration of everything that could be drafted."""
+    easy, hard = learned(0.9), learned(0.6)
+    places = [[3, 0, 5], [0, 7, 0]]
+    rows = [grown(easy, places[0]), grown(hard, places[1])]
+    found = set()
+    for price in [place / 20 for place in range(1, 40)]:
+        worth = {
+            further: sum(
+                expected(row.task, bins + [UNKNOWN] * further)
+                for row, bins in zip(rows, places, strict=True)
+            )
+            - price * further
+            for further in [0, *range(2, 10)]
+        }
+        best = best_further(rows, 9, price)
+        assert best == max(worth, key=worth.get)
+        found.add(best)
+    assert {0, 9} < found
+
+
+def test_near_the_most_the_few_that_are_left_are_thought_of():
+    assert best_further([grown(learned(0.9), [9, 9, 9, 9])], 1, 0.01) == 1
+
+
+def test_tokens_of_unknown_confidence_move_the_mean_alone():
+    chances = Chances()
+    for _ in range(20):
+        chances.note(UNKNOWN, False)
+    chances.renew()
+    assert chances.mean == chances.of[UNKNOWN] < 0.2
+    assert set(chances.of) == {chances.mean}
 
 
 def test_only_tokens_up_to_the_first_refusal_count():
-    tokens = KeptTokens(tail=1)
+    tokens = KeptTokens(tail=1, longest=6)
     tokens.note([1, 2, 3, 4], 1)
     assert (tokens.inner.seen[1], tokens.inner.kept[1]) == (1, 1)
     assert (tokens.inner.seen[2], tokens.inner.kept[2]) == (1, 0)

@@ -1,0 +1,143 @@
+"""How often drafted tokens of each confidence were kept, and what a proposal is expected to bring
+if it ends here, or goes on.  Asked after every drafted token: plain numbers, little work.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+from collections.abc import Sequence
+
+# Confidences at which a bin begins.  Those near 1 differ most in what they promise.
+_EDGES = [0.2, 0.35] + [1 - 2.0**-power for power in range(1, 12)]
+NUM_BINS = len(_EDGES) + 1
+SURE = 6  # bins from here on, of confidences from 15/16, change no plan
+UNKNOWN = NUM_BINS  # in the place of a bin: confidence not known; the mean stands
+KEPT_DECAY = 0.995  # of what was learned, per round
+HOPE = 3  # tokens, nine of ten kept, that are believed in before any was seen
+
+
+def bin_of(confidence: float) -> int:
+    """The place of its bin."""
+    return bisect(_EDGES, confidence)
+
+
+class Chances:
+    """How often tokens of each confidence were kept, of those before which everything was."""
+
+    def __init__(self) -> None:
+        """High while little is known, so that it is tried."""
+        self.kept = [0.0] * (NUM_BINS + 1)
+        self.seen = [0.0] * (NUM_BINS + 1)
+        self.renew()
+
+    def note(self, place: int, is_kept: bool) -> None:
+        """A token of bin `place`."""
+        self.seen[place] += 1
+        self.kept[place] += is_kept
+
+    def renew(self) -> None:
+        """A round has passed: what was noted counts from now on, and what came before it less."""
+        self.mean = (sum(self.kept) + 0.9 * HOPE) / (sum(self.seen) + HOPE)
+        prior = 2 * self.mean
+        self.of = [
+            (kept + prior) / (seen + 2) for kept, seen in zip(self.kept, self.seen, strict=True)
+        ]
+        self.of[UNKNOWN] = self.mean
+        self.kept = [value * KEPT_DECAY for value in self.kept]
+        self.seen = [value * KEPT_DECAY for value in self.seen]
+
+
+class KeptTokens:
+    """The chances of tokens that enough others follow in their proposal for the rule to loosen
+    them, and of those at its end; of one task.
+    """
+
+    def __init__(self, tail: int, longest: int) -> None:
+        """The last `tail` tokens of a proposal, of `longest` at most, are its end."""
+        self.tail = tail
+        self.longest = longest
+        self.inner, self.last = Chances(), Chances()
+        self._look_ahead()
+
+    def note(self, bins: Sequence[int], num_kept: int) -> None:
+        """One row's proposal: its tokens' bins, and how many of them were kept."""
+        first_last = len(bins) - self.tail
+        for index, place in enumerate(bins[: num_kept + 1]):
+            table = self.inner if index < first_last else self.last
+            table.note(place, index < num_kept)
+
+    def renew(self) -> None:
+        """A round has passed."""
+        self.inner.renew()
+        self.last.renew()
+        self._look_ahead()
+
+    def _look_ahead(self) -> None:
+        """`ahead`: tokens that the next ones are expected to bring, by their number, if all before
+        them are kept and the last of them end the proposal.
+        """
+        at_end = [0.0]
+        chance = 1.0
+        for _ in range(self.tail):
+            chance *= self.last.mean
+            at_end.append(at_end[-1] + chance)
+        self.ahead = at_end[: self.longest + 1]
+        alive, gained = 1.0, 0.0
+        for _ in range(len(at_end), self.longest + 1):
+            alive *= self.inner.mean
+            gained += alive
+            self.ahead.append(gained + alive * at_end[-1])
+
+
+class Growing:
+    """One row's proposal while it grows."""
+
+    def __init__(self, task: KeptTokens) -> None:
+        """Nothing is drafted yet."""
+        self.task = task
+        self.bins: list[int] = []
+        # Behind the first tokens, were all of them inner ones: the chance that all are kept, and
+        # what they bring.
+        self.alive = [1.0]
+        self.gained = [0.0]
+
+    def note(self, place: int) -> None:
+        """Another token is drafted."""
+        self.bins.append(place)
+        alive = self.alive[-1] * self.task.inner.of[place]
+        self.alive.append(alive)
+        self.gained.append(self.gained[-1] + alive)
+
+    def if_ended(self) -> float:
+        """Tokens that it is expected to bring as it is."""
+        first_last = max(0, len(self.bins) - self.task.tail)
+        chance, gained = self.alive[first_last], self.gained[first_last]
+        of = self.task.last.of
+        for place in self.bins[first_last:]:
+            chance *= of[place]
+            gained += chance
+        return gained
+
+
+def best_further(rows: Sequence[Growing], most: int, price: float) -> int:
+    """How many more tokens to draft in every row.
+
+    Fewer than make the tokens so far inner ones are not thought of, but where no more are left.
+
+    Args:
+        rows: with as many tokens each.
+        most: that are left.
+        price: tokens that the time of one more would bring elsewhere.
+
+    Returns:
+        0 where it is best to end here.
+    """
+    tasks: dict[KeptTokens, float] = {}
+    for row in rows:
+        tasks[row.task] = tasks.get(row.task, 0.0) + row.alive[-1]
+    best, found = 0, sum(row.if_ended() - row.gained[-1] for row in rows)
+    for number in range(min(max(1, rows[0].task.tail), most), most + 1):
+        worth = sum(alive * task.ahead[number] for task, alive in tasks.items()) - price * number
+        if worth > found:
+            best, found = number, worth
+    return best
