@@ -54,7 +54,8 @@ def make_engine(
         config = config.model_copy(update={"drafter_settings": {}})
     drafter = drafters.get(pair.drafter).from_config(config, parts)
     if config.draft_length == "adaptive" and pair.drafter != NO_DRAFTER:
-        drafter = PacedDrafter(drafter, config.spd_k, max(0, parts.end.lookahead - 1))
+        tail = max(0, parts.end.lookahead - 1)
+        drafter = PacedDrafter(drafter, config.spd_k, tail, stops.eos_ids)
     return Engine(
         target=target,
         drafter=drafter,

@@ -85,14 +85,14 @@ class BanditSettings(BaseModel):
         "ucb1", description="hedge learns of all arms in every round, and takes lookups only."
     )
     explore: float = Field(
-        0.1,
+        0.05,
         gt=0,
         le=1,
         description="ucb1, thompson: width of what an arm might be; exp3, hedge: share of rounds "
         "that is spread evenly.",
     )
     discount: float = Field(
-        0.98, gt=0, le=1, description="What a round counts when another has passed."
+        0.99, gt=0, le=1, description="What a round counts when another has passed."
     )
     state: str | None = Field(
         None, min_length=1, description="JSON file that what was learned is read from and kept in."

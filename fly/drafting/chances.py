@@ -95,6 +95,7 @@ class Growing:
     def __init__(self, task: KeptTokens) -> None:
         """Nothing is drafted yet."""
         self.task = task
+        self.is_complete = False  # its last token ends the answer: what follows brings nothing
         self.bins: list[int] = []
         # Behind the first tokens, were all of them inner ones: the chance that all are kept, and
         # what they bring.
@@ -125,7 +126,7 @@ def best_further(rows: Sequence[Growing], most: int, price: float) -> int:
     Fewer than make the tokens so far inner ones are not thought of, but where no more are left.
 
     Args:
-        rows: with as many tokens each.
+        rows: with as many tokens each, but for those that are complete.
         most: that are left.
         price: tokens that the time of one more would bring elsewhere.
 
@@ -133,9 +134,11 @@ def best_further(rows: Sequence[Growing], most: int, price: float) -> int:
         0 where it is best to end here.
     """
     tasks: dict[KeptTokens, float] = {}
+    best, found = 0, 0.0
     for row in rows:
-        tasks[row.task] = tasks.get(row.task, 0.0) + row.alive[-1]
-    best, found = 0, sum(row.if_ended() - row.gained[-1] for row in rows)
+        if not row.is_complete:
+            tasks[row.task] = tasks.get(row.task, 0.0) + row.alive[-1]
+            found += row.if_ended() - row.gained[-1]
     for number in range(min(max(1, rows[0].task.tail), most), most + 1):
         worth = sum(alive * task.ahead[number] for task, alive in tasks.items()) - price * number
         if worth > found:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 class Pace(Protocol):
     """Decides while a proposal grows whether it grows on."""
 
-    def goes_on(self, confidence: Tensor) -> bool:
-        """Told after every token what the draft gave to it, in every row.  [B]"""
+    def goes_on(self, tokens: Tensor, confidence: Tensor) -> bool:
+        """Told after every step every row's token [B], and what the draft gave to it [B]."""
         ...
 
 
@@ -96,8 +96,7 @@ class ModelDrafter(Drafter):
             tokens.append(token)
             if drawn_from is not None:
                 probs.append(drawn_from)
-            goes_on = self.pace is None or self.pace.goes_on(_confidence(logits, token, drawn_from))
-            if step == k - 1 or not goes_on:
+            if step == k - 1 or not self._goes_on(logits, token, drawn_from):
                 break
             logits = self.model.extend(token, positions, visible + step + 1)
             positions = positions + 1
@@ -108,6 +107,12 @@ class ModelDrafter(Drafter):
             num_drafted,
             torch.cat(probs, 1) if probs else None,
         )
+
+    def _goes_on(self, logits: Tensor, token: Tensor, drawn_from: Tensor | None) -> bool:
+        """Ask the pace, if there is one."""
+        if self.pace is None:
+            return True
+        return self.pace.goes_on(token[:, 0], _confidence(logits, token, drawn_from))
 
     def commit(self, rows: Sequence[CommittedRow]) -> None:
         """What was refused lies behind the rows' lengths and is overwritten."""

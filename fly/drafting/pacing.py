@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +42,7 @@ ENOUGH = 10  # rounds before a rate counts
 PROBE_LEN = 4  # tokens proposed to see whether speculation pays again
 FIRST_PAUSE, LONGEST_PAUSE = 16, 1024  # plain rounds between two probes
 MARGIN = 1.02  # by which speculation must be better than plain decoding
-PLAIN_EVERY = 200  # rounds after which a plain one is timed again
+PLAIN_EVERY = 100  # rounds after which a plain one is timed again
 
 
 @dataclass
@@ -69,7 +69,12 @@ class PacedDrafter(Drafter):
     """Another drafter, told how many tokens to propose."""
 
     def __init__(
-        self, inner: Drafter, k: int, tail: int, clock: Callable[[], float] = time.perf_counter
+        self,
+        inner: Drafter,
+        k: int,
+        tail: int,
+        eos_ids: Container[int] = (),
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Let `inner` propose up to `k` tokens.
 
@@ -77,6 +82,7 @@ class PacedDrafter(Drafter):
             inner: one that asks its `pace` after every token, if it has one, may stop earlier.
             k: the most.
             tail: tokens at a proposal's end that the rule cannot loosen.
+            eos_ids: behind a token of these no other is worth drafting.
             clock: seconds.
         """
         self.inner = inner
@@ -84,6 +90,7 @@ class PacedDrafter(Drafter):
         self.times = RoundTimes()
         self._clock = clock
         self._tail = tail
+        self._eos_ids = eos_ids
         self._kept: dict[str, KeptTokens] = {}
         self._rates: dict[int, Rate] = {}  # of speculative rounds, by size of batch
         self._now = _Round()
@@ -123,9 +130,20 @@ class PacedDrafter(Drafter):
         length = self._decide(rows)
         self._now.most = length
         shortened = [min(limit, length) for limit in limits]
+        begin = self._clock()
         proposal = self.inner.propose(rows, shortened, choose)
         self._now.lengths = proposal.lengths.tolist()
+        self._now.drafting = self._drafting(self._clock() - begin)
         return proposal
+
+    def _drafting(self, proposing: float) -> float:
+        """Seconds that grow with the proposal, of all that proposing took: as those between its
+        tokens, since before the first one what the others accepted is read, too.
+        """
+        times = self._now.times
+        if len(times) < 2:
+            return 0.0 if times else proposing
+        return (times[-1] - times[0]) / (len(times) - 1) * max(self._now.lengths)
 
     def _decide(self, rows: Sequence[CommittedRow]) -> int:
         """The most tokens to draft in this round; 0 for a plain one."""
@@ -169,19 +187,22 @@ class PacedDrafter(Drafter):
                 best, rate = length, found
         return best, rate
 
-    def goes_on(self, confidence: Tensor) -> bool:
+    def goes_on(self, tokens: Tensor, confidence: Tensor) -> bool:
         """Whether to draft another token behind those drafted so far.
 
         Args:
-            confidence: [B] what the draft gave to the tokens just drafted.
+            tokens: [B] just drafted.
+            confidence: [B] what the draft gave to them.
         """
         now = self._now
-        least = NUM_BINS
-        for row, value in zip(now.rows, confidence.tolist(), strict=True):
-            place = bin_of(value)
-            row.note(place)
-            least = min(least, place)
-        length = len(now.rows[0].bins)
+        now.times.append(self._clock())
+        length, least = len(now.times), NUM_BINS
+        for row, token, value in zip(now.rows, tokens.tolist(), confidence.tolist(), strict=True):
+            if not row.is_complete:
+                place = bin_of(value)
+                row.note(place)
+                row.is_complete = token in self._eos_ids
+                least = min(least, 0 if row.is_complete else place)
         if length >= now.most or now.is_probe:
             return length < now.most
         if length >= now.planned or least < SURE:
@@ -201,7 +222,7 @@ class PacedDrafter(Drafter):
         if not any(now.lengths):
             return  # what is known does not fade while nothing is tried
         for row, length, count in zip(now.rows, now.lengths, kept, strict=True):
-            unknown = [UNKNOWN] * (length - len(row.bins))
+            unknown = [] if row.is_complete else [UNKNOWN] * (length - len(row.bins))
             row.task.note(row.bins[:length] + unknown, count)
         for task in {row.task: None for row in now.rows}:
             task.renew()
@@ -213,7 +234,7 @@ class PacedDrafter(Drafter):
         longest = max(now.lengths, default=0)
         self._lengths[min(longest, self.k)] += 1
         seconds = self._clock() - now.begin
-        self.times.note(len(rows), longest, seconds)
+        self.times.note(len(rows), longest, seconds, now.drafting)
         if longest and not now.is_probe:
             gained = sum(len(row.ids) - before for row, before in zip(rows, now.texts, strict=True))
             self._rates.setdefault(len(rows).bit_length(), Rate()).note(gained, seconds)
@@ -241,6 +262,8 @@ class _Round:
     rows: list[Growing] = field(default_factory=list)
     texts: list[int] = field(default_factory=list)  # tokens before it
     lengths: list[int] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)  # at which tokens were drafted
+    drafting: float = 0.0  # seconds
     most: int = 0
     planned: int = 0  # length, unless a token surprises
     rate: float = 0.0  # tokens per second that the round has to beat

@@ -1,5 +1,9 @@
 """What rounds take, learned while decoding: plain ones, and speculative ones by the length of their
 longest proposal.  Batches of like size are put together.
+
+Times are noisy and drift, and the lengths are chosen by them: a line through the two would be bent.
+So the time of a further token is put together: drafting it, which is measured apart, and verifying
+it, where plain rounds, of no drafted token, hold the line's other end.
 """
 
 from __future__ import annotations
@@ -9,43 +13,38 @@ from dataclasses import dataclass
 
 DECAY = 0.99  # of what was measured before, per round measured
 WARM_UP = 1  # first rounds of a kind: caches grow, kernels are chosen
-OUTLIER = 3.0  # times what was expected: something else had the machine
+OUTLIER = 2.5  # times what was expected: something else had the machine
 MOST_OUTLIERS = 3  # in a row; then it is no outlier
+TRUST = 1000.0  # squared tokens by which rounds differ, until they tell more than plain ones do
 
 
 @dataclass
 class Line:
-    """Seconds over length, discounted.  The slope is that of the differences between one round and
-    the next, so that a machine whose speed drifts while the lengths do does not look like one
-    whose further tokens are dearer.
-    """
+    """Discounted sums over rounds."""
 
     weight: float = 0.0
-    x: float = 0.0
-    y: float = 0.0
-    xx: float = 0.0  # of differences
-    xy: float = 0.0
+    rows: float = 0.0
+    length: float = 0.0
+    seconds: float = 0.0
+    drafting: float = 0.0  # seconds of these
+    squares: float = 0.0  # of the differences in length between a round and the next
+    products: float = 0.0  # of these and the differences in seconds that were not drafting
     last: tuple[int, float] | None = None
     skipped: int = 0
     outliers: int = 0
 
-    def note(self, length: int, seconds: float) -> None:
+    def note(self, rows: int, length: int, seconds: float, drafting: float) -> None:
         """One round."""
-        if self.skipped < WARM_UP:
-            self.skipped += 1
-            return
-        is_outlier = self.weight > 3 and seconds > OUTLIER * self.at([length])[0]
-        if is_outlier and self.outliers < MOST_OUTLIERS:
-            self.outliers += 1
-            return
-        self.outliers = 0
+        rest = seconds - drafting
+        step, change = (length - self.last[0], rest - self.last[1]) if self.last else (0, 0.0)
+        self.last = length, rest
         self.weight = DECAY * self.weight + 1
-        self.x = DECAY * self.x + length
-        self.y = DECAY * self.y + seconds
-        step, change = (length - self.last[0], seconds - self.last[1]) if self.last else (0, 0.0)
-        self.xx = DECAY * self.xx + step * step
-        self.xy = DECAY * self.xy + step * change
-        self.last = length, seconds
+        self.rows = DECAY * self.rows + rows
+        self.length = DECAY * self.length + length
+        self.seconds = DECAY * self.seconds + seconds
+        self.drafting = DECAY * self.drafting + drafting
+        self.squares = DECAY * self.squares + step * step
+        self.products = DECAY * self.products + step * change
 
     @property
     def is_known(self) -> bool:
@@ -53,21 +52,17 @@ class Line:
         return self.weight > 0
 
     @property
-    def slope(self) -> float:
-        """Seconds per further token.  With lengths all alike, the mean round's share of one of
-        length + 3 equal parts.
-        """
-        mean_x, mean_y = self.x / self.weight, self.y / self.weight
-        guess = mean_y / (mean_x + 3)
-        if self.xx < 0.5 * self.weight:
-            return guess
-        return min(max(self.xy / self.xx, 0.1 * guess), mean_y / max(mean_x, 1.0))
+    def mean(self) -> float:
+        """Seconds of a round."""
+        return self.seconds / self.weight
 
-    def at(self, lengths: Sequence[int]) -> list[float]:
-        """Seconds of rounds of these lengths."""
-        slope, mean = self.slope, self.y / self.weight
-        start = mean - slope * self.x / self.weight
-        return [max(start + slope * length, 0.05 * mean) for length in lengths]
+    def verifying(self, plain: float) -> float:
+        """Seconds of verifying one further token in every row, where a plain round takes `plain`.
+        Differences from one round to the next are less bent by drift than the rounds themselves.
+        """
+        by_plain = max(0.0, (self.seconds - self.drafting) - plain * self.weight) / self.length
+        found = (TRUST * by_plain + self.products) / (TRUST + self.squares)
+        return min(max(found, 0.0), 2 * by_plain)
 
 
 class RoundTimes:
@@ -78,10 +73,27 @@ class RoundTimes:
         self._plain: dict[int, Line] = {}
         self._speculative: dict[int, Line] = {}
 
-    def note(self, num_rows: int, length: int, seconds: float) -> None:
-        """A round of `num_rows` rows whose longest proposal had `length` tokens."""
-        lines = self._speculative if length else self._plain
-        lines.setdefault(num_rows.bit_length(), Line()).note(length, seconds)
+    def note(self, num_rows: int, length: int, seconds: float, drafting: float = 0.0) -> None:
+        """A round of `num_rows` rows whose longest proposal had `length` tokens.
+
+        Args:
+            num_rows: B
+            length: 0 of a plain round.
+            seconds: of the whole round.
+            drafting: seconds of these in which the tokens were drafted.
+        """
+        place = num_rows.bit_length()
+        line = (self._speculative if length else self._plain).setdefault(place, Line())
+        if line.skipped < WARM_UP:
+            line.skipped += 1
+            return
+        if line.weight > 3 and line.outliers < MOST_OUTLIERS:
+            expected = self.speculative(num_rows, [length])[0] if length else line.mean
+            if seconds > OUTLIER * expected:
+                line.outliers += 1
+                return
+        line.outliers = 0
+        line.note(num_rows, length, seconds, drafting)
 
     @property
     def knows_plain(self) -> bool:
@@ -92,19 +104,29 @@ class RoundTimes:
         """Seconds of a plain round; of a batch of another size where none of this was measured."""
         line = _nearest(self._plain, num_rows.bit_length())
         assert line is not None
-        return line.at([0])[0]
+        return line.mean
 
     def speculative(self, num_rows: int, lengths: Sequence[int]) -> list[float]:
         """Seconds of speculative rounds of these lengths; while nothing is known as optimistic as
         can be, so that it is tried: no more than plain ones.
         """
         line = _nearest(self._speculative, num_rows.bit_length())
-        return [self.plain(num_rows)] * len(lengths) if line is None else line.at(lengths)
+        if line is None:
+            return [self.plain(num_rows)] * len(lengths)
+        step, usual = self.step(num_rows), line.length / line.weight
+        return [max(line.mean + step * (length - usual), 0.05 * line.mean) for length in lengths]
 
     def step(self, num_rows: int) -> float:
         """Seconds of one further token in all proposals."""
         line = _nearest(self._speculative, num_rows.bit_length())
-        return 0.0 if line is None else line.slope
+        if line is None:
+            return 0.0
+        # Where no plain round of this size was measured, a row's tokens are as dear as at another.
+        size = self.compared(num_rows)
+        other = _nearest(self._speculative, size.bit_length())
+        assert other is not None
+        share = (line.rows / line.weight) / (other.rows / other.weight)
+        return line.drafting / line.length + share * other.verifying(self.plain(size))
 
     def compared(self, num_rows: int) -> int:
         """Of the sizes of batch of which plain and speculative rounds are known, the nearest to

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fly.evaluation import environment
 from fly.evaluation.assembling import AnswerKey, Compared, Decoded, task_result
 from fly.evaluation.divergence import Divergences
+from fly.evaluation.drafting import drafting_notes
 from fly.evaluation.measuring import (
     SEARCHED,
     Ready,
@@ -27,7 +28,7 @@ from fly.evaluation.memory import PeakMemory
 from fly.evaluation.methods import GENERATE, Method, parse_method
 from fly.evaluation.paired import CONFIDENCE
 from fly.evaluation.plan import Plan
-from fly.evaluation.runners import Runner, make_runner
+from fly.evaluation.runners import EngineRunner, Runner, make_runner
 from fly.evaluation.scoring import Doc, Scorer
 from fly.evaluation.store import Store, write_result, write_text
 from fly.evaluation.verdict import judge_all
@@ -97,7 +98,12 @@ def carry_out(
         measure(contest.methods, runners, slices, store, memory, on_progress)
         names = dict.fromkeys(one.asked.task for one in ready)
         compared = [_compared(plan, loaded, name, contest, store) for name in names]
-        result = _result(plan, contest, compared, slices)
+        drafting = {
+            name: runner.drafting
+            for name, runner in runners.items()
+            if isinstance(runner, EngineRunner)
+        }
+        result = _result(plan, contest, compared, slices, drafting_notes(drafting))
     if plan.folder is not None:
         _save(plan.folder, result, [item for one in compared for item in one.items()])
     return result
@@ -209,7 +215,11 @@ def judge(compared: Sequence[Compared], margin: float) -> dict[tuple[str, str], 
 
 
 def _result(
-    plan: Plan, contest: Contest, compared: Sequence[Compared], slices: Sequence[Slice]
+    plan: Plan,
+    contest: Contest,
+    compared: Sequence[Compared],
+    slices: Sequence[Slice],
+    more_notes: Sequence[str],
 ) -> Comparison:
     verdicts = judge(compared, plan.margin)
     results = []
@@ -229,7 +239,7 @@ def _result(
         control=contest.control,
         batch_size=plan.batch_size,
         block_size=max(len(one.requests) for one in slices),
-        notes=_notes(compared, Counter(one.task for one in slices)),
+        notes=[*_notes(compared, Counter(one.task for one in slices)), *more_notes],
     )
 
 

@@ -110,6 +110,11 @@ class EngineRunner:
         finally:
             self._decoder.release()
 
+    @property
+    def drafting(self) -> dict[str, Any]:
+        """What the drafter tells of itself."""
+        return self._decoder.drafter.report()
+
 
 class GenerateRunner:
     """transformers' `generate`: prompts sorted by length and padded on the left, in batches as even

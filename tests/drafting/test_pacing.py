@@ -49,7 +49,7 @@ class World:
                 for _ in range(limits[0]):
                     sure = world.confidences(world.round, world.rng)
                     world.offered.append(sure)
-                    if self.pace and not self.pace.goes_on(torch.tensor([sure])):
+                    if self.pace and not self.pace.goes_on(torch.tensor([7]), torch.tensor([sure])):
                         break
                 return Proposal.from_lists([[0] * len(world.offered)], torch.device("cpu"))
 

@@ -11,7 +11,7 @@ def learned(lengths, seconds, num_rows=1, seed=0):
     """Times after rounds of these lengths; `seconds` takes length and rng."""
     rng = random.Random(seed)
     times = RoundTimes()
-    for length in lengths:
+    for length in [0] * 10 + list(lengths):
         times.note(num_rows, length, seconds(length, rng))
     return times
 
@@ -30,7 +30,7 @@ def test_a_line_through_noisy_rounds():
 def test_a_machine_that_slows_down_does_not_make_further_tokens_dearer():
     """The lengths drift with it: short proposals while it was fast, long ones while it was slow."""
     rng = random.Random(2)
-    times = RoundTimes()
+    times = learned([], noisy)
     for turn in range(300):
         speed = 1 + turn / 300
         length = rng.randint(1, 8) + turn // 25
@@ -38,10 +38,26 @@ def test_a_machine_that_slows_down_does_not_make_further_tokens_dearer():
     assert times.step(1) == pytest.approx(2 * 1.75, rel=0.2)
 
 
-def test_lengths_all_alike_tell_no_slope():
+def test_of_lengths_all_alike_plain_rounds_tell_the_slope():
     times = learned([10] * 50, noisy)
     assert times.speculative(1, [10])[0] == pytest.approx(25, rel=0.05)
-    assert 0.5 < times.step(1) < 2.5
+    assert times.step(1) == pytest.approx(2, rel=0.1)
+
+
+def test_drafting_is_measured_apart():
+    """Of the 20 seconds that 10 tokens take, 12 are drafting: no noise of the others touches it."""
+    times = learned([], noisy)
+    for _ in range(50):
+        times.note(1, 10, 25.0, drafting=12.0)
+    assert times.step(1) == pytest.approx(1.2 + 0.8, rel=0.1)
+
+
+def test_where_no_plain_round_was_measured_a_token_is_as_dear_as_at_another_size():
+    times = learned([0] * 9 + [10] * 20, lambda length, rng: 5.0 + length)
+    for _ in range(20):
+        times.note(4, 10, 60.0, drafting=10.0)
+    assert times.compared(4) == 1
+    assert times.step(4) == pytest.approx(1.0 + 4 * 1.0)
 
 
 def test_the_first_rounds_are_left_out():
