@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from fly.drafting.chances import (
-    NUM_BINS,
     SURE,
     UNKNOWN,
     Growing,
@@ -42,6 +41,7 @@ ENOUGH = 10  # rounds before a rate counts
 PROBE_LEN = 4  # tokens proposed to see whether speculation pays again
 FIRST_PAUSE, LONGEST_PAUSE = 16, 1024  # plain rounds between two probes
 MARGIN = 1.02  # by which speculation must be better than plain decoding
+SURPRISED = 0.25  # rows' share whose tokens were not sure, from which on a length is planned anew
 PLAIN_EVERY = 100  # rounds after which a plain one is timed again
 
 
@@ -196,16 +196,17 @@ class PacedDrafter(Drafter):
         """
         now = self._now
         now.times.append(self._clock())
-        length, least = len(now.times), NUM_BINS
+        length = len(now.times)
         for row, token, value in zip(now.rows, tokens.tolist(), confidence.tolist(), strict=True):
             if not row.is_complete:
                 place = bin_of(value)
                 row.note(place)
                 row.is_complete = token in self._eos_ids
-                least = min(least, 0 if row.is_complete else place)
+                now.surprises += place < SURE or row.is_complete
         if length >= now.most or now.is_probe:
             return length < now.most
-        if length >= now.planned or least < SURE:
+        if length >= now.planned or now.surprises >= SURPRISED * len(now.rows):
+            now.surprises = 0
             price = now.rate * self.times.step(len(now.rows))
             now.planned = length + best_further(now.rows, now.most - length, price)
         return length < now.planned
@@ -265,6 +266,7 @@ class _Round:
     times: list[float] = field(default_factory=list)  # at which tokens were drafted
     drafting: float = 0.0  # seconds
     most: int = 0
-    planned: int = 0  # length, unless a token surprises
+    planned: int = 0  # length, unless tokens surprise
+    surprises: int = 0  # since it was planned
     rate: float = 0.0  # tokens per second that the round has to beat
     is_probe: bool = False
