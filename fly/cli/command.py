@@ -23,7 +23,7 @@ VERBS: Mapping[str, str] = {
 }
 
 _OWN_NAME = "fly"
-_ITS_NAME = re.compile(r"\blm-eval\b(?!uation)")  # not within the name of its repository
+_ITS_NAME = re.compile(r"\blm-eval\b(?!-)")  # not as a part of another name
 _TOP_LEVEL = frozenset({"-h", "--help", "--version"})
 
 

@@ -57,11 +57,20 @@ class KeptTokens:
         self.tail = tail
         self.longest = longest
         self.inner, self.last = Chances(), Chances()
+        self.asked = self.offered = float(HOPE)
         self._look_ahead()
 
-    def note(self, bins: Sequence[int], num_kept: int) -> None:
-        """One row's proposal: its tokens' bins, and how many of them were kept."""
-        first_last = len(bins) - self.tail
+    def note(self, bins: Sequence[int], num_kept: int, length: int) -> None:
+        """One row's proposal.
+
+        Args:
+            bins: of its tokens up to an end token.
+            num_kept: of all its tokens.
+            length: of the proposal; 0 if nothing was found to offer.
+        """
+        self.asked += 1
+        self.offered += length > 0
+        first_last = length - self.tail
         for index, place in enumerate(bins[: num_kept + 1]):
             table = self.inner if index < first_last else self.last
             table.note(place, index < num_kept)
@@ -70,11 +79,18 @@ class KeptTokens:
         """A round has passed."""
         self.inner.renew()
         self.last.renew()
+        self.asked *= KEPT_DECAY
+        self.offered *= KEPT_DECAY
         self._look_ahead()
 
+    @property
+    def found(self) -> float:
+        """How often there was anything to offer."""
+        return self.offered / self.asked
+
     def _look_ahead(self) -> None:
-        """`ahead`: tokens that the next ones are expected to bring, by their number, if all before
-        them are kept and the last of them end the proposal.
+        """`ahead`: tokens that the next ones are expected to bring, by their number, if they are
+        offered, all before them are kept, and the last of them end the proposal.
         """
         at_end = [0.0]
         chance = 1.0
@@ -92,18 +108,34 @@ class KeptTokens:
 class Growing:
     """One row's proposal while it grows."""
 
-    def __init__(self, task: KeptTokens) -> None:
-        """Nothing is drafted yet."""
+    def __init__(self, task: KeptTokens, limit: int) -> None:
+        """Nothing is drafted yet.
+
+        Args:
+            task: what is known of such rows.
+            limit: tokens that are wanted at most.
+        """
         self.task = task
-        self.is_complete = False  # its last token ends the answer: what follows brings nothing
+        self.limit = limit
         self.bins: list[int] = []
+        self.has_ended = False  # its last token ends the answer: what follows brings nothing
+        self.followers = 0  # tokens behind that one
         # Behind the first tokens, were all of them inner ones: the chance that all are kept, and
         # what they bring.
         self.alive = [1.0]
         self.gained = [0.0]
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether no further token of it counts."""
+        return self.has_ended or len(self.bins) >= self.limit
+
     def note(self, place: int) -> None:
         """Another token is drafted."""
+        if self.has_ended:
+            self.followers += len(self.bins) + self.followers < self.limit
+        if self.is_complete:
+            return
         self.bins.append(place)
         alive = self.alive[-1] * self.task.inner.of[place]
         self.alive.append(alive)
@@ -111,7 +143,8 @@ class Growing:
 
     def if_ended(self) -> float:
         """Tokens that it is expected to bring as it is."""
-        first_last = max(0, len(self.bins) - self.task.tail)
+        length = len(self.bins)
+        first_last = min(max(0, length + self.followers - self.task.tail), length)
         chance, gained = self.alive[first_last], self.gained[first_last]
         of = self.task.last.of
         for place in self.bins[first_last:]:
@@ -138,6 +171,7 @@ def best_further(rows: Sequence[Growing], most: int, price: float) -> int:
     for row in rows:
         if not row.is_complete:
             tasks[row.task] = tasks.get(row.task, 0.0) + row.alive[-1]
+        if row.has_ended or not row.is_complete:
             found += row.if_ended() - row.gained[-1]
     for number in range(min(max(1, rows[0].task.tail), most), most + 1):
         worth = sum(alive * task.ahead[number] for task, alive in tasks.items()) - price * number

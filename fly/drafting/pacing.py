@@ -11,6 +11,7 @@ place of a threshold; the ratio to maximise is TurboSpec's goodput (arXiv 2406.1
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
@@ -34,14 +35,14 @@ from fly.settings import Traits
 if TYPE_CHECKING:
     from fly.config import FLyConfig
 
-FIRST_LEN = 8  # tokens at most in the first rounds
+FIRST_LEN = 8  # tokens at most in the first rounds, besides those that the rule cannot loosen
 RATE_DECAY = 0.98
 FIRST_ROUNDS = 3  # of every size of batch
 ENOUGH = 10  # rounds before a rate counts
-PROBE_LEN = 4  # tokens proposed to see whether speculation pays again
+PROBE_LEN = 4  # tokens proposed to see whether speculation pays again, besides the same
 FIRST_PAUSE, LONGEST_PAUSE = 16, 1024  # plain rounds between two probes
 MARGIN = 1.02  # by which speculation must be better than plain decoding
-SURPRISED = 0.25  # rows' share whose tokens were not sure, from which on a length is planned anew
+SURPRISED = 0.25  # doubtful tokens since a length was planned, per row, to plan it anew
 PLAIN_EVERY = 100  # rounds after which a plain one is timed again
 
 
@@ -124,26 +125,30 @@ class PacedDrafter(Drafter):
         """At most as many tokens as pay."""
         self._now = _Round(
             begin=self._clock(),
-            rows=[Growing(self._known(row.key)) for row in rows],
+            rows=[
+                Growing(self._known(row.key), limit)
+                for row, limit in zip(rows, limits, strict=True)
+            ],
             texts=[len(row.ids) for row in rows],
         )
         length = self._decide(rows)
-        self._now.most = length
         shortened = [min(limit, length) for limit in limits]
+        self._now.most = max(shortened)
         begin = self._clock()
         proposal = self.inner.propose(rows, shortened, choose)
         self._now.lengths = proposal.lengths.tolist()
         self._now.drafting = self._drafting(self._clock() - begin)
         return proposal
 
-    def _drafting(self, proposing: float) -> float:
+    def _drafting(self, proposing: float) -> float | None:
         """Seconds that grow with the proposal, of all that proposing took: as those between its
-        tokens, since before the first one what the others accepted is read, too.
+        tokens, since before the first one what the others accepted is read, too.  None where a
+        single token does not tell.
         """
         times = self._now.times
-        if len(times) < 2:
-            return 0.0 if times else proposing
-        return (times[-1] - times[0]) / (len(times) - 1) * max(self._now.lengths)
+        if len(times) > 1:
+            return (times[-1] - times[0]) / (len(times) - 1) * max(self._now.lengths)
+        return None if hasattr(self.inner, "pace") else proposing
 
     def _decide(self, rows: Sequence[CommittedRow]) -> int:
         """The most tokens to draft in this round; 0 for a plain one."""
@@ -154,12 +159,12 @@ class PacedDrafter(Drafter):
         self._since_plain += 1
         length, rate = self._best(count)
         measured = self._rates.setdefault(count.bit_length(), Rate())
-        self._now.rate = measured.value or rate
+        self._now.rate = max(measured.value or rate, count / self.times.plain(count))
         if length > 0:
             self._pause, self._plain_in_a_row = FIRST_PAUSE, 0
             # Confidence may tell when to go on; who has none gets what pays on average.
             is_first = measured.rounds < FIRST_ROUNDS
-            most = min(self.k, FIRST_LEN) if is_first else self.k
+            most = min(self.k, FIRST_LEN + self._tail) if is_first else self.k
             return most if hasattr(self.inner, "pace") else min(length, most)
         self._plain_in_a_row += 1
         if self._plain_in_a_row <= self._pause:
@@ -168,7 +173,7 @@ class PacedDrafter(Drafter):
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
         self._num_probes += 1
         self._now.is_probe = True
-        return min(PROBE_LEN, self.k)
+        return min(PROBE_LEN + self._tail, self.k)
 
     def _best(self, count: int) -> tuple[int, float]:
         """The length whose tokens per second are most for `count` rows, by what is known of their
@@ -180,9 +185,11 @@ class PacedDrafter(Drafter):
         least = rate * MARGIN
         seconds = self.times.speculative(size, range(1, self.k + 1))
         tasks = Counter(row.task for row in self._now.rows).items()
+        nothing = math.prod((1 - task.found) ** number for task, number in tasks)
         for length in range(1, self.k + 1):
-            gained = sum(number * task.ahead[length] for task, number in tasks)
-            found = (count + gained) / seconds[length - 1]
+            gained = sum(number * task.found * task.ahead[length] for task, number in tasks)
+            expected = (1 - nothing) * seconds[length - 1] + nothing * self.times.plain(size)
+            found = (count + gained) / expected
             if found > max(rate, least):
                 best, rate = length, found
         return best, rate
@@ -195,13 +202,15 @@ class PacedDrafter(Drafter):
             confidence: [B] what the draft gave to them.
         """
         now = self._now
-        now.times.append(self._clock())
+        drafted = list(zip(now.rows, tokens.tolist(), confidence.tolist(), strict=True))
+        now.times.append(self._clock())  # the device has been waited for
         length = len(now.times)
-        for row, token, value in zip(now.rows, tokens.tolist(), confidence.tolist(), strict=True):
-            if not row.is_complete:
-                place = bin_of(value)
-                row.note(place)
-                row.is_complete = token in self._eos_ids
+        for row, token, value in drafted:
+            is_new = not row.is_complete
+            place = bin_of(value)
+            row.note(place)
+            if is_new:
+                row.has_ended = token in self._eos_ids
                 now.surprises += place < SURE or row.is_complete
         if length >= now.most or now.is_probe:
             return length < now.most
@@ -220,11 +229,13 @@ class PacedDrafter(Drafter):
         """Learn which tokens were kept."""
         self.inner.observe(proposal, logits, kept)
         now = self._now
-        if not any(now.lengths):
+        if now.most == 0:
             return  # what is known does not fade while nothing is tried
         for row, length, count in zip(now.rows, now.lengths, kept, strict=True):
+            if row.limit == 0:
+                continue
             unknown = [] if row.is_complete else [UNKNOWN] * (length - len(row.bins))
-            row.task.note(row.bins[:length] + unknown, count)
+            row.task.note(row.bins[:length] + unknown, count, length)
         for task in {row.task: None for row in now.rows}:
             task.renew()
 
@@ -264,7 +275,7 @@ class _Round:
     texts: list[int] = field(default_factory=list)  # tokens before it
     lengths: list[int] = field(default_factory=list)
     times: list[float] = field(default_factory=list)  # at which tokens were drafted
-    drafting: float = 0.0  # seconds
+    drafting: float | None = 0.0  # seconds
     most: int = 0
     planned: int = 0  # length, unless tokens surprise
     surprises: int = 0  # since it was planned

@@ -73,14 +73,16 @@ class RoundTimes:
         self._plain: dict[int, Line] = {}
         self._speculative: dict[int, Line] = {}
 
-    def note(self, num_rows: int, length: int, seconds: float, drafting: float = 0.0) -> None:
+    def note(
+        self, num_rows: int, length: int, seconds: float, drafting: float | None = 0.0
+    ) -> None:
         """A round of `num_rows` rows whose longest proposal had `length` tokens.
 
         Args:
             num_rows: B
             length: 0 of a plain round.
             seconds: of the whole round.
-            drafting: seconds of these in which the tokens were drafted.
+            drafting: seconds of these in which the tokens were drafted; None: as usually.
         """
         place = num_rows.bit_length()
         line = (self._speculative if length else self._plain).setdefault(place, Line())
@@ -93,6 +95,8 @@ class RoundTimes:
                 line.outliers += 1
                 return
         line.outliers = 0
+        if drafting is None:
+            drafting = line.drafting / line.length * length if line.length else 0.0
         line.note(num_rows, length, seconds, drafting)
 
     @property

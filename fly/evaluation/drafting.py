@@ -10,7 +10,8 @@ def drafting_notes(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Notes of a comparison.
 
     Args:
-        reports: `Drafter.report()` by method, of the requests that this process decoded.
+        reports: `Drafter.report()` by method, of the requests that this process decoded, those to
+            warm up included.
     """
     notes = []
     for name, report in reports.items():
@@ -20,13 +21,8 @@ def drafting_notes(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 notes.append(
                     f"{name}, {situation.strip() or 'all tasks'}: {_bandit(policy, found)}"
                 )
-        if "rounds_by_draft_length" in report:
-            rounds = report["rounds_by_draft_length"]
-            notes.append(
-                f"{name}: {rounds.get('0', 0):,} of {sum(rounds.values()):,} rounds were plain, "
-                f"the others drafted {_mean_length(rounds):.1f} tokens on average; behind plain "
-                f"rounds drafting was tried again {report['probes']:,} times"
-            )
+        if any(report.get("rounds_by_draft_length", {}).values()):
+            notes.append(f"{name}: {_lengths(report)}")
     return notes
 
 
@@ -38,6 +34,11 @@ def _bandit(policy: str, found: Mapping[str, Any]) -> str:
     )
 
 
-def _mean_length(rounds: Mapping[str, int]) -> float:
-    drafted = {int(length): count for length, count in rounds.items() if length != "0"}
-    return sum(length * count for length, count in drafted.items()) / max(1, sum(drafted.values()))
+def _lengths(report: Mapping[str, Any]) -> str:
+    rounds = {int(length): count for length, count in report["rounds_by_draft_length"].items()}
+    total, plain = sum(rounds.values()), rounds.get(0, 0)
+    told = f"{plain:,} of {total:,} rounds were plain"
+    if total > plain:
+        mean = sum(length * count for length, count in rounds.items()) / (total - plain)
+        told += f", the longest proposal of the others had {mean:.1f} tokens on average"
+    return f"{told}; behind plain rounds drafting was tried again {report['probes']:,} times"

@@ -170,7 +170,7 @@ def learned(sure, tail=2, longest=12):
     for _ in range(60):
         bins = [rng.randrange(NUM_BINS) for _ in range(6)]
         refused = [place for place in range(6) if rng.random() > sure]
-        task.note(bins, min(refused, default=6))
+        task.note(bins, min(refused, default=6), 6)
         task.renew()
     return task
 
@@ -183,8 +183,8 @@ def expected(task, bins, tail=2):
     return sum(math.prod(chances[: place + 1]) for place in range(len(chances)))
 
 
-def grown(task, bins):
-    row = Growing(task)
+def grown(task, bins, limit=99):
+    row = Growing(task, limit)
     for place in bins:
         row.note(place)
     return row
@@ -222,6 +222,114 @@ def test_goes_on_as_far_as_is_worth_most():
     assert {0, 9} < found
 
 
+def test_behind_an_end_token_nothing_is_worth_drafting():
+    task = learned(0.99)
+    ended = grown(task, [9, 9])
+    ended.has_ended = True
+    assert best_further([ended], 10, 0.01) == 0
+    assert best_further([ended, grown(task, [9, 9])], 10, 0.01) == 10
+    # The row that goes on pays for both.
+    price = task.ahead[10] * grown(task, [9, 9]).alive[-1] / 10 * 1.01
+    assert best_further([ended, grown(task, [9, 9])], 10, price) == 0
+
+
+class Scripted(Drafter):
+    """Drafts given tokens for every row, all of them surely."""
+
+    def __init__(self, script):
+        self.script, self.pace = script, None
+
+    def propose(self, rows, limits, choose=None):
+        drafted = 0
+        while drafted < max(limits):
+            tokens = torch.tensor([row[drafted] for row in self.script])
+            drafted += 1
+            if not self.pace.goes_on(tokens, torch.full((len(rows),), 0.9999)):
+                break
+        return Proposal.from_lists([row[:drafted] for row in self.script], torch.device("cpu"))
+
+
+def test_a_proposal_ends_with_the_last_rows_end_token():
+    clock = SimpleNamespace(now=0.0)
+    rows = [SimpleNamespace(ids=[0], key="") for _ in range(2)]
+    source = Scripted([[5, 1, *[7] * K], [5] * 4 + [1] + [7] * K])
+    drafter = PacedDrafter(source, K, 0, {1}, clock=lambda: clock.now)
+    lengths = []
+    for _ in range(40):
+        proposal = drafter.propose(rows, [K, K])
+        clock.now += 5.0 + 0.2 * max(proposal.lengths.tolist())
+        drafter.observe(proposal, torch.zeros(2, 1, 1), [2, min(5, max(proposal.lengths.tolist()))])
+        for row, length in zip(rows, proposal.lengths.tolist(), strict=True):
+            row.ids = [0] * (len(row.ids) + length + 1)
+        drafter.commit(rows)
+        lengths.append(max(proposal.lengths.tolist()))
+    assert set(lengths[10:]) == {5}
+    # What follows the end token, refused here, tells nothing.
+    (task,) = drafter._kept.values()
+    assert task.inner.seen == task.inner.kept
+
+
+def test_a_token_before_the_end_token_is_an_inner_one_when_others_follow():
+    task = learned(0.8, tail=3)
+    row = grown(task, [0, 9])
+    row.has_ended = True
+    assert row.if_ended() == pytest.approx(expected(task, [0, 9], 3))
+    for followers in (1, 2, 3, 4):
+        row.note(9)
+        chances = [task.inner.of[0] if followers >= 2 else task.last.of[0]]
+        chances.append(task.inner.of[9] if followers >= 3 else task.last.of[9])
+        assert row.if_ended() == pytest.approx(chances[0] * (1 + chances[1]))
+    task.note([0, 9], 2, 6)
+    assert (task.inner.seen[9], task.last.seen[9]) == pytest.approx(
+        (learned(0.8, tail=3).inner.seen[9] + 1, learned(0.8, tail=3).last.seen[9])
+    )
+
+
+def test_a_row_near_its_budget_neither_pays_nor_gains():
+    task = learned(0.95)
+    spent = [grown(task, [9, 9], limit=2) for _ in range(7)]
+    assert all(row.is_complete and not row.followers for row in spent)
+    price = 3 * grown(task, [9, 9]).alive[-1]
+    assert best_further([*spent, grown(task, [9, 9])], 9, price) == 0
+    assert best_further([grown(task, [9, 9]) for _ in range(8)], 9, price) > 0
+
+
+def test_lookups_that_find_nothing_are_given_up():
+    """What is found is good, but one row in ten finds anything: drafting costs more than that."""
+    rng, batch = random.Random(5), 8
+    clock = SimpleNamespace(now=0.0)
+    rows = [SimpleNamespace(ids=[0], key="") for _ in range(batch)]
+
+    class Lookup(Drafter):
+        def propose(self, rows, limits, choose=None):
+            found = [rng.random() < 0.1 for _ in rows]
+            lists = [[0] * min(5, limit) * hit for limit, hit in zip(limits, found, strict=True)]
+            return Proposal.from_lists(lists, torch.device("cpu"))
+
+    drafter = PacedDrafter(Lookup(), 5, 0, clock=lambda: clock.now)
+    for _ in range(600):
+        lengths = drafter.propose(rows, [K] * batch).lengths.tolist()
+        clock.now += PLAIN * (2.0 if any(lengths) else 1.0) + 2.0 * (max(lengths) > 0) * batch
+        kept = [round(0.75 * length) for length in lengths]
+        drafter.observe(None, None, kept)
+        for row, count in zip(rows, kept, strict=True):
+            row.ids = [0] * (len(row.ids) + count + 1)
+        drafter.commit(rows)
+    rounds = drafter.report()["rounds_by_draft_length"]
+    assert drafter.report()["probes"] >= 2
+    assert rounds["0"] > 0.8 * sum(rounds.values())
+    (task,) = drafter._kept.values()
+    assert task.found < 0.4
+
+
+def test_a_probe_is_long_enough_for_a_loosened_token():
+    world = World(even(0.02))
+    drafter = paced(world, tail=6)
+    world.rate(drafter, 400)
+    lengths = drafter.report()["rounds_by_draft_length"]
+    assert lengths["10"] >= drafter.report()["probes"] > 2
+
+
 def test_near_the_most_the_few_that_are_left_are_thought_of():
     assert best_further([grown(learned(0.9), [9, 9, 9, 9])], 1, 0.01) == 1
 
@@ -237,12 +345,12 @@ def test_tokens_of_unknown_confidence_move_the_mean_alone():
 
 def test_only_tokens_up_to_the_first_refusal_count():
     tokens = KeptTokens(tail=1, longest=6)
-    tokens.note([1, 2, 3, 4], 1)
+    tokens.note([1, 2, 3, 4], 1, 4)
     assert (tokens.inner.seen[1], tokens.inner.kept[1]) == (1, 1)
     assert (tokens.inner.seen[2], tokens.inner.kept[2]) == (1, 0)
     assert sum(tokens.inner.seen) == 2
     assert sum(tokens.last.seen) == 0
-    tokens.note([1, 2, 3, 4], 4)
+    tokens.note([1, 2, 3, 4], 4, 4)
     assert (tokens.last.seen[4], tokens.last.kept[4]) == (1, 1)
 
 
