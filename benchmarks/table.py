@@ -9,7 +9,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from fly.formats.comparison import Comparison, MethodResult
+from fly.cli.comparison_table import bounds, number
+from fly.formats.comparison import Comparison, MethodResult, TaskResult
 from fly.formats.model import Interval
 
 NOTHING = "-"
@@ -19,16 +20,12 @@ COLUMNS = ("method", "τ", "loose", "/ native", "/ plain", "gained", "lost", "ve
 def rows(result: Comparison) -> list[list[str]]:
     """One for every method but the A/A control."""
     names = [method.name for method in result.tasks[0].methods if method.role != "control"]
-    return [row([method_of(result, place, name) for place in _places(result)]) for name in names]
+    return [row([method_of(task, name) for task in result.tasks]) for name in names]
 
 
-def _places(result: Comparison) -> range:
-    return range(len(result.tasks))
-
-
-def method_of(result: Comparison, place: int, name: str) -> MethodResult:
+def method_of(task: TaskResult, name: str) -> MethodResult:
     """A method on a task."""
-    return next(method for method in result.tasks[place].methods if method.name == name)
+    return next(method for method in task.methods if method.name == name)
 
 
 def row(methods: Sequence[MethodResult]) -> list[str]:
@@ -62,11 +59,9 @@ def _pooled(methods: Sequence[MethodResult], name: str, form: str) -> str:
 
 
 def _ratio(interval: Interval | None) -> str:
-    if interval is None or interval.estimate is None:
-        return NOTHING
-    if interval.low is None or interval.high is None:
-        return f"{interval.estimate:.2f}"
-    return f"{interval.estimate:.2f} ({interval.low:.2f} to {interval.high:.2f})"
+    estimate = number(interval.estimate if interval else None, "{:.2f}")
+    ends = bounds(interval, "{:.2f}")
+    return estimate if ends == NOTHING else f"{estimate} ({ends})"
 
 
 def main() -> None:

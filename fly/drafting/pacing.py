@@ -181,14 +181,15 @@ class PacedDrafter(Drafter):
         """
         # Where one of the two was not measured at this size of batch, another's times are compared.
         size = self.times.compared(count)
-        best, rate = 0, count / self.times.plain(size)
+        plain = self.times.plain(size)
+        best, rate = 0, count / plain
         least = rate * MARGIN
         seconds = self.times.speculative(size, range(1, self.k + 1))
         tasks = Counter(row.task for row in self._now.rows).items()
         nothing = math.prod((1 - task.found) ** number for task, number in tasks)
         for length in range(1, self.k + 1):
             gained = sum(number * task.found * task.ahead[length] for task, number in tasks)
-            expected = (1 - nothing) * seconds[length - 1] + nothing * self.times.plain(size)
+            expected = (1 - nothing) * seconds[length - 1] + nothing * plain
             found = (count + gained) / expected
             if found > max(rate, least):
                 best, rate = length, found
