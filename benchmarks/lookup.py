@@ -17,15 +17,15 @@ from pathlib import Path
 
 import environment
 
-from fly.drafting.guessing import NgramText, SuffixText, Text
+from fly.drafting.guessing import NgramText, RecentText, SuffixText, Text
 
 LENGTHS = (100, 1_000, 10_000, 100_000)
 MEASURED = 1_000  # tokens
 COUNT = 8  # tokens looked up at each
 VOCABULARY, STRETCH, SEED = 500, 20, 606
 MAKERS: dict[str, Callable[[], Text]] = {
-    "ngram earliest": lambda: NgramText(4, "earliest"),
-    "ngram latest": lambda: NgramText(4, "latest"),
+    "ngram earliest": lambda: NgramText(4),
+    "ngram latest": lambda: RecentText(4),
     "suffix": SuffixText,
 }
 

@@ -1,10 +1,10 @@
-"""What a row's own text lets one guess about its next tokens, and how many guessed tokens are worth
-a longer forward of the draft model that checks them.
+"""What the draft model will say next, guessed from a row's text and from what it said before, and
+how many guessed tokens are worth a longer forward that checks them.
 
-That is judged by the text: at every committed token it is noted whether the lookup would have said
+That is judged by what was drafted: at every token it is noted whether the lookup would have said
 it, by the length of the match.  So a guess costs nothing where lookups were wrong lately, and they
-are tried again when they would have been right.  All of this depends on the text alone, not on the
-batch, nor on what was drafted.
+are tried again when they would have been right.  All of this depends on the row alone, not on the
+batch, nor on what was guessed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from fly.drafting.automaton import Cursor, SuffixAutomaton, continuation
-from fly.drafting.lookup import Match, NgramIndex, Which
+from fly.drafting.lookup import NO_MATCH, Match, NgramIndex
 
 MAX_LENGTH = 8  # longer matches count as this long
 DECAY = 0.95  # of what was noted, by note: 20 notes are remembered
@@ -21,8 +21,8 @@ PRIOR, PRIOR_WEIGHT = 0.5, 1.0  # right lookups before anything is noted
 # Shorter suffixes that a drafted token is matched with before the match is given up: falls of
 # tokens that are taken back again are not paid for by earlier matches.
 MAX_FALLS = 16
-# Committed tokens that a guess would have brought, as a share of all, below which a row is not
-# looked up while it drafts; the share remembers 50 tokens.
+# Drafted tokens that a guess would have brought, as a share of all, below which a row is not looked
+# up while it drafts; the share remembers 50 tokens.
 HOPELESS, FADING = 0.02, 0.98
 
 
@@ -38,7 +38,7 @@ class Text(Protocol):
         ...
 
     def take_back(self) -> None:
-        """Forget the drafted tokens."""
+        """End with the committed tokens again."""
         ...
 
     def find(self) -> Match:
@@ -51,11 +51,11 @@ class Text(Protocol):
 
 
 class NgramText(NgramIndex):
-    """Matches of up to `max_ngram` tokens, in drafted tokens too."""
+    """Earliest matches of up to `max_ngram` tokens, in drafted tokens too, as in released FLy."""
 
-    def __init__(self, max_ngram: int, which: Which) -> None:
+    def __init__(self, max_ngram: int) -> None:
         """As NgramIndex."""
-        super().__init__(max_ngram, which)
+        super().__init__(max_ngram, "earliest")
         self._num_drafted = 0
 
     def draft(self, ids: Sequence[int]) -> None:
@@ -65,8 +65,54 @@ class NgramText(NgramIndex):
 
     def take_back(self) -> None:
         """Forget the drafted tokens."""
-        self.rewind(len(self.ids) - self._num_drafted)
+        self.shorten(self._num_drafted)
         self._num_drafted = 0
+
+
+class RecentText:
+    """Latest matches of up to `max_ngram` tokens, in all that was committed or ever drafted: what
+    was refused is often what the draft model says again behind the token that took its place.
+    """
+
+    def __init__(self, max_ngram: int) -> None:
+        """The empty text."""
+        self.read: list[int] = []  # tokens in the order in which they came
+        # By n: where in these the token stands that came last behind an n-gram of the text.
+        self._places: list[dict[tuple[int, ...], int]] = [{} for _ in range(max_ngram)]
+        self._end: list[int] = []  # the text's last max_ngram tokens
+        self._committed_end: list[int] = []
+
+    def extend(self, ids: Sequence[int]) -> None:
+        """Commit tokens."""
+        self.draft(ids)
+        self._committed_end = self._end
+
+    def draft(self, ids: Sequence[int]) -> None:
+        """Append tokens that will be taken back."""
+        end = [*self._end, *ids]
+        for place in range(len(self._end), len(end)):
+            for n in range(1, min(len(self._places), place) + 1):
+                self._places[n - 1][tuple(end[place - n : place])] = len(self.read)
+            self.read.append(end[place])
+        self._end = end[-len(self._places) :]
+
+    def take_back(self) -> None:
+        """The text ends with its committed tokens again; what was drafted stays known."""
+        self._end = self._committed_end
+
+    def find(self) -> Match:
+        """The latest occurrence of the longest suffix that has one; its end counts in all tokens
+        that ever came.
+        """
+        for n in range(len(self._end), 0, -1):
+            place = self._places[n - 1].get(tuple(self._end[-n:]))
+            if place is not None:
+                return Match(n, place)
+        return NO_MATCH
+
+    def following(self, match: Match, count: int) -> list[int]:
+        """`count` tokens behind it; none without a match."""
+        return continuation(self.read, match.end, count) if match.length else []
 
 
 class SuffixText:
@@ -135,7 +181,11 @@ class Guesser:
         self._yield = 1.0
 
     def commit(self, ids: Sequence[int]) -> None:
-        """Append committed tokens, and note whether each would have been guessed."""
+        """Append committed tokens."""
+        self.text.extend(ids)
+
+    def draft(self, ids: Sequence[int]) -> None:
+        """Append tokens that `take_back` takes back; note whether they would have been guessed."""
         text, right, noted = self.text, self._right, self._noted
         for token in ids:
             match = text.find()
@@ -146,14 +196,10 @@ class Guesser:
                 right[kind] = right[kind] * DECAY + is_right
                 noted[kind] = noted[kind] * DECAY + 1
             self._yield = self._yield * FADING + (1 - FADING) * is_right
-            text.extend((token,))
-
-    def draft(self, ids: Sequence[int]) -> None:
-        """Append tokens that `take_back` takes back."""
-        self.text.draft(ids)
+            text.draft((token,))
 
     def take_back(self) -> None:
-        """Forget what was drafted."""
+        """The text ends with its committed tokens again."""
         self.text.take_back()
 
     def guess(self, room: int) -> tuple[bool, list[int]]:

@@ -43,9 +43,14 @@ class Draft:
     probs: list[Tensor] = field(default_factory=list)  # [n, V] each, where tokens are drawn
 
     @property
+    def num_left(self) -> int:
+        """Tokens until it is finished; none or fewer behind that."""
+        return self.limit - len(self.tokens)
+
+    @property
     def is_finished(self) -> bool:
         """As many tokens as the row may propose."""
-        return len(self.tokens) >= self.limit
+        return self.num_left <= 0
 
     @property
     def proposed(self) -> list[int]:
@@ -64,7 +69,7 @@ class Draft:
         """What to verify next, up to a position below `room`."""
         if self.is_finished:
             return NOT_FOUND
-        has_match, guess = self.guesser.guess(self.limit - len(self.tokens) - 1)
+        has_match, guess = self.guesser.guess(self.num_left - 1)
         if not has_match and self.guesser.is_free:
             guess = self.guess
         self.guess = guess
@@ -104,16 +109,24 @@ class Levels:
 
     def run(self) -> None:
         """Finish all drafts."""
-        room = self.model.num_positions
         while not all(draft.is_finished for draft in self.drafts):
-            found = [draft.look_up(room) for draft in self.drafts]
+            found = self._look_up()
             if not self.num_forwards or any(row.guess for row in found):
                 self._verify(found)
             elif self._is_read:
                 self._go_on(1, found)
             else:
-                left = (draft.limit - len(draft.tokens) for draft in self.drafts)
-                self._go_on(max(left), found)
+                self._go_on(max(draft.num_left for draft in self.drafts), found)
+
+    def _look_up(self) -> list[Found]:
+        """What to verify next in every row.  A guess makes the forward longer for all rows, which
+        end with the one that has most tokens left: what it has no use for does not pay.
+        """
+        found = [draft.look_up(self.model.num_positions) for draft in self.drafts]
+        last, longest = max(zip(self.drafts, found, strict=True), key=lambda pair: pair[0].num_left)
+        if last.guesser.is_free:
+            return found
+        return [Found(row.has_match, row.guess[: len(longest.guess)]) for row in found]
 
     @property
     def _is_read(self) -> bool:

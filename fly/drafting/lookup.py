@@ -52,18 +52,13 @@ class NgramIndex:
                 else:
                     places.setdefault(ngram, start)
 
-    def rewind(self, length: int) -> None:
-        """Take back all tokens behind the first `length`."""
-        while len(self.ids) > length:
+    def shorten(self, count: int) -> None:
+        """Take the last `count` tokens back; only where the earliest occurrence is continued."""
+        for _ in range(count):
             end = len(self.ids)
-            for n, places in enumerate(self._places, start=1):
-                if n > end:
-                    break
+            for n, places in enumerate(self._places[:end], start=1):
                 ngram = tuple(self.ids[end - n :])
-                before = self._before[n - 1].pop() if self._is_latest else -1
-                if before >= 0:
-                    places[ngram] = before
-                elif places[ngram] == end - n:
+                if places[ngram] == end - n:
                     del places[ngram]
             self.ids.pop()
 

@@ -1,8 +1,9 @@
 """Multi-level drafting: guesses from the row's own text, verified by the draft model, so that its
 own continuation is found in fewer forwards.  Source: the released FLy code (AMD-AGI/FLy, 6667ae8).
-Differs: guesses are as long as they pay (guessing.py), and without one the draft takes a plain step
-(there: filler tokens, or the guess before); short texts are looked up with shorter n-grams; a
-suffix automaton may take the n-grams' place.  With guess_cost 0 guesses are the released code's.
+Differs: what the draft said in earlier rounds is looked up, too; guesses are as long as they pay
+(guessing.py), and without one the draft takes a plain step (there: filler tokens, or the guess
+before); short texts are looked up with shorter n-grams; a suffix automaton may take the n-grams'
+place.  With earliest matches and guess_cost 0 guesses are the released code's.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from fly.drafting.guessing import Guesser, MakeText, NgramText, SuffixText
+from fly.drafting.guessing import Guesser, MakeText, NgramText, RecentText, SuffixText
 from fly.drafting.levels import Draft, Levels
 from fly.drafting.lookup import Which
 from fly.drafting.protocol import (
@@ -34,9 +35,9 @@ from fly.settings import STRICT, Traits
 if TYPE_CHECKING:
     from fly.config import FLyConfig
 
-# What a guessed token adds to a forward of the embedded draft at batch 1 to 8, one core: 0.08 to
-# 0.2 of a forward of one token (AVX-512, float32, 200 tokens before it).
-GUESS_COST = 0.15
+# What a guessed token adds to a forward of the embedded draft on one core (AVX-512, float32, 200
+# tokens before it), as a share of one without: 0.02 at batch 1, 0.05 at batch 8, 0.13 at batch 32.
+GUESS_COST = 0.05
 
 
 class MultilevelSettings(BaseModel):
@@ -51,8 +52,8 @@ class MultilevelSettings(BaseModel):
     )
     match: Which = Field(
         "latest",
-        description="ngram: which of several occurrences is continued. earliest: as the released "
-        "code; latest takes fewer forwards.",
+        description="ngram: which of several occurrences is continued. earliest: of the text, as "
+        "the released code; latest: of all that was committed or drafted, in fewer forwards.",
     )
     guess_cost: float = Field(
         GUESS_COST,
@@ -115,10 +116,11 @@ class MultilevelDrafter(Drafter):
         assert parts.model is not None
         settings = MultilevelSettings(**config.drafter_settings)
 
-        def make_text() -> NgramText | SuffixText:
+        def make_text() -> NgramText | RecentText | SuffixText:
             if settings.guess == "suffix":
                 return SuffixText()
-            return NgramText(config.max_ngram_size, settings.match)
+            make = NgramText if settings.match == "earliest" else RecentText
+            return make(config.max_ngram_size)
 
         length, cost = config.num_ngram_pred_tokens, settings.guess_cost
         return cls(parts.model, config.spd_k, make_text, length, parts.end, cost, parts.reader)

@@ -8,6 +8,7 @@ from fly.drafting.guessing import (
     HOPELESS,
     Guesser,
     NgramText,
+    RecentText,
     SuffixText,
     worthwhile_length,
 )
@@ -16,11 +17,8 @@ from tests.models import ids_of
 
 texts = st.lists(st.integers(1, 3), max_size=30)
 quick = settings(max_examples=200, derandomize=True, deadline=None)
-MAKERS = {
-    "earliest": lambda: NgramText(3, "earliest"),
-    "latest": lambda: NgramText(3, "latest"),
-    "suffix": SuffixText,
-}
+FORGETFUL = {"earliest": lambda: NgramText(3), "suffix": SuffixText}
+MAKERS = {**FORGETFUL, "latest": lambda: RecentText(3)}
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.3, 0.5, 0.8, 0.95, 1.0])
@@ -33,7 +31,7 @@ def test_the_worthwhile_length_gains_most_by_time(rate, cost):
     assert value(best) == pytest.approx(max(value(length) for length in range(9)))
 
 
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+@pytest.mark.parametrize("make", FORGETFUL.values(), ids=FORGETFUL)
 @quick
 @given(committed=texts, rounds=st.lists(st.tuples(texts, texts), max_size=4))
 def test_drafted_tokens_leave_no_trace(make, committed, rounds):
@@ -60,32 +58,102 @@ def test_drafted_tokens_are_continued(make):
     text.draft(ids_of("cde"))
     assert text.following(text.find(), 2) == ids_of("fg")
     text.take_back()
-    assert text.find() == NO_MATCH
+    # The one that remembers has seen "c" behind "-".
+    known = ids_of("cd") if make is MAKERS["latest"] else []
+    assert text.following(text.find(), 2) == known
     assert text.following(NO_MATCH, 4) == []
 
 
-def committed(make, parts, **options):
+def last_seen(events, max_ngram):
+    """By brute force what RecentText has read, and what followed the longest known suffix of the
+    text last: pairs of a token and the text before it, in the order in which they came.
+    """
+    text, drafted, seen = [], [], []
+    for kind, ids in events:
+        if kind == "commit":
+            drafted = []
+        for token in ids:
+            seen.append((token, [*text, *drafted][-max_ngram:]))
+            (drafted if kind == "draft" else text).append(token)
+    whole = [*text, *drafted]
+    for n in range(min(max_ngram, len(whole)), 0, -1):
+        for place in range(len(seen) - 1, -1, -1):
+            if len(seen[place][1]) >= n and seen[place][1][-n:] == whole[-n:]:
+                return n, place, [token for token, _ in seen]
+    return 0, 0, [token for token, _ in seen]
+
+
+@quick
+@given(st.lists(st.tuples(st.sampled_from(["draft", "commit"]), texts), max_size=6))
+def test_what_came_last_is_said_again(events):
+    text = RecentText(3)
+    for kind, ids in events:
+        if kind == "commit":
+            text.take_back()
+            text.extend(ids)
+        else:
+            text.draft(ids)
+    length, place, read = last_seen(events, 3)
+    assert text.read == read
+    assert text.find() == ((length, place) if length else NO_MATCH)
+    if length:
+        found = text.following(text.find(), 40)
+        assert len(found) == 40
+        period = len(read) - place
+        assert found == [read[place + index % period] for index in range(40)]
+
+
+def test_a_refused_proposal_is_found_again_behind_the_token_that_took_its_place():
+    guesser = Guesser(RecentText(4), 6, 0.05)
+    guesser.commit(ids_of("ab"))
+    guesser.draft(ids_of("cdefgh"))
+    guesser.take_back()
+    guesser.commit(ids_of("x"))
+    assert guesser.guess(9) == (False, []), "nothing ever came behind x"
+    guesser.draft(ids_of("de"))
+    has_match, guess = guesser.guess(9)
+    assert has_match
+    assert guess == ids_of("fgh")[: len(guess)]
+    assert guess
+
+
+def drafted(make, parts, **options):
     guesser = Guesser(make(), **{"longest": 6, "cost": 0.15, **options})
-    guesser.commit(ids_of(parts))
+    guesser.draft(ids_of(parts))
     return guesser
 
 
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
+# A suffix automaton does not look into drafted tokens.
+IN_DRAFTS = {name: make for name, make in MAKERS.items() if name != "suffix"}
+
+
+@pytest.mark.parametrize("make", IN_DRAFTS.values(), ids=IN_DRAFTS)
 def test_what_was_right_is_guessed_longer(make):
-    guess = committed(make, "abc" * 12).guess(99)[1]
+    guess = drafted(make, "abc" * 12).guess(99)[1]
     assert guess == ids_of("abcabc")[: len(guess)]
-    sure = len(committed(make, "abc" * 12).guess(99)[1])
-    new = len(committed(make, "abcda").guess(99)[1])
+    sure = len(drafted(make, "abc" * 12).guess(99)[1])
+    new = len(drafted(make, "abcda").guess(99)[1])
     assert sure > new > 0
-    assert len(committed(make, "abc" * 12).guess(2)[1]) == 2, "no more than there is room for"
-    assert committed(make, "abc" * 12).guess(0) == (True, [])
+    assert len(drafted(make, "abc" * 12).guess(2)[1]) == 2, "no more than there is room for"
+    assert drafted(make, "abc" * 12).guess(0) == (True, [])
+
+
+def test_suffix_guesses_are_judged_by_drafted_tokens_and_found_in_committed_ones():
+    guesser = Guesser(SuffixText(), 6, 0.15)
+    guesser.commit(ids_of("abcdefghijklmnop-"))
+    new = len(guesser.guess(9)[1])
+    guesser.draft(ids_of("abcdefgh"))
+    has_match, guess = guesser.guess(9)
+    assert has_match
+    assert guess == ids_of("ijklmn")[: len(guess)]
+    assert len(guess) > new
 
 
 def test_what_was_wrong_is_not_guessed_and_tried_again_when_it_would_have_been_right():
     wrong = "".join(f"a{letter}" for letter in "bcdefghijklmnopqrstuvwxyz")
-    guesser = committed(MAKERS["earliest"], wrong + "a")
+    guesser = drafted(MAKERS["earliest"], wrong + "a")
     assert guesser.guess(99) == (True, [])
-    guesser.commit(ids_of("ba" * 30))
+    guesser.draft(ids_of("ba" * 30))
     has_match, guess = guesser.guess(99)
     assert has_match
     assert guess
@@ -93,33 +161,37 @@ def test_what_was_wrong_is_not_guessed_and_tried_again_when_it_would_have_been_r
 
 def test_free_guesses_are_always_whole():
     wrong = "".join(f"a{letter}" for letter in "bcdefghijklmnopqrstuvwxyz")
-    guesser = committed(MAKERS["earliest"], wrong + "a", cost=0.0)
+    guesser = drafted(MAKERS["earliest"], wrong + "a", cost=0.0)
     assert guesser.is_free
     assert guesser.guess(1) == (True, ids_of("bacada"))
 
 
 def test_hope_fades_and_returns():
-    guesser = committed(MAKERS["latest"], "ab")
+    guesser = drafted(MAKERS["latest"], "ab")
     assert guesser.is_hopeful
-    guesser.commit(list(range(1000, 1400)))
+    guesser.draft(list(range(1000, 1400)))
     assert not guesser.is_hopeful
-    guesser.commit(list(range(1000, 1020)))
+    guesser.draft(list(range(1000, 1020)))
     assert guesser.is_hopeful
     assert 0 < HOPELESS < 0.1
 
 
 @quick
 @given(texts, st.lists(texts, max_size=3), st.lists(texts, max_size=3))
-def test_guesses_hang_on_the_committed_text_alone(ids, drafts, pieces):
-    """Neither on how it was committed nor on what was drafted in between."""
+def test_guesses_do_not_hang_on_how_tokens_came_nor_on_what_was_asked(ids, drafts, pieces):
     for make in MAKERS.values():
         one, other = Guesser(make(), 6, 0.15), Guesser(make(), 6, 0.15)
         for piece in [ids, *pieces]:
             one.commit(piece)
+            for token in piece:
+                other.commit([token])
             for drafted in drafts:
                 one.draft(drafted)
                 one.guess(9)
+                for token in drafted:
+                    other.draft([token])
+                assert one.guess(9) == other.guess(9)
                 one.take_back()
-        other.commit([token for piece in [ids, *pieces] for token in piece])
+                other.take_back()
         assert one.guess(9) == other.guess(9)
         assert one.is_hopeful == other.is_hopeful

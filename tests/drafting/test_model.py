@@ -10,7 +10,7 @@ from fly.config import FLyConfig
 from fly.decoding.model import SlotModel
 from fly.decoding.protocol import CausalModel
 from fly.drafting import End, Parts
-from fly.drafting.guessing import NgramText, SuffixText
+from fly.drafting.guessing import NgramText, RecentText, SuffixText
 from fly.drafting.model import ModelDrafter
 from fly.drafting.multilevel import MultilevelDrafter
 from fly.drafting.reading import pad_right, within_context
@@ -20,12 +20,10 @@ K = 5
 KINDS = ("llama", "gemma2", "gpt2")
 DRAFTERS = {
     "model": lambda model: ModelDrafter(model, K),
-    "multilevel": lambda model: MultilevelDrafter(
-        model, K, lambda: NgramText(3, "latest"), 4, End()
-    ),
+    "multilevel": lambda model: MultilevelDrafter(model, K, lambda: RecentText(3), 4, End()),
     "multilevel, suffix": lambda model: MultilevelDrafter(model, K, SuffixText, 4, End(), 0.05),
     "multilevel, free": lambda model: MultilevelDrafter(
-        model, K, lambda: NgramText(3, "earliest"), 4, End(), 0.0
+        model, K, lambda: NgramText(3), 4, End(), 0.0
     ),
 }
 

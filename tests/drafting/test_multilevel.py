@@ -10,7 +10,7 @@ from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder
 from fly.decoding.model import SlotModel
 from fly.drafting import End, Parts
-from fly.drafting.guessing import NgramText, SuffixText
+from fly.drafting.guessing import NgramText, RecentText, SuffixText
 from fly.drafting.levels import Levels
 from fly.drafting.model import ModelDrafter
 from fly.drafting.multilevel import GUESS_COST, MultilevelDrafter
@@ -31,7 +31,7 @@ K = 12
 
 
 def ngrams():
-    return NgramText(4, "earliest")
+    return NgramText(4)
 
 
 def multilevel(model):
@@ -41,7 +41,7 @@ def multilevel(model):
 
 MAKERS = {
     "free": multilevel,
-    "paying": lambda model: MultilevelDrafter(model, K, ngrams, 6, End()),
+    "paying": lambda model: MultilevelDrafter(model, K, lambda: RecentText(4), 6, End()),
     "suffix": lambda model: MultilevelDrafter(model, K, SuffixText, 6, End()),
 }
 EACH = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
@@ -110,6 +110,22 @@ def test_surplus_tokens_are_dropped_and_forgotten():
     assert drafter._guessers[0].text.ids == ids_of("abcabcabcx")
 
 
+def test_a_guess_is_no_longer_than_the_row_with_most_tokens_left_wants_it():
+    """The others wait for it anyway, and a long guess makes the forward longer for all."""
+    repeating, new = "abcabcabcabc", "uvwxyzopqrst"
+    for cost, longest in ((GUESS_COST, 0), (0.0, 6)):
+        rows = rows_of(ids_of(repeating), ids_of(new))
+        tape = Tape("_" * 11 + "abcabcabcABCDEF")
+        drafter = started(
+            lambda model, cost=cost: MultilevelDrafter(model, K, ngrams, 6, End(), cost), tape, rows
+        )
+        drafter.propose(rows, [K - 1, K])
+        first, other = (steps[0] for steps in drafter.steps)
+        assert first[0], "there is a match"
+        assert len(first[1]) == longest
+        assert other[1] == []
+
+
 def test_a_moved_row_keeps_its_guesses():
     text = "abcabcabcabc"
     rows = rows_of(ids_of("uvwxyz"), ids_of(text))
@@ -170,16 +186,18 @@ def test_text_without_a_repetition_takes_plain_steps(make):
 
 @EACH
 def test_an_accelerator_is_waited_for_only_where_there_is_hope(make, monkeypatch):
-    """Where the text never repeats itself, drafted tokens are read together, as plain drafting
-    reads them; where it does, forward by forward."""
-    fresh = list(range(1000, 1400))
-    for ids, counts in ((fresh, [K - 1]), (fresh + fresh[:50], [1] * (K - 1))):
+    """Where guesses were never right, drafted tokens are read together, as plain drafting reads
+    them; where they were, forward by forward."""
+    ids, fresh = list(range(1000, 1400)), list(range(2000, 2400))
+    for drafted, counts in ((fresh, [K - 1]), (fresh + ids[:50], [1] * (K - 1))):
         tape = Tape("_" * (len(ids) - 1) + "abcdefghijklmnopqrstuvwxyz")
         rows = rows_of(ids)
         drafter = started(make, tape, rows)
         drafter.guess_length = 0
         for guesser in drafter._guessers:
             guesser._longest = 0  # so that all forwards are plain
+            guesser.draft(drafted)
+            guesser.take_back()
         read = []
         go_on = Levels._go_on
         monkeypatch.setattr(
@@ -233,8 +251,10 @@ def test_from_config():
     drafter = MultilevelDrafter.from_config(config, parts)
     assert (drafter.k, drafter.guess_length, drafter.guess_cost) == (9, 2, GUESS_COST)
     text = drafter.make_text()
-    assert isinstance(text, NgramText)
-    assert (len(text._places), text._is_latest) == (3, True)
+    assert isinstance(text, RecentText)
+    assert len(text._places) == 3
+    earliest = FLyConfig(drafter="multilevel", drafter_settings={"match": "earliest"})
+    assert isinstance(MultilevelDrafter.from_config(earliest, parts).make_text(), NgramText)
     chosen = {"guess": "suffix", "guess_cost": 0.0}
     config = FLyConfig(drafter="multilevel", drafter_settings=chosen)
     drafter = MultilevelDrafter.from_config(config, parts)
