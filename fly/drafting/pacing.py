@@ -18,6 +18,7 @@ from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from fly.drafting.chances import (
@@ -43,6 +44,9 @@ PROBE_LEN = 4  # tokens proposed to see whether speculation pays again, besides 
 FIRST_PAUSE, LONGEST_PAUSE = 16, 1024  # plain rounds between two probes
 MARGIN = 1.02  # by which speculation must be better than plain decoding
 SURPRISED = 0.25  # doubtful tokens since a length was planned, per row, to plan it anew
+ROWS_PER_TOKEN = (
+    8  # in so many rows one more token may go unread: the more rows, the less one tells
+)
 PLAIN_EVERY = 100  # rounds after which a plain one is timed again
 
 
@@ -136,6 +140,7 @@ class PacedDrafter(Drafter):
         self._now.most = max(shortened)
         begin = self._clock()
         proposal = self.inner.propose(rows, shortened, choose)
+        self._read()
         self._now.lengths = proposal.lengths.tolist()
         self._now.drafting = self._drafting(self._clock() - begin)
         return proposal
@@ -147,7 +152,8 @@ class PacedDrafter(Drafter):
         """
         times = self._now.times
         if len(times) > 1:
-            return (times[-1] - times[0]) / (len(times) - 1) * max(self._now.lengths)
+            (fewer, begin), (more, end) = times[0], times[-1]
+            return (end - begin) / (more - fewer) * max(self._now.lengths)
         return None if hasattr(self.inner, "pace") else proposing
 
     def _decide(self, rows: Sequence[CommittedRow]) -> int:
@@ -159,7 +165,8 @@ class PacedDrafter(Drafter):
         self._since_plain += 1
         length, rate = self._best(count)
         measured = self._rates.setdefault(count.bit_length(), Rate())
-        self._now.rate = max(measured.value or rate, count / self.times.plain(count))
+        rate = max(measured.value or rate, count / self.times.plain(count))
+        self._now.price = rate * self.times.step(count)
         if length > 0:
             self._pause, self._plain_in_a_row = FIRST_PAUSE, 0
             # Confidence may tell when to go on; who has none gets what pays on average.
@@ -203,23 +210,39 @@ class PacedDrafter(Drafter):
             confidence: [B] what the draft gave to them.
         """
         now = self._now
-        drafted = list(zip(now.rows, tokens.tolist(), confidence.tolist(), strict=True))
-        now.times.append(self._clock())  # the device has been waited for
-        length = len(now.times)
-        for row, token, value in drafted:
-            is_new = not row.is_complete
-            place = bin_of(value)
-            row.note(place)
-            if is_new:
-                row.has_ended = token in self._eos_ids
-                now.surprises += place < SURE or row.is_complete
+        now.unread.append((tokens, confidence))
+        now.drafted += 1
+        if now.drafted < now.next_read:
+            return True
+        self._read()
+        length = now.drafted
         if length >= now.most or now.is_probe:
+            now.next_read = now.most
             return length < now.most
         if length >= now.planned or now.surprises >= SURPRISED * len(now.rows):
             now.surprises = 0
-            price = now.rate * self.times.step(len(now.rows))
-            now.planned = length + best_further(now.rows, now.most - length, price)
+            now.planned = length + best_further(now.rows, now.most - length, now.price)
+        now.next_read = min(length + 1 + len(now.rows) // ROWS_PER_TOKEN, now.planned, now.most)
         return length < now.planned
+
+    def _read(self) -> None:
+        """Look at what was drafted since the last time; a device is waited for."""
+        now = self._now
+        if not now.unread:
+            return
+        tokens, confidence = (
+            torch.stack(part, 1).tolist() for part in zip(*now.unread, strict=True)
+        )
+        now.times.append((now.drafted, self._clock()))
+        now.unread = []
+        for row, its_tokens, values in zip(now.rows, tokens, confidence, strict=True):
+            for token, value in zip(its_tokens, values, strict=True):
+                is_new = not row.is_complete
+                place = bin_of(value)
+                row.note(place)
+                if is_new:
+                    row.has_ended = token in self._eos_ids
+                    now.surprises += place < SURE or row.is_complete
 
     def _known(self, key: str) -> KeptTokens:
         if key not in self._kept:
@@ -275,10 +298,13 @@ class _Round:
     rows: list[Growing] = field(default_factory=list)
     texts: list[int] = field(default_factory=list)  # tokens before it
     lengths: list[int] = field(default_factory=list)
-    times: list[float] = field(default_factory=list)  # at which tokens were drafted
+    unread: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # tokens, confidence: [B]
+    drafted: int = 0  # tokens in every row
+    next_read: int = 0  # drafted tokens at which they are looked at
+    times: list[tuple[int, float]] = field(default_factory=list)  # drafted tokens when looked at
     drafting: float | None = 0.0  # seconds
     most: int = 0
     planned: int = 0  # length, unless tokens surprise
     surprises: int = 0  # since it was planned
-    rate: float = 0.0  # tokens per second that the round has to beat
+    price: float = 0.0  # tokens that the time of drafting one more would bring elsewhere
     is_probe: bool = False

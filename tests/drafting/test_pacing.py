@@ -233,6 +233,33 @@ def test_behind_an_end_token_nothing_is_worth_drafting():
     assert best_further([ended, grown(task, [9, 9])], 10, price) == 0
 
 
+@pytest.mark.parametrize(("num_rows", "most"), [(1, 1), (7, 1), (8, 2), (32, 5)])
+def test_the_more_rows_the_more_tokens_are_looked_at_together(num_rows, most, monkeypatch):
+    """And all are learned from."""
+    clock = SimpleNamespace(now=0.0)
+    rows = [SimpleNamespace(ids=[0], key="") for _ in range(num_rows)]
+    drafter = PacedDrafter(Scripted([[5] * K] * num_rows), K, 2, {1}, clock=lambda: clock.now)
+    sizes = []
+    read = PacedDrafter._read
+
+    def counted(self):
+        sizes.append(len(self._now.unread))
+        read(self)
+
+    monkeypatch.setattr(PacedDrafter, "_read", counted)
+    for _ in range(10):
+        proposal = drafter.propose(rows, [K] * num_rows)
+        (length,) = set(proposal.lengths.tolist())
+        assert all(len(row.bins) == length for row in drafter._now.rows)
+        clock.now += 5.0 + 0.2 * length
+        drafter.observe(proposal, torch.zeros(num_rows, 1, 1), [length] * num_rows)
+        for row in rows:
+            row.ids = [0] * (len(row.ids) + length + 1)
+        drafter.commit(rows)
+    assert length == K
+    assert max(sizes) == most
+
+
 class Scripted(Drafter):
     """Drafts given tokens for every row, all of them surely."""
 
