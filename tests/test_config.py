@@ -291,8 +291,26 @@ def test_what_loosens_nothing_is_said(settings, message):
     assert len(caught) == 1
 
 
+LURING = {
+    "retrieval": {"drafter": "retrieval"},
+    "retrieval, typical": {"drafter": "retrieval", "acceptance": "typical"},
+    "an arm": {
+        "drafter": "bandit",
+        "drafter_settings": {"arms": [{"drafter": "none"}, {"drafter": "retrieval", "k": 8}]},
+    },
+}
+
+
+@pytest.mark.parametrize("settings", LURING.values(), ids=LURING)
+def test_a_loose_rule_with_a_drafter_that_leads_astray_is_said(settings):
+    with pytest.warns(FLyWarning, match="450 answers of 1,000.*'native'") as caught:
+        FLyConfig.from_mapping(settings)
+    assert len(caught) == 1
+
+
 QUIET = {
     "defaults": {},
+    "retrieval, native": {"drafter": "retrieval", "acceptance": "native"},
     "K = W + 1": {"spd_k": 7},
     "native at K < W": {"spd_k": 3, "enable_fly": False},
     "plain at K < W": {"spd_k": 3, "use_sd": False},

@@ -1,5 +1,5 @@
 """What single keys cannot tell: combinations that cannot work, and combinations that work but
-loosen nothing."""
+loosen nothing, or lose answers."""
 
 from __future__ import annotations
 
@@ -115,6 +115,16 @@ def warn_of_inert(config: FLyConfig, origin: Origin) -> None:
         _warn(
             f"{where}: entropy_thre {threshold} is above {largest:.4f}, the largest "
             f"{config.entropy_kind} entropy: no mismatch passes the gate, so nothing is loosened"
+        )
+
+
+def warn_of_lures(config: FLyConfig, origin: Origin) -> None:
+    """Warn of a loose rule with a drafter that leads the target into other answers."""
+    if config.is_loose and config.drafter_traits.lures:
+        _warn(
+            f"{origin.of('drafter', 'acceptance')}: drafter {config.drafter_name!r} offers phrases "
+            f"of the text again, and where {config.acceptance_name!r} loosens, the target goes on "
+            "from them: FLy lost 450 answers of 1,000 (docs/measured.md). Set acceptance 'native'"
         )
 
 

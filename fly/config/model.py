@@ -188,7 +188,8 @@ class FLyConfig(BaseModel):
             ConfigError: an unknown key, a wrong type or value, or a combination that cannot work.
 
         Warns:
-            FLyWarning: a combination that works but loosens nothing, or that leaves the gate off.
+            FLyWarning: a combination that works but loosens nothing, leaves the gate off, or is
+                known to lose answers.
         """
         settings.pop("$schema", None)
         origin = Origin(where) if isinstance(where, str) else where
@@ -199,6 +200,7 @@ class FLyConfig(BaseModel):
         combinations.refuse_impossible(self, origin)
         variants.check(self, origin)
         combinations.warn_of_inert(self, origin)
+        combinations.warn_of_lures(self, origin)
 
     def __hash__(self) -> int:
         """Equal settings hash alike, those of rule and drafter included."""

@@ -307,6 +307,7 @@ def _traits(config: FLyConfig) -> Traits:
         gives_probs=bool(drafting) and all(traits.gives_probs for traits in drafting),
         is_chain=False,
         is_timed=True,
+        lures=any(traits.lures for traits in known),
         is_tree=any(traits.is_tree for traits in known),
         temperatures="greedy" if is_greedy else "any",
     )

@@ -278,7 +278,7 @@ def test_a_target_without_trees_drafts_chains():
 
 
 def test_traits():
-    traits = FLyConfig(drafter="retrieval").drafter_traits
+    traits = FLyConfig(drafter="retrieval", acceptance="native").drafter_traits
     assert (traits.is_tree, traits.is_chain, traits.needs_model) == (True, False, False)
     assert not FLyConfig(drafter="retrieval", acceptance="native").is_loose
     with pytest.raises(ConfigError, match="drafter is 'retrieval', which decodes greedily"):
@@ -286,7 +286,9 @@ def test_traits():
 
 
 def test_from_config():
-    config = FLyConfig(drafter="retrieval", spd_k=9, drafter_settings={"breadth": 4})
+    config = FLyConfig(
+        drafter="retrieval", acceptance="native", spd_k=9, drafter_settings={"breadth": 4}
+    )
     drafter = RetrievalDrafter.from_config(config, Parts(CPU, VOCAB))
     assert (drafter.k, drafter.settings.breadth) == (9, 4)
     published = RetrievalSettings()
