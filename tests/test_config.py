@@ -276,6 +276,7 @@ def test_impossible_combination(settings, message):
 
 
 INERT = {
+    "retrieval at K < W": ({"spd_k": 3, "drafter": "retrieval"}, "nothing is loosened"),
     "K = W": ({"spd_k": 6}, "spd_k 6 is not above win_len 6.*Set spd_k to at least 7"),
     "K < W": ({"spd_k": 3, "fly_variant": "paper"}, "nothing is loosened"),
     "gate off unsaid": ({"entropy_thre": 0.01}, "at most 0.01, which switches the gate off"),
@@ -302,7 +303,7 @@ LURING = {
 
 
 @pytest.mark.parametrize("settings", LURING.values(), ids=LURING)
-def test_a_loose_rule_with_a_drafter_that_leads_astray_is_said(settings):
+def test_a_loose_rule_with_a_drafter_that_leads_astray_is_said_once(settings):
     with pytest.warns(FLyWarning, match="450 answers of 1,000.*'native'") as caught:
         FLyConfig.from_mapping(settings)
     assert len(caught) == 1

@@ -3,12 +3,12 @@ how many guessed tokens are worth a longer forward that checks them.
 
 That is judged by what was drafted: at every token it is noted whether the lookup would have said
 it, by the length of the match.  So a guess costs nothing where lookups were wrong lately, and they
-are tried again when they would have been right.  All of this depends on the row alone, not on the
-batch, nor on what was guessed.
+are tried again when they would have been right.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -24,6 +24,7 @@ MAX_FALLS = 16
 # Drafted tokens that a guess would have brought, as a share of all, below which a row is not looked
 # up while it drafts; the share remembers 50 tokens.
 HOPELESS, FADING = 0.02, 0.98
+FIRST_YIELD = 0.1  # so that 80 tokens of a new row are looked at
 
 
 class Text(Protocol):
@@ -65,7 +66,13 @@ class NgramText(NgramIndex):
 
     def take_back(self) -> None:
         """Forget the drafted tokens."""
-        self.shorten(self._num_drafted)
+        for _ in range(self._num_drafted):
+            end = len(self.ids)
+            for n, places in enumerate(self._places[:end], start=1):
+                ngram = tuple(self.ids[end - n :])
+                if places[ngram] == end - n:
+                    del places[ngram]
+            self.ids.pop()
         self._num_drafted = 0
 
 
@@ -81,6 +88,7 @@ class RecentText:
         self._places: list[dict[tuple[int, ...], int]] = [{} for _ in range(max_ngram)]
         self._end: list[int] = []  # the text's last max_ngram tokens
         self._committed_end: list[int] = []
+        self._seams: list[int] = []  # places whose tokens did not stand behind the ones before
 
     def extend(self, ids: Sequence[int]) -> None:
         """Commit tokens."""
@@ -99,6 +107,8 @@ class RecentText:
     def take_back(self) -> None:
         """The text ends with its committed tokens again; what was drafted stays known."""
         self._end = self._committed_end
+        if self.read:
+            self._seams.append(len(self.read))
 
     def find(self) -> Match:
         """The latest occurrence of the longest suffix that has one; its end counts in all tokens
@@ -111,8 +121,13 @@ class RecentText:
         return NO_MATCH
 
     def following(self, match: Match, count: int) -> list[int]:
-        """`count` tokens behind it; none without a match."""
-        return continuation(self.read, match.end, count) if match.length else []
+        """`count` tokens behind it, fewer where they were taken back; none without a match."""
+        if not match.length:
+            return []
+        seam = bisect_right(self._seams, match.end)
+        if seam < len(self._seams):
+            return self.read[match.end : min(match.end + count, self._seams[seam])]
+        return continuation(self.read, match.end, count)
 
 
 class SuffixText:
@@ -178,7 +193,7 @@ class Guesser:
         self._longest, self._cost = longest, cost
         self._right = [PRIOR * PRIOR_WEIGHT] * (MAX_LENGTH + 1)  # by length of the match
         self._noted = [PRIOR_WEIGHT] * (MAX_LENGTH + 1)
-        self._yield = 1.0
+        self._yield = FIRST_YIELD
 
     def commit(self, ids: Sequence[int]) -> None:
         """Append committed tokens."""
@@ -226,7 +241,7 @@ class Guesser:
         """Whether lookups have said so many of the last tokens that drafted ones are looked at
         although a device must be waited for.
         """
-        return self._yield > HOPELESS
+        return self.is_free or self._yield > HOPELESS
 
 
 MakeText = Callable[[], Text]

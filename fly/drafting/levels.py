@@ -120,13 +120,19 @@ class Levels:
 
     def _look_up(self) -> list[Found]:
         """What to verify next in every row.  A guess makes the forward longer for all rows, which
-        end with the one that has most tokens left: what it has no use for does not pay.
+        end with those that have most tokens left: more than these guess on average does not pay.
         """
         found = [draft.look_up(self.model.num_positions) for draft in self.drafts]
-        last, longest = max(zip(self.drafts, found, strict=True), key=lambda pair: pair[0].num_left)
-        if last.guesser.is_free:
+        if any(draft.guesser.is_free for draft in self.drafts):
             return found
-        return [Found(row.has_match, row.guess[: len(longest.guess)]) for row in found]
+        most = max(draft.num_left for draft in self.drafts)
+        lengths = [
+            len(row.guess)
+            for draft, row in zip(self.drafts, found, strict=True)
+            if draft.num_left == most
+        ]
+        longest = round(sum(lengths) / len(lengths))
+        return [Found(row.has_match, row.guess[:longest]) for row in found]
 
     @property
     def _is_read(self) -> bool:

@@ -52,16 +52,6 @@ class NgramIndex:
                 else:
                     places.setdefault(ngram, start)
 
-    def shorten(self, count: int) -> None:
-        """Take the last `count` tokens back; only where the earliest occurrence is continued."""
-        for _ in range(count):
-            end = len(self.ids)
-            for n, places in enumerate(self._places[:end], start=1):
-                ngram = tuple(self.ids[end - n :])
-                if places[ngram] == end - n:
-                    del places[ngram]
-            self.ids.pop()
-
     def find(self) -> Match:
         """The longest suffix that occurred before, clear of itself."""
         length = len(self.ids)

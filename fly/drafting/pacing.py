@@ -44,22 +44,20 @@ PROBE_LEN = 4  # tokens proposed to see whether speculation pays again, besides 
 FIRST_PAUSE, LONGEST_PAUSE = 16, 1024  # plain rounds between two probes
 MARGIN = 1.02  # by which speculation must be better than plain decoding
 SURPRISED = 0.25  # doubtful tokens since a length was planned, per row, to plan it anew
-ROWS_PER_TOKEN = (
-    8  # in so many rows one more token may go unread: the more rows, the less one tells
-)
+ROWS_PER_TOKEN = 8  # that may go unread: the more rows there are, the less one of them tells
 PLAIN_EVERY = 100  # rounds after which a plain one is timed again
 
 
 @dataclass
 class Rate:
-    """Tokens per second, discounted."""
+    """Tokens per second and row, discounted."""
 
     tokens: float = 0.0
     seconds: float = 0.0
     rounds: int = 0
 
-    def note(self, tokens: int, seconds: float) -> None:
-        """One round."""
+    def note(self, tokens: float, seconds: float) -> None:
+        """One round, with the tokens of a row on average."""
         self.tokens = RATE_DECAY * self.tokens + tokens
         self.seconds = RATE_DECAY * self.seconds + seconds
         self.rounds += 1
@@ -140,6 +138,7 @@ class PacedDrafter(Drafter):
         self._now.most = max(shortened)
         begin = self._clock()
         proposal = self.inner.propose(rows, shortened, choose)
+        self._now.drafted = proposal.ids.shape[1]  # the last one may not have been told
         self._read()
         self._now.lengths = proposal.lengths.tolist()
         self._now.drafting = self._drafting(self._clock() - begin)
@@ -165,7 +164,9 @@ class PacedDrafter(Drafter):
         self._since_plain += 1
         length, rate = self._best(count)
         measured = self._rates.setdefault(count.bit_length(), Rate())
-        rate = max(measured.value or rate, count / self.times.plain(count))
+        # By the row: sizes are put together, and either a forward takes as long for fewer rows, or
+        # they bring as much in their time.
+        rate = max(count * measured.value or rate, count / self.times.plain(count))
         self._now.price = rate * self.times.step(count)
         if length > 0:
             self._pause, self._plain_in_a_row = FIRST_PAUSE, 0
@@ -273,7 +274,8 @@ class PacedDrafter(Drafter):
         self.times.note(len(rows), longest, seconds, now.drafting)
         if longest and not now.is_probe:
             gained = sum(len(row.ids) - before for row, before in zip(rows, now.texts, strict=True))
-            self._rates.setdefault(len(rows).bit_length(), Rate()).note(gained, seconds)
+            rate = self._rates.setdefault(len(rows).bit_length(), Rate())
+            rate.note(gained / len(rows), seconds)
 
     def move(self, source: int, destination: int, length: int) -> None:
         """As the inner drafter."""

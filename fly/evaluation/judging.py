@@ -200,7 +200,9 @@ class RoundJudge:
         return torch.cat([single, verdict.reason.to(torch.int64)], dim=1)
 
     def _forwards(self, row: int, length: int, proposal: Proposal) -> int:
-        """Forwards of the draft model that a proposal of `length` tokens takes a row alone."""
+        """Forwards of the draft model that a proposal of `length` tokens takes a row alone; of
+        multilevel, took here.
+        """
         if isinstance(self.drafter, MultilevelDrafter):
             gained = 0
             for count, (_, _, tokens) in enumerate(self.drafter.steps[row], start=1):

@@ -45,7 +45,8 @@ class PointAnswer:
     origins: str  # per token: m(atch), l(oose), c(orrection), b(onus) or p(lain)
     round_lens: list[tuple[int, int]]  # tokens proposed and kept, as in Result
     finish_reason: FinishReason
-    # draft_forwards are those of a row that is decoded alone; seconds are none, they were shared.
+    # draft_forwards are those of a row that is decoded alone, or, of multilevel, of the point that
+    # drafted; seconds are none, they were shared.
     statistics: Statistics
 
 

@@ -64,23 +64,26 @@ def test_drafted_tokens_are_continued(make):
     assert text.following(NO_MATCH, 4) == []
 
 
-def last_seen(events, max_ngram):
-    """By brute force what RecentText has read, and what followed the longest known suffix of the
-    text last: pairs of a token and the text before it, in the order in which they came.
+def last_seen(events, max_ngram, count):
+    """By brute force: the longest known suffix of the text, where the token stands that came last
+    behind it, of all that came, and `count` tokens from there on.
     """
-    text, drafted, seen = [], [], []
+    text, drafted, seen, number = [], [], [], 0
     for kind, ids in events:
         if kind == "commit":
-            drafted = []
+            drafted, number = [], number + 1
         for token in ids:
-            seen.append((token, [*text, *drafted][-max_ngram:]))
+            seen.append((token, [*text, *drafted][-max_ngram:], number))
             (drafted if kind == "draft" else text).append(token)
     whole = [*text, *drafted]
     for n in range(min(max_ngram, len(whole)), 0, -1):
         for place in range(len(seen) - 1, -1, -1):
             if len(seen[place][1]) >= n and seen[place][1][-n:] == whole[-n:]:
-                return n, place, [token for token, _ in seen]
-    return 0, 0, [token for token, _ in seen]
+                found = [token for token, _, other in seen[place:] if other == seen[place][2]]
+                if seen[place][2] == number:  # nothing was taken back since: it goes on so
+                    found = [found[index % len(found)] for index in range(count)]
+                return (n, place), found[:count]
+    return NO_MATCH, []
 
 
 @quick
@@ -93,14 +96,9 @@ def test_what_came_last_is_said_again(events):
             text.extend(ids)
         else:
             text.draft(ids)
-    length, place, read = last_seen(events, 3)
-    assert text.read == read
-    assert text.find() == ((length, place) if length else NO_MATCH)
-    if length:
-        found = text.following(text.find(), 40)
-        assert len(found) == 40
-        period = len(read) - place
-        assert found == [read[place + index % period] for index in range(40)]
+    match, following = last_seen(events, 3, 9)
+    assert text.find() == match
+    assert text.following(text.find(), 9) == following
 
 
 def test_a_refused_proposal_is_found_again_behind_the_token_that_took_its_place():
@@ -115,6 +113,7 @@ def test_a_refused_proposal_is_found_again_behind_the_token_that_took_its_place(
     assert has_match
     assert guess == ids_of("fgh")[: len(guess)]
     assert guess
+    assert guesser.text.following(guesser.text.find(), 9) == ids_of("fgh"), "it ended there"
 
 
 def drafted(make, parts, **options):

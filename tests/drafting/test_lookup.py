@@ -69,21 +69,6 @@ def test_equals_a_search(ids, max_ngram, count, which):
     assert got == search(ids, max_ngram, count, which)
 
 
-@quick
-@given(texts, st.lists(st.tuples(st.integers(0, 40), texts), max_size=4), st.integers(1, 5))
-def test_shortening_equals_rebuilding(ids, changes, max_ngram):
-    index = indexed(ids, max_ngram)
-    for length, more in changes:
-        count = min(length, len(ids))
-        index.shorten(count)
-        ids = ids[: len(ids) - count]
-        fresh = indexed(ids, max_ngram)
-        assert (index.ids, index._places) == (fresh.ids, fresh._places)
-        index.extend(more)
-        ids = ids + more
-        assert index.continuation(4) == search(ids, max_ngram, 4)
-
-
 @pytest.mark.parametrize("which", ["earliest", "latest"])
 @pytest.mark.parametrize("period", [1, 3, 997])
 def test_costs_the_same_in_long_texts(which, period):

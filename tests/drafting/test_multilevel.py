@@ -110,20 +110,57 @@ def test_surplus_tokens_are_dropped_and_forgotten():
     assert drafter._guessers[0].text.ids == ids_of("abcabcabcx")
 
 
-def test_a_guess_is_no_longer_than_the_row_with_most_tokens_left_wants_it():
-    """The others wait for it anyway, and a long guess makes the forward longer for all."""
-    repeating, new = "abcabcabcabc", "uvwxyzopqrst"
-    for cost, longest in ((GUESS_COST, 0), (0.0, 6)):
-        rows = rows_of(ids_of(repeating), ids_of(new))
-        tape = Tape("_" * 11 + "abcabcabcABCDEF")
+REPEATING, NEW = "abcabcabcabc", "uvwxyzopqrst"
+
+
+@pytest.mark.parametrize(
+    ("texts", "limits", "cost", "longest"),
+    [
+        ((REPEATING, NEW), (K - 1, K), GUESS_COST, 0),
+        ((REPEATING, NEW), (K, K - 1), GUESS_COST, 6),
+        ((REPEATING, NEW), (K, K), GUESS_COST, 3),
+        ((NEW, REPEATING), (K, K), GUESS_COST, 3),
+        ((REPEATING, NEW), (K - 1, K), 0.0, 6),
+    ],
+)
+def test_guesses_are_as_long_as_the_rows_with_most_tokens_left_want_them(
+    texts, limits, cost, longest
+):
+    """The others wait for these anyway, and a long guess makes the forward longer for all."""
+    rows = rows_of(*map(ids_of, texts))
+    drafter = started(
+        lambda model: MultilevelDrafter(model, K, ngrams, 6, End(), cost),
+        Tape("_" * 11 + "abcabcabcABCDEF"),
+        rows,
+    )
+    for guesser in drafter._guessers:
+        guesser._right, guesser._noted = [9.0] * 9, [9.0] * 9  # so that long guesses pay
+    drafter.propose(rows, list(limits))
+    first = drafter.steps[texts.index(REPEATING)][0]
+    assert first[0], "there is a match"
+    assert len(first[1]) == longest
+    assert drafter.steps[texts.index(NEW)][0][1] == []
+
+
+def test_what_was_refused_is_found_again_in_fewer_forwards():
+    """The target puts one token right, and the draft goes on as it would have anyway."""
+    prompt = "uvwxyzopqrst"
+    tape = Tape("_" * (len(prompt) - 1) + "abcdefghijklmnopqrstuvwxyz")
+    forwards = {}
+    for name in ("latest", "earliest"):
+        text = {"latest": lambda: RecentText(4), "earliest": ngrams}[name]
+        rows = rows_of(ids_of(prompt))
         drafter = started(
-            lambda model, cost=cost: MultilevelDrafter(model, K, ngrams, 6, End(), cost), tape, rows
+            lambda model, text=text: MultilevelDrafter(model, K, text, 6, End()), tape, rows
         )
-        drafter.propose(rows, [K - 1, K])
-        first, other = (steps[0] for steps in drafter.steps)
-        assert first[0], "there is a match"
-        assert len(first[1]) == longest
-        assert other[1] == []
+        assert ragged(drafter.propose(rows, [K])) == [ids_of("abcdefghijkl")]
+        rows[0].ids += ids_of("!")
+        drafter.commit(rows)
+        proposal = drafter.propose(rows, [K])
+        assert ragged(proposal) == [ids_of("bcdefghijklm")]
+        forwards[name] = proposal.draft_forwards
+    assert forwards["earliest"] == K
+    assert forwards["latest"] < K / 2
 
 
 def test_a_moved_row_keeps_its_guesses():
@@ -187,7 +224,7 @@ def test_text_without_a_repetition_takes_plain_steps(make):
 @EACH
 def test_an_accelerator_is_waited_for_only_where_there_is_hope(make, monkeypatch):
     """Where guesses were never right, drafted tokens are read together, as plain drafting reads
-    them; where they were, forward by forward."""
+    them; where they were, or cost nothing, forward by forward."""
     ids, fresh = list(range(1000, 1400)), list(range(2000, 2400))
     for drafted, counts in ((fresh, [K - 1]), (fresh + ids[:50], [1] * (K - 1))):
         tape = Tape("_" * (len(ids) - 1) + "abcdefghijklmnopqrstuvwxyz")
@@ -210,7 +247,7 @@ def test_an_accelerator_is_waited_for_only_where_there_is_hope(make, monkeypatch
         )
         monkeypatch.setattr("fly.drafting.levels.HOST", "elsewhere")
         assert ragged(drafter.propose(rows, [K])) == [ids_of("abcdefghijkl")]
-        assert read == counts
+        assert read == ([1] * (K - 1) if drafter.guess_cost == 0 else counts)
         monkeypatch.undo()
 
 

@@ -233,6 +233,22 @@ def test_behind_an_end_token_nothing_is_worth_drafting():
     assert best_further([ended, grown(task, [9, 9])], 10, price) == 0
 
 
+class Scripted(Drafter):
+    """Drafts given tokens for every row, all of them surely."""
+
+    def __init__(self, script):
+        self.script, self.pace = script, None
+
+    def propose(self, rows, limits, choose=None):
+        drafted = 0
+        while drafted < max(limits):
+            tokens = torch.tensor([row[drafted] for row in self.script])
+            drafted += 1
+            if not self.pace.goes_on(tokens, torch.full((len(rows),), 0.9999)):
+                break
+        return Proposal.from_lists([row[:drafted] for row in self.script], torch.device("cpu"))
+
+
 @pytest.mark.parametrize(("num_rows", "most"), [(1, 1), (7, 1), (8, 2), (32, 5)])
 def test_the_more_rows_the_more_tokens_are_looked_at_together(num_rows, most, monkeypatch):
     """And all are learned from."""
@@ -260,20 +276,32 @@ def test_the_more_rows_the_more_tokens_are_looked_at_together(num_rows, most, mo
     assert max(sizes) == most
 
 
-class Scripted(Drafter):
-    """Drafts given tokens for every row, all of them surely."""
+@pytest.mark.parametrize(("num_rows", "k"), [(32, 4), (8, 3), (32, 15), (1, 15)])
+def test_drafting_is_timed_to_the_last_token_which_is_not_told(num_rows, k):
+    """A forward takes a second; the chain drafter does not ask behind its last one."""
+    clock = SimpleNamespace(now=0.0)
 
-    def __init__(self, script):
-        self.script, self.pace = script, None
+    class Slow(Scripted):
+        def propose(self, rows, limits, choose=None):
+            drafted = 0
+            for drafted in range(1, max(limits) + 1):
+                clock.now += 1
+                tokens = torch.full((num_rows,), 5)
+                if drafted == max(limits) or not self.pace.goes_on(tokens, torch.ones(num_rows)):
+                    break
+            return Proposal.from_lists([[5] * drafted] * num_rows, torch.device("cpu"))
 
-    def propose(self, rows, limits, choose=None):
-        drafted = 0
-        while drafted < max(limits):
-            tokens = torch.tensor([row[drafted] for row in self.script])
-            drafted += 1
-            if not self.pace.goes_on(tokens, torch.full((len(rows),), 0.9999)):
-                break
-        return Proposal.from_lists([row[:drafted] for row in self.script], torch.device("cpu"))
+    rows = [SimpleNamespace(ids=[0], key="") for _ in range(num_rows)]
+    drafter = PacedDrafter(Slow([]), k, 2, clock=lambda: clock.now)
+    for _ in range(10):
+        (length,) = set(drafter.propose(rows, [k] * num_rows).lengths.tolist())
+        assert not length or drafter._now.drafting == length
+        clock.now += 40.0
+        drafter.observe(Proposal.from_lists([[]], torch.device("cpu")), None, [length] * num_rows)
+        for row in rows:
+            row.ids = [0] * (len(row.ids) + length + 1)
+        drafter.commit(rows)
+    assert length == k
 
 
 def test_a_proposal_ends_with_the_last_rows_end_token():
