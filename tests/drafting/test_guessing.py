@@ -13,6 +13,7 @@ from fly.drafting.guessing import (
     worthwhile_length,
 )
 from fly.drafting.lookup import NO_MATCH
+from tests.drafting.counting import lines_of
 from tests.models import ids_of
 
 texts = st.lists(st.integers(1, 3), max_size=30)
@@ -194,3 +195,22 @@ def test_guesses_do_not_hang_on_how_tokens_came_nor_on_what_was_asked(ids, draft
                 other.take_back()
         assert one.guess(9) == other.guess(9)
         assert one.is_hopeful == other.is_hopeful
+
+
+@pytest.mark.parametrize("period", [1, 3, 997])
+def test_costs_the_same_behind_long_texts(period):
+    """Lines executed for the same rounds, behind 100 and 100,000 other tokens."""
+    work = []
+    for length in (100, 100_000):
+        text = RecentText(4)
+        text.extend([place % period for place in range(length)])
+
+        def go_on(text=text, length=length):
+            for place in range(length, length + 50):
+                text.draft([place % period, 5, 6])
+                text.following(text.find(), 8)
+                text.take_back()
+                text.extend([place % period])
+
+        work.append(lines_of(RecentText, go_on))
+    assert 0 < work[1] <= 1.5 * work[0]
