@@ -17,7 +17,7 @@ from pathlib import Path
 import environment
 import torch
 from intervals import ratio_over_blocks
-from methods import Pair, Timed, engine, interleave
+from methods import Pair, Timed, engine, interleave, total
 
 from fly.demo.problems import heldout
 
@@ -85,10 +85,9 @@ def experiment(
     """Search the best fixed length, then compare."""
     searched, count = sizes
     size = 1 if batch_size == 1 else FILLS * batch_size
-    lengths = fixed(pair, batch_size, LENGTHS)
-    found = measured(lengths, draw(pair, searched, SEARCH_SEED), SEARCH_BLOCKS, size)
-    sums = {name: sum((block[name] for block in found[1:]), found[0][name]) for name in lengths}
-    speeds = {name: timed.tokens_per_s for name, timed in sums.items()}
+    candidates = fixed(pair, batch_size, LENGTHS)
+    found = measured(candidates, draw(pair, searched, SEARCH_SEED), SEARCH_BLOCKS, size)
+    speeds = {name: total(found, name).tokens_per_s for name in candidates}
     best = max(speeds, key=speeds.__getitem__)
     methods = {
         best: engine(pair, batch_size, spd_k=int(best[2:]), win_len=min(WINDOW, int(best[2:]))),
@@ -106,8 +105,7 @@ def compared(blocks: list[dict[str, Timed]], method: str, baseline: str) -> dict
     )
     sums = {}
     for name in (method, baseline):
-        first, *rest = [block[name] for block in blocks]
-        timed = sum(rest, first)
+        timed = total(blocks, name)
         assert timed.statistics is not None
         sums[name] = {
             "tokens_per_s": timed.tokens_per_s,

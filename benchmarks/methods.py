@@ -45,6 +45,12 @@ class Timed:
         return self.num_tokens / self.seconds
 
 
+def total(blocks: Sequence[Mapping[str, Timed]], name: str) -> Timed:
+    """All that a method did."""
+    first, *rest = (block[name] for block in blocks)
+    return sum(rest, first)
+
+
 class Pair:
     """The embedded pair in float32."""
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import environment
 import torch
 from intervals import Ratio, ratio_over_blocks
-from methods import Method, Pair, Timed, engine, interleave
+from methods import Method, Pair, Timed, engine, interleave, total
 
 from fly.demo.problems import code, heldout
 
@@ -85,8 +85,7 @@ def time_ratio(blocks: Blocks, name: str) -> Ratio:
 
 def figures(blocks: Blocks, name: str) -> dict[str, object]:
     """What hangs on the texts alone, and the phases' seconds."""
-    timed = [block[name] for block in blocks]
-    counts = sum(timed[1:], timed[0]).statistics
+    counts = total(blocks, name).statistics
     assert counts is not None
     return {
         "emitted": counts.emitted,

@@ -5,7 +5,7 @@ been.
 
 Exact, whatever the rules: a point's answers and counters are those of a SpeculativeDecoder of its
 own, but for ties between forwards of different shapes (fly/evaluation/equality.py), and for the
-draft forwards of multilevel, whose guesses hang on what else was drafted in the row.
+draft forwards of multilevel: guesses that pay hang on what else was drafted in the row.
 """
 
 from __future__ import annotations
