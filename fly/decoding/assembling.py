@@ -38,10 +38,12 @@ def make_engine(
     target = pair.target
     stops = StopRules(tokenizer, eos_ids(pair.source, tokenizer))
     rule = rules.get(config.acceptance_name).from_config(config)
+    lookahead = rule.lookahead if judge is None else judge.lookahead
+    counted = _counted(config) if judge is None else 0
     parts = Parts(
         device=target.device,
         vocab_size=target.vocab_size,
-        end=End(stops.eos_ids, rule.lookahead if judge is None else judge.lookahead),
+        end=End(stops.eos_ids, max(lookahead, counted)),
         model=pair.draft,
         tokenizer=tokenizer,
         draft_tokenizer=draft_tokenizer,
@@ -64,7 +66,20 @@ def make_engine(
         protected=protected,
         record_rounds=record_rounds,
         count_official=config.enable_statistics,
+        num_counted=counted,
         is_verbose=config.verbose,
         judge=judge,
         guard=Places.from_config(config, tokenizer, target.vocab_size, target.device),
     )
+
+
+def _counted(config: FLyConfig) -> int:
+    """Proposed tokens that the reference implementation's counters look at even where none of them
+    can be emitted: it drafts all K behind an end token and the budget.  0 where nothing is
+    counted, or what is drafted or accepted is not its own; other rules' and drafters' texts might
+    depend on it.
+    """
+    is_its_own = config.drafter_name in ("model", "multilevel") and (
+        config.acceptance_name in ("fly", "native") and config.draft_length != "adaptive"
+    )
+    return config.spd_k if config.enable_statistics and is_its_own else 0

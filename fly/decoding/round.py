@@ -42,13 +42,15 @@ class Engine:
     record_rounds: bool
     count_official: bool
     is_verbose: bool = False
+    num_counted: int = 0  # proposed tokens that count though they may not matter (see assembling)
     judge: Judge | None = None  # decides in place of the rule
     guard: Guard | None = None  # where nothing may be loosened
 
     @property
     def lookahead(self) -> int:
         """Of whoever decides (acceptance.Rule)."""
-        return self.rule.lookahead if self.judge is None else self.judge.lookahead
+        own = self.rule.lookahead if self.judge is None else self.judge.lookahead
+        return max(own, self.num_counted)
 
 
 class Judge(Protocol):
@@ -115,8 +117,8 @@ def charge(rows: Sequence[Row], phase: str, seconds: float) -> None:
 
 
 def _limit(row: Row, engine: Engine) -> int:
-    """Proposed tokens that can matter to a row: the budget's, what the rule must see behind them,
-    and the context's.
+    """Proposed tokens that can matter to a row: the budget's, what the rule or the reference's
+    counters must see behind them, and the context's.
     """
     limit = row.remaining - 1 + engine.lookahead
     room = engine.target.num_positions

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from fly.acceptance.fly import FlyRule
-from fly.acceptance.native import NativeRule
 from fly.config import FLyConfig
 from fly.decoding import Result, SpeculativeDecoder, Statistics
 from fly.drafting.multilevel import MultilevelDrafter
@@ -38,7 +36,7 @@ def config_of(params: dict[str, Any]) -> FLyConfig:
         )
 
 
-def decode(case: dict[str, Any], batch_size: int) -> Result:
+def decode(case: dict[str, Any], batch_size: int, **settings: Any) -> Result:
     """The case's answer; with a batch, among neighbours that share its models."""
     prompts = asked(case, batch_size)
     target, draft = toy_pair(case["toy"], case["eos"]["id"])
@@ -46,7 +44,7 @@ def decode(case: dict[str, Any], batch_size: int) -> Result:
         target,
         draft,
         ToyTokenizer(),
-        config_of(case["params"]),
+        config_of(case["params"]).model_copy(update=settings),
         batch_size=batch_size,
         record_rounds=True,
     )
@@ -61,14 +59,6 @@ def asked(case: dict[str, Any], batch_size: int) -> list[list[int]]:
     return [prompt[::-1], prompt[:1], prompt, [*prompt, *prompt], prompt[1:] or prompt]
 
 
-@pytest.fixture
-def _full_proposals(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reference drafts K tokens even where the budget leaves no use for them."""
-    for rule in (FlyRule, NativeRule):
-        monkeypatch.setattr(rule, "lookahead", 1000)
-
-
-@pytest.mark.usefixtures("_full_proposals")
 @pytest.mark.parametrize("batch_size", [1, 3])
 @pytest.mark.parametrize("name", CASES)
 def test_rounds_and_counters_are_the_reference_s(
@@ -115,7 +105,22 @@ def test_answers_are_the_reference_s_up_to_their_end(name: str) -> None:
     assert result.finish_reason == ("eos" if ended_by_eos else "length")
 
 
-@pytest.mark.usefixtures("_full_proposals")
+def test_counting_changes_no_text_and_not_counting_drafts_no_more_than_needed() -> None:
+    """The reference drafts K tokens, behind an end token and where the budget leaves no use for
+    them; ours only where they are counted.
+    """
+    saved = 0
+    for name in [name for name in CASES if name.endswith(("3", "7"))]:
+        counted = decode(CASES[name], 3)
+        plain = decode(CASES[name], 3, enable_statistics=False)
+        assert counted.token_ids == plain.token_ids
+        assert counted.origins == plain.origins
+        assert counted.finish_reason == plain.finish_reason
+        saved += counted.statistics.proposed - plain.statistics.proposed
+        assert counted.statistics.proposed == counted.statistics.rounds * CASES[name]["params"]["K"]
+    assert saved > 100
+
+
 @pytest.mark.parametrize("name", [name for name, c in CASES.items() if c["params"]["use_ngram"]])
 def test_ngram_steps_are_the_reference_s(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lookups, guesses and gains of multi-level drafting; its filler guesses are left out."""

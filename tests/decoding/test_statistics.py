@@ -1,5 +1,6 @@
 """Counters add, metrics come from their sums, and what a round counts is what it did."""
 
+import functools
 import json
 from dataclasses import fields
 
@@ -143,12 +144,30 @@ def test_what_the_budget_cuts_is_trimmed():
 
 def test_official_counters_look_behind_the_first_refusal():
     settings = {"unsure": [1], "enable_statistics": True}
-    counts = decoded("XbXde", "abcde", 1, 5, 2, **settings).statistics
+    counts = decoded("XbXdeX", "abcdef", 1, 6, 2, **settings).statistics
+    assert counts.proposed == 6, "all K, though the budget leaves no use for them"
+    assert (counts.official_mismatches, counts.official_windowed) == (3, 2)
+    assert counts.official_accepted == 3
+    counts = decoded("XbXdeX", "abcdef", 1, 6, 2, unsure=[1]).statistics
     assert counts.proposed == 3
-    assert (counts.official_mismatches, counts.official_windowed) == (2, 1)
-    assert counts.official_accepted == 1
-    counts = decoded("XbXde", "abcde", 1, 5, 2, unsure=[1]).statistics
     assert counts.official_mismatches == counts.official_accepted == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "proposed"),
+    [
+        ({"acceptance": "native"}, 6),
+        ({"drafter": "multilevel"}, 6),
+        ({"acceptance": "cascade"}, 2),
+    ],
+)
+def test_only_what_the_released_code_does_is_counted_as_it_does(settings, proposed):
+    """A longer proposal might change other rules' and drafters' texts."""
+    decode = functools.partial(decoded, "abcdef", "abcdef", 2, 6, 2, **settings)
+    counted, plain = decode(enable_statistics=True), decode()
+    assert counted.statistics.proposed == proposed
+    assert counted.token_ids == plain.token_ids
+    assert counted.statistics.official_accepted == counted.statistics.proposed
 
 
 def test_plain_decoding_has_no_rounds():
