@@ -74,15 +74,17 @@ class TreeScores:
         rows = torch.arange(len(self.ids), device=self.ids.device)[:, None]
         return self.final[rows, self.lines, self.ids] > -torch.inf
 
-    def entropy(self, kind: str) -> Tensor:
+    def entropy(self, kind: str, *, is_final: bool = False) -> Tensor:
         """As Scores.entropy, behind every token.  [B, N+1]"""
-        if kind not in self._entropies:
-            rows = [entropy_of(row.float().log_softmax(-1), kind) for row in self.logits]
-            self._entropies[kind] = torch.stack(rows)
-        return self._entropies[kind]
+        key = kind, is_final and self.processed is not None
+        if key not in self._entropies:
+            logits = self.final if is_final else self.logits
+            rows = [entropy_of(row.float().log_softmax(-1), kind) for row in logits]
+            self._entropies[key] = torch.stack(rows)
+        return self._entropies[key]
 
     @cached_property
-    def _entropies(self) -> dict[str, Tensor]:
+    def _entropies(self) -> dict[tuple[str, bool], Tensor]:
         return {}
 
     def branches(
@@ -159,6 +161,6 @@ class BranchScores(Scores):
         """As in Scores."""
         return self.tree.draft_possible[self.rows[:, None], self.nodes]
 
-    def entropy(self, kind: str) -> Tensor:
+    def entropy(self, kind: str, *, is_final: bool = False) -> Tensor:
         """As in Scores."""
-        return self._gather(self.tree.entropy(kind))[:, :-1]
+        return self._gather(self.tree.entropy(kind, is_final=is_final))[:, :-1]

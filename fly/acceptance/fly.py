@@ -29,7 +29,8 @@ class FlyRule:
 
     `official` inspects window - 1 followers, `paper` and `vllm` all of them; all three want
     `window` tokens to follow in the proposal.  `vllm` moreover refuses a token that the target
-    gives no probability.
+    gives no probability, and gates on what the target chooses by, behind temperature, top-k, top-p
+    and all other processors, as vLLM's first model runner does (its second takes raw logits).
     """
 
     temperatures: ClassVar[Temperatures] = "any"
@@ -78,6 +79,11 @@ class FlyRule:
         return self._followers
 
     @property
+    def gates_on_final(self) -> bool:
+        """Whether the gate sees the logits behind all processors; else the raw ones."""
+        return self.variant == "vllm"
+
+    @property
     def _followers(self) -> int:
         return self.window - 1 if self.variant == "official" else self.window
 
@@ -86,7 +92,7 @@ class FlyRule:
         everywhere = torch.ones_like(scores.native)
         gate = everywhere
         if self.threshold is not None:
-            gate = scores.entropy(self.entropy) >= self.threshold
+            gate = scores.entropy(self.entropy, is_final=self.gates_on_final) >= self.threshold
         if self.variant == "vllm":
             gate = gate & scores.draft_possible
         fits = scores.positions_after >= self.window

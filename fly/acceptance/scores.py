@@ -132,22 +132,25 @@ class Scores:
         """What `probs` gives to the likeliest token.  [B, K]"""
         return self.probs.amax(-1)
 
-    def entropy(self, kind: str) -> Tensor:
-        """The target's uncertainty at every proposed position.  [B, K] float32, from raw logits.
+    def entropy(self, kind: str, *, is_final: bool = False) -> Tensor:
+        """The target's uncertainty at every proposed position.  [B, K] float32.
 
         Args:
             kind: `top3`, minus the sum of p ln p over the three most probable tokens, not
                 renormalised, in nats (the reference implementation's score, which is *not* monotone
                 in uncertainty: a very flat row scores low); `full`, over the whole vocabulary, in
                 nats; `normalised`, `full` divided by ln V (arXiv 2511.22972).
+            is_final: of what the processors leave, as `probs`; else of the raw logits.
         """
-        if kind not in self._entropies:
-            log_probs = F.log_softmax(self.logits[:, :-1].float(), dim=-1)
-            self._entropies[kind] = entropy_of(log_probs, kind)
-        return self._entropies[kind]
+        key = kind, is_final and self.is_processed
+        if key not in self._entropies:
+            logits = self.final if is_final else self.logits
+            log_probs = F.log_softmax(logits[:, :-1].float(), dim=-1)
+            self._entropies[key] = entropy_of(log_probs, kind)
+        return self._entropies[key]
 
     @cached_property
-    def _entropies(self) -> dict[str, Tensor]:
+    def _entropies(self) -> dict[tuple[str, bool], Tensor]:
         return {}
 
     @cached_property

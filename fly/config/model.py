@@ -146,7 +146,7 @@ class FLyConfig(BaseModel):
     fly_variant: Variant = Field(
         "official",
         description="fly: which FLy. official: the released code; paper: arXiv 2511.22972; vllm: "
-        "vLLM #53987.",
+        "vLLM #53987, whose gate sees the logits behind temperature, top-k and top-p.",
     )
     entropy: EntropyKind | None = Field(
         None,

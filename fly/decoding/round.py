@@ -20,7 +20,7 @@ from fly.decoding.protocol import CausalModel, Guard
 from fly.decoding.rows import Row
 from fly.decoding.sampling import RoundSampler
 from fly.decoding.stopping import StopRules
-from fly.decoding.tracing import entropy_kind, record_round
+from fly.decoding.tracing import record_round
 from fly.decoding.trees import TreeRound
 from fly.drafting import Drafter, Proposal
 from fly.errors import DecodingError
@@ -185,7 +185,7 @@ def _settle(
     """The rule's decisions, recorded and counted as asked."""
     outcomes = _to_host(rows, scores, verdict)
     if engine.record_rounds:
-        record_round(rows, scores, outcomes, entropy_kind(engine.rule))
+        record_round(rows, scores, outcomes, engine.rule)
     if engine.count_official:
         _count_official(rows, scores, verdict)
     return outcomes

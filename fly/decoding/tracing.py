@@ -16,13 +16,8 @@ from fly.decoding.outcome import Outcome
 from fly.decoding.rows import MismatchRecord, RoundRecord, Row
 
 
-def entropy_kind(rule: Rule) -> str:
-    """The entropy that the rule's gate looks at; top3 for rules without one."""
-    return str(getattr(rule, "entropy", "top3"))
-
-
 def record_round(
-    rows: Sequence[Row], scores: Scores, outcomes: Sequence[Outcome], kind: str
+    rows: Sequence[Row], scores: Scores, outcomes: Sequence[Outcome], rule: Rule
 ) -> None:
     """Append the round to every row's.
 
@@ -30,10 +25,10 @@ def record_round(
         rows: of the batch.
         scores: the round's.
         outcomes: of each row.
-        kind: of entropy, as in Scores.entropy.
+        rule: whose gate's entropy is wanted; top3 of the raw logits where it has none.
     """
     places = [(b, place) for b, outcome in enumerate(outcomes) for place in outcome.mismatches]
-    views = iter(_views(scores, outcomes, places, kind))
+    views = iter(_views(scores, outcomes, places, rule))
     for row, outcome in zip(rows, outcomes, strict=True):
         mismatches = []
         for place in outcome.mismatches:
@@ -43,10 +38,11 @@ def record_round(
 
 
 def _views(
-    scores: Scores, outcomes: Sequence[Outcome], places: Sequence[tuple[int, int]], kind: str
+    scores: Scores, outcomes: Sequence[Outcome], places: Sequence[tuple[int, int]], rule: Rule
 ) -> list[list[float]]:
     """The target's own token, the probabilities that its raw logits give to the proposed token and
-    to its own, and its entropy, at places (row, position); a list of these four for each.
+    to its own, and its entropy as the rule's gate sees it, at places (row, position); a list of
+    these four for each.
     """
     if not places:
         return []
@@ -56,7 +52,10 @@ def _views(
     drafted = scores.ids[where]
     preferred = _own_tokens(scores, outcomes, places, where)
     both = log_probs.gather(-1, torch.stack([drafted, preferred], 1)).exp()
-    entropy = entropy_of(log_probs, kind)
+    gated = log_probs
+    if scores.is_processed and getattr(rule, "gates_on_final", False):
+        gated = scores.final[where].float().log_softmax(-1)
+    entropy = entropy_of(gated, str(getattr(rule, "entropy", "top3")))
     # float32 holds every id below 2 ** 24.
     return torch.cat([preferred[:, None].float(), both, entropy[:, None]], 1).tolist()
 

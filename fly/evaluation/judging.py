@@ -64,10 +64,10 @@ class PrefixScores(Scores):
         assert self.whole is not None
         return self.whole.draft_possible[:, : self.ids.shape[1]]
 
-    def entropy(self, kind: str) -> Tensor:
+    def entropy(self, kind: str, *, is_final: bool = False) -> Tensor:
         """As in Scores."""
         assert self.whole is not None
-        return self.whole.entropy(kind)[:, : self.ids.shape[1]]
+        return self.whole.entropy(kind, is_final=is_final)[:, : self.ids.shape[1]]
 
 
 @dataclass(frozen=True)

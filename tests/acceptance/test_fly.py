@@ -140,6 +140,47 @@ def test_vllm_refuses_what_the_target_forbids():
     assert accepted == {"official": 4, "paper": 4, "vllm": 0}
 
 
+# The distribution at the mismatch: raw, and what temperature and top-k make of it.
+FLAT = [1 / 128] * 128  # 3/128 ln 128 = 0.1137 nats over its top 3
+TWO_LEFT = [0.5, 0.5] + [0.0] * 126  # top-k 2 of it: ln 2 = 0.6931
+SPREAD = [0.5, 0.3, 0.2]  # 0.3466 + 0.3612 + 0.3219 = 1.0297
+SHARP = [0.99387, 0.00602, 0.00011]  # at temperature 0.1: 0.0061 + 0.0308 + 0.0010 = 0.0379
+
+
+def behind_processors(raw, processed, place=1):
+    """Matches but for one mismatch, whose token is possible behind the processors, too."""
+    scores = toy_scores(("aBcdefg", "abcdefg", {}))
+    final = scores.logits.clone()
+    letters = [ord("b"), ord("B"), *(i for i in range(128) if chr(i) not in "bB")]
+    for logits, probs in ((scores.logits, raw), (final, processed)):
+        logits[0, place] = -torch.inf
+        logits[0, place, letters[: len(probs)]] = torch.tensor(probs).log()
+        logits[0, place, ord("b")] += 1e-3  # the first of equals
+    return Scores(scores.logits, scores.ids, scores.lengths, processed=final)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    ("raw", "processed", "nats", "processed_nats"),
+    [(FLAT, TWO_LEFT, 0.1137, 0.6931), (SPREAD, SHARP, 1.0297, 0.0379)],
+    ids=["top-k", "temperature"],
+)
+def test_vllm_gates_on_what_the_processors_leave(variant, raw, processed, nats, processed_nats):
+    scores = behind_processors(raw, processed)
+    gated = processed_nats if variant == "vllm" else nats
+    assert scores.entropy("top3")[0, 1].item() == pytest.approx(nats, abs=2e-3)
+    assert scores.entropy("top3", is_final=True)[0, 1].item() == pytest.approx(
+        processed_nats, abs=2e-3
+    )
+    accepted = leading_true(FlyRule(window=3, variant=variant).accept(scores).accepted).item()
+    assert accepted == (7 if gated >= 0.3 else 1)
+
+
+def test_without_processors_there_is_one_entropy():
+    scores = toy_scores(("Abcd", "abcd", {0: 0.5}))
+    assert scores.entropy("top3", is_final=True) is scores.entropy("top3")
+
+
 def test_without_window_the_gate_decides():
     rule = FlyRule(window=3, no_window=True)
     assert kept(rule, "ABcD", "abcd", {0: 0.5, 1: 0.5, 3: 0.5}) == 4

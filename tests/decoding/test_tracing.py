@@ -20,13 +20,13 @@ SETTINGS = {
 }
 
 
-def decoded(settings, temperature=0.0, **options):
+def decoded(settings, temperature=0.0, **shaping):
     target = tiny("llama")
     draft = None if settings.get("use_sd") is False else blurred(target)
     engine = SpeculativeDecoder(
         target, draft, tiny_tokenizer(), FLyConfig(**settings), batch_size=4, record_rounds=True
     )
-    requests = [Request(ids, 24, temperature=temperature, seed=7) for ids in prompts(10)]
+    requests = [Request(ids, 24, temperature=temperature, seed=7, **shaping) for ids in prompts(10)]
     results = dict(engine.decode(requests))
     return [(requests[index], results[index]) for index in range(len(requests))]
 
@@ -92,6 +92,36 @@ def test_sampled_mismatches(acceptance):
                     num_refused += 1
             ids += record.emitted_ids
     assert num_refused > 5
+
+
+@pytest.mark.parametrize("variant", ["official", "paper", "vllm"])
+@pytest.mark.parametrize("drafter", ["model", "tree"])
+def test_sampled_gates(variant, drafter):
+    """What is recorded is what the gate saw: raw logits, in the variant vllm those that the tokens
+    are drawn from (here at temperature 0.3, of the top 5).
+    """
+    settings = {**FLY, "fly_variant": variant, "entropy": "top3", "drafter": drafter}
+    settings["entropy_thre"] = 0.7
+    found = {Reason.LOOSE: 0, Reason.GATE: 0}
+    crossed = 0
+    for request, result in decoded(settings, temperature=0.3, generation={"top_k": 5}):
+        ids = list(request.prompt_ids)
+        for record in result.rounds:
+            logits = logits_behind(ids, record.draft_ids)
+            for each in record.mismatches:
+                raw = logits[each.place]
+                least = raw.topk(5).values[-1]
+                final = (raw / 0.3).masked_fill(raw < least, -math.inf)
+                nats = [entropy(one.softmax(-1), "top3") for one in (raw, final)]
+                assert each.entropy == pytest.approx(nats[variant == "vllm"], abs=1e-3)
+                reason = record.reasons[each.place]
+                crossed += (nats[0] >= 0.7) != (nats[1] >= 0.7)
+                if reason in found:
+                    assert (each.entropy >= 0.7) == (reason == Reason.LOOSE)
+                    found[reason] += 1
+            ids += record.emitted_ids
+    assert min(found.values()) > 0
+    assert crossed > 0, "the two distributions must lie on different sides of the gate somewhere"
 
 
 @pytest.mark.parametrize("name", SETTINGS)

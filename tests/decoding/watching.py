@@ -21,8 +21,8 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[Seen]]:
     seen: dict[int, list[Seen]] = defaultdict(list)
     record = module.record_round
 
-    def record_and_see(rows, scores, outcomes, kind):
-        record(rows, scores, outcomes, kind)
+    def record_and_see(rows, scores, outcomes, rule):
+        record(rows, scores, outcomes, rule)
         tables = scores.choice.tolist(), scores.entropy("top3").tolist()
         for row, outcome, choice, entropy in zip(rows, outcomes, *tables, strict=True):
             n = outcome.num_proposed

@@ -212,7 +212,10 @@ def test_processed_logits_are_shared_too():
     """A penalty looks at the whole text; what the target chooses by differs from its logits."""
     target = tiny("llama")
     models = target, blurred(target)
-    points = few()
+    points = few() | {
+        name: config(spd_k=9, fly_variant="vllm", entropy_thre=threshold)
+        for name, threshold in {"vllm": 0.3, "vllm, sure": 0.6}.items()
+    }
     shared = SharedDecoding(*models, tiny_tokenizer(), points, batch_size=4)
     shaping = {"repetition_penalty": 1.3, "suppress_tokens": [7, 9]}
     requests = [Request(ids, 20, generation=shaping) for ids in prompts(4)]
