@@ -11,7 +11,6 @@ import argparse
 import json
 import random
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from itertools import chain
@@ -27,6 +26,7 @@ from search import TEMPERATURE, Best, search
 
 from fly.demo.problems import Problem, heldout
 from fly.demo.score import solved
+from fly.execution import check_permission
 
 SEARCH_SEED, MEASURE_SEED = 202, 101
 CODE_SHARE = 1 / 3  # as in the tasks
@@ -124,9 +124,7 @@ def recovery(
 
 def solved_in(pair: Pair, problems: Sequence[Problem], timed: Timed) -> list[bool]:
     """Which problems of a block a method solved."""
-    texts = [pair.decode(answer) for answer in timed.answers]
-    with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(solved, problems, texts))
+    return solved(problems, [pair.decode(answer) for answer in timed.answers])
 
 
 def paired_counts(outcomes: Sequence[tuple[bool, bool]]) -> dict[str, float]:
@@ -150,6 +148,7 @@ def bar(name: str, wanted: float, ratio: Ratio) -> dict[str, object]:
 def main() -> None:
     """Measure, print and save; what was timed is saved before texts are compared."""
     arguments = parser().parse_args()
+    check_permission("benchmarks/cpu.py")
     torch.set_num_threads(arguments.threads)
     pair = Pair()
     problems = draw_problems(arguments.problems, MEASURE_SEED)

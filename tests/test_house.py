@@ -30,10 +30,12 @@ ARROWS = {
     "backend": ENGINE | {"decoding", "formats"},
     "formats": {"errors"},
     "report": {"errors", "formats"},  # reads files
-    "demo": ENGINE | {"decoding"},
-    "tasks": {"demo", "errors"},
+    "execution": {"errors"},
+    "demo": ENGINE | {"decoding", "execution"},
+    "tasks": {"demo", "errors", "execution"},
     "evaluation": ENGINE | {"decoding", "backend", "formats", "demo", "tasks"},
-    "cli": ENGINE | {"decoding", "backend", "evaluation", "formats", "report", "demo", "tasks"},
+    "cli": ENGINE
+    | {"decoding", "backend", "evaluation", "formats", "report", "demo", "tasks", "execution"},
 }
 # Who may import a library that others must not know of.
 LIBRARIES = {

@@ -8,7 +8,7 @@ ours is evaluated, `CachingLM`.  lm-eval's registry of models is not changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,8 @@ from fly.backend.arguments import ModelArguments
 from fly.backend.replacing import replaced
 from fly.cli import launch
 from fly.cli.trace import check_trace, trace_path
+from fly.execution import suspended
+from fly.tasks.unsafe import check_unsafe
 
 if TYPE_CHECKING:
     from lm_eval.loggers import EvaluationTracker
@@ -158,6 +160,15 @@ class Harness:
         from fly.backend import FLyLM
         from fly.backend.caching import generating_directly
 
+        predict_only = bool(options.get("predict_only"))
+        check_unsafe(
+            options["tasks"],
+            options.get("task_manager"),
+            confirmed=bool(options.get("confirm_run_unsafe_code")),
+            predict_only=predict_only,
+        )
+        if predict_only:  # what is left runs nothing, but lm-eval asks all the same
+            options = options | {"confirm_run_unsafe_code": True}
         arguments = as_mapping(options["model_args"])
         passed_on = {key: options.get(key) for key in _FLAGS}
         lm: FLyLM = FLyLM.create_from_arg_obj(arguments, passed_on)
@@ -165,7 +176,8 @@ class Harness:
             lm.trace_to(trace_path(self._output_path, lm.rank, lm.world_size))
         label = {"pretrained": lm.fly_config.target_model_path}
         caching = generating_directly(lm_eval.api.model.CachingLM)
-        with replaced(lm_eval.api.model, "CachingLM", caching):
+        running = suspended() if predict_only else nullcontext()
+        with replaced(lm_eval.api.model, "CachingLM", caching), running:
             results = original(**(options | {"model": lm, "model_args": arguments | label}))
         records = lm.gather_records()
         if results is None or records is None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from fly.demo.problems import Kind, Problem, heldout
+from fly.execution import PASSED, execute
 
 MAX_NEW_TOKENS = 192
 BATCH_SIZE = 64
@@ -24,8 +23,7 @@ def score(
     """Return the share of `count` held-out problems solved, 0 to 1."""
     problems = heldout(kind, count, seed=SCORE_SEED)
     solutions = complete(model, tokenizer, [problem.prompt for problem in problems])
-    with ThreadPoolExecutor(2) as pool:
-        return sum(pool.map(solved, problems, solutions)) / count
+    return sum(solved(problems, solutions)) / count
 
 
 def complete(
@@ -49,15 +47,26 @@ def complete(
     return texts
 
 
-def solved(problem: Problem, solution: str) -> bool:
-    """Whether the final number is right, or the function passes its test in its own process."""
-    if problem.kind == "arithmetic":
-        return solution.rpartition("####")[2].strip() == problem.answer
-    program = f"{problem.prompt}{solution}\n{problem.test}\ncheck({problem.entry_point})\n"
-    try:
-        run = subprocess.run(
-            [sys.executable, "-I", "-c", program], capture_output=True, timeout=TIME_LIMIT_S
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    return run.returncode == 0
+def solved(problems: Sequence[Problem], solutions: Sequence[str]) -> list[bool]:
+    """Whether each final number is right, or each function passes its test.
+
+    Raises:
+        ConfigError: there are functions, and they may not be run here.
+    """
+    programs = [
+        {
+            "prompt": problem.prompt,
+            "completion": solution,
+            "test": problem.test,
+            "entry_point": problem.entry_point,
+        }
+        for problem, solution in zip(problems, solutions, strict=True)
+        if problem.kind == "code"
+    ]
+    verdicts = iter(execute(programs, TIME_LIMIT_S) if programs else [])
+    return [
+        next(verdicts) == PASSED
+        if problem.kind == "code"
+        else solution.rpartition("####")[2].strip() == problem.answer
+        for problem, solution in zip(problems, solutions, strict=True)
+    ]

