@@ -14,13 +14,14 @@ FILE_LINES = 400
 FUNCTION_LINES = 60
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
 
-BASE = {"errors", "registry", "settings", "config"}
+BASE = {"errors", "places", "registry", "settings", "config"}
 ENGINE = BASE | {"acceptance", "drafting"}
 # What each part of fly/ may import of the others; itself always.
 ARROWS = {
     "__init__": BASE | {"backend", "decoding"},  # under TYPE_CHECKING and on first use only
     "__main__": {"cli"},
     "errors": set(),
+    "places": {"errors"},
     "registry": {"errors"},
     "settings": set(),
     "config": {"errors", "registry", "settings"},
@@ -29,7 +30,7 @@ ARROWS = {
     "decoding": ENGINE,
     "backend": ENGINE | {"decoding", "formats"},
     "formats": {"errors"},
-    "report": {"errors", "formats"},  # reads files
+    "report": {"errors", "formats", "places"},  # reads files
     "execution": {"errors"},
     "demo": ENGINE | {"decoding", "execution"},
     "tasks": {"demo", "errors", "execution"},

@@ -16,6 +16,7 @@ from typing import Any
 from fly.config import FLyConfig
 from fly.config.batch_size import num_searches, read_batch_size, read_max_batch_size
 from fly.errors import ConfigError, ModelError
+from fly.places import check_file
 
 # Similarity from which an unknown model argument is taken for a misspelt setting of ours.
 _NEAR = 0.8
@@ -39,8 +40,8 @@ class ModelArguments:
         `draft_model_path`.
 
         Raises:
-            ConfigError: the configuration or a batch size is wrong, or a model is not named or
-                not there.
+            ConfigError: the configuration or a batch size is wrong, a model is not named or not
+                there, or a bandit's state cannot be kept.
             ModelError: an encoder-decoder backend is asked for.
         """
         rest = dict(arguments)
@@ -58,7 +59,19 @@ class ModelArguments:
             )
         _read_batch_sizes(rest)
         config = FLyConfig.load(path, settings)
+        check_state(config)
         return cls(config, _require_models(config), rest)
+
+
+def check_state(config: FLyConfig) -> None:
+    """Try whether what a bandit learns can be kept.
+
+    Raises:
+        ConfigError: its `state` is no file and cannot become one.
+    """
+    state = config.drafter_settings.get("state")
+    if config.drafter_name == "bandit" and isinstance(state, str):
+        check_file(Path(state).expanduser(), "drafter_settings: state")
 
 
 def _read_batch_sizes(rest: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ ours is evaluated, `CachingLM`.  lm-eval's registry of models is not changed.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -14,6 +15,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import fly
+from fly import places
 from fly.backend.arguments import ModelArguments
 from fly.backend.replacing import replaced
 from fly.cli import launch
@@ -71,6 +73,26 @@ def check_arguments(config: Any) -> None:
             setattr(config, name, value)
     flags = {name: getattr(config, name) for name in _FLAGS}
     ModelArguments.split(flags | config.model_args)
+
+
+def check_places(config: Any) -> None:
+    """Try the places that results and caches go to; of several processes one does.
+
+    Args:
+        config: lm-eval's merged configuration.
+
+    Raises:
+        ConfigError: one of them cannot be written to.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        return
+    if config.output_path:
+        path = Path(config.output_path)
+        # As lm-eval takes it: the file's name in one case, of a folder in the other.
+        folder = path.parent if path.suffix == ".json" else path
+        places.check_folder(folder, "--output_path", path)
+    if config.use_cache:
+        places.check_cache(str(config.use_cache))
 
 
 class Harness:
@@ -133,6 +155,7 @@ class Harness:
         if self._is_tracing:
             check_trace(config)
             self._output_path = str(config.output_path)
+        check_places(config)
         if config.model == "fly":
             check_arguments(config)
             # For ours alone: processes of another model would not find each other.

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from fly.backend.arguments import ModelArguments
+from fly.backend.arguments import ModelArguments, check_state
 from fly.backend.fingerprint import digest
 from fly.backend.records import to_json
 from fly.config import FLyConfig
@@ -118,7 +118,7 @@ class Plan:
     def open_store(self, lm: FLyLM, ready: Sequence[Ready]) -> Iterator[Store]:
         """The answers' file, in the output folder or in one that goes away behind the block."""
         from fly.backend.pieces import Pieces
-        from fly.backend.tracing import rule_entry, to_answer
+        from fly.backend.tracing import rule_entry, to_answer, writing
 
         settings = self.settings(lm, ready) | dict(self.more)
         header = Header(
@@ -140,7 +140,8 @@ class Plan:
 
         with ExitStack() as stack:
             folder = self.folder or Path(stack.enter_context(TemporaryDirectory()))
-            folder.mkdir(parents=True, exist_ok=True)
+            with writing(folder):
+                folder.mkdir(parents=True, exist_ok=True)
             yield stack.enter_context(Store(folder, header, make))
 
     @property
@@ -231,6 +232,8 @@ def make_plan(
     if folder is not None:
         check_folder(folder, result_name, resume=resume)
     chosen = parse_methods(methods, split.config, rows)
+    for method in chosen:
+        check_state(method.config)
     # Last, since listing lm-eval's tasks takes seconds.
     own_tasks = {} if options.get("task_manager") else {"task_manager": _task_manager()}
     plan = Plan(

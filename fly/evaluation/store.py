@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from fly import places
 from fly.backend.lines import LineFile, read_lines
 from fly.backend.tracing import writing
 from fly.decoding import Result
@@ -28,8 +29,9 @@ def check_folder(folder: Path, result_name: str, *, resume: bool) -> None:
     """Refuse a folder that holds another run's work, before anything is loaded.
 
     Raises:
-        ConfigError: it is a file, or holds answers or results and `resume` was not said.  With
-            `resume` an empty one is started anew: the run may have been killed while it loaded.
+        ConfigError: it is a file, holds answers or results and `resume` was not said, or cannot
+            be written to.  With `resume` an empty one is started anew: the run may have been
+            killed while it loaded.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(
@@ -41,6 +43,7 @@ def check_folder(folder: Path, result_name: str, *, resume: bool) -> None:
             f"--output_path {str(folder)!r} already holds {found[0]}",
             fix="say --resume to go on with that run, or name another folder",
         )
+    places.check_folder(folder, "--output_path")
 
 
 def check_header(folder: Path, known: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from fly.backend.arguments import check_state
 from fly.errors import ConfigError
 from fly.evaluation import environment
 from fly.evaluation.assembling import kept_by_position
@@ -74,6 +75,7 @@ def make_sweep_plan(
     points = grid_points(grid, overrides=plan.config.to_dict())
     for point in points:
         _check_point(point)
+        check_state(point.config)
     methods = [Method(each.name, "engine", each.config, plan.batch_size) for each in points]
     told = {"grid": {key: list(values) for key, values in grid.items()}, "heldout": heldout}
     plan = replace(plan, more=told, more_methods=methods)

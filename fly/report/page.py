@@ -14,6 +14,7 @@ from typing import Any
 
 import fly
 from fly.errors import MissingExtraError, ReportError
+from fly.places import check_file
 from fly.report.folder import Results, load_folder
 from fly.report.tokens import TARGET, payload, to_script
 from fly.report.view import build
@@ -32,7 +33,8 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
         output: the file; None is report.html in the folder.
 
     Raises:
-        ReportError: the folder holds no results or damaged ones, or the file cannot be written.
+        ConfigError: the file cannot be written.
+        ReportError: the folder holds no results or damaged ones, or the file's folder is missing.
         MissingExtraError: jinja2 or matplotlib is not installed.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
@@ -42,7 +44,15 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
             fix="pip install 'fly-decoding[report]'",
         )
     path = folder / FILE_NAME if output is None else output
-    text = render(load_folder(folder))
+    results = load_folder(folder)
+    # Tried now: drawing takes a while.
+    if not path.parent.is_dir():
+        raise ReportError(
+            f"{path} cannot be written: there is no folder {path.parent}",
+            fix="name another file by --output",
+        )
+    check_file(path, "--output")
+    text = render(results)
     try:
         _replace(path, text)
     except OSError as error:

@@ -11,7 +11,7 @@ from xml.etree import ElementTree
 import pytest
 
 from fly.cli.command import main
-from fly.errors import MissingExtraError, ReportError
+from fly.errors import ConfigError, MissingExtraError, ReportError
 from fly.report import charts, write_report
 from fly.report.folder import load_folder
 from fly.report.page import FILE_NAME, render
@@ -231,10 +231,15 @@ def test_command_says_what_is_wrong(tmp_path, capsys):
     assert "holds no results" in capsys.readouterr().err
 
 
-def test_output_that_cannot_be_written(tmp_path):
+def test_output_that_cannot_be_written(tmp_path, monkeypatch):
+    """Said before anything is drawn."""
     folder = folders.write_run(tmp_path / "out", num_items=2)
+    monkeypatch.setattr("fly.report.page.render", None)
     with pytest.raises(ReportError, match="cannot be written"):
         write_report(folder, tmp_path / "nowhere" / "page.html")
+    for path in (tmp_path / "out", next(folder.rglob("*.json*")) / "page.html", Path("/proc/x")):
+        with pytest.raises((ConfigError, ReportError), match=r"cannot be written|is a folder"):
+            write_report(folder, path)
 
 
 def test_missing_extra_carries_the_install_line(tmp_path, monkeypatch):

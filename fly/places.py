@@ -1,0 +1,96 @@
+"""Whether a place can be written to, found by writing there before anything is loaded: permissions
+do not tell it (root has all), and hours later is too late."""
+
+from __future__ import annotations
+
+import errno
+import glob
+import os
+import sqlite3
+import tempfile
+from contextlib import closing, suppress
+from pathlib import Path
+
+from fly.errors import ConfigError
+
+PROBE = b"x" * 4096  # a whole block, so that a full disk shows
+
+
+def check_folder(
+    folder: Path, name: str, given: object = None, *, stem: str = "fly_", suffix: str = ""
+) -> None:
+    """Make a file in a folder and remove it, with the folders that had to be made for it.
+
+    Args:
+        folder: need not exist.
+        name: of the option that gave it.
+        given: the option's value; None is the folder.
+        stem: what names of files there begin with.
+        suffix: what they end with.
+
+    Raises:
+        ConfigError: that cannot be done.
+    """
+    try:
+        _try(folder, stem, suffix)
+    except (OSError, ValueError) as error:  # ValueError: NUL in the path
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(
+            f"{name} {str(given or folder)!r} cannot be written to: {reason}",
+            fix="name another place, or make room; nothing has been loaded or decoded",
+        ) from error
+
+
+def check_file(path: Path, name: str) -> None:
+    """As `check_folder`, for a file that is replaced or made.
+
+    Raises:
+        ConfigError: it is a folder, or none can be made there.
+    """
+    if os.path.isdir(path):
+        raise ConfigError(f"{name} {str(path)!r} is a folder", fix="name a file")
+    check_folder(path.parent, name, path)
+
+
+def check_cache(prefix: str, name: str = "--use_cache") -> None:
+    """Try where lm-eval's databases and our journals with this prefix are to be.
+
+    Raises:
+        ConfigError: no file can be made there, or a database is none.
+    """
+    path = Path(f"{prefix}_")  # the prefix may end in a slash
+    # As long as a journal's name.
+    check_folder(path.parent, name, prefix, stem=f"{path.name}0123_", suffix="_rank0.jsonl")
+    for found in glob.glob(f"{glob.escape(prefix)}_rank*.db"):
+        try:
+            if os.path.isdir(found):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            with open(found, "r+b"), closing(sqlite3.connect(found, timeout=0)) as database:
+                database.execute("PRAGMA schema_version").fetchone()
+        except (OSError, sqlite3.Error) as error:
+            if "locked" in str(error):  # by another run, which is at it
+                continue
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise ConfigError(
+                f"{name} {prefix!r}: lm-eval's cache {found!r} cannot be used: {reason}",
+                fix="name another prefix, or remove that file; nothing has been loaded or decoded",
+            ) from error
+
+
+def _try(folder: Path, stem: str, suffix: str) -> None:
+    made: list[Path] = []
+    try:
+        for each in [*reversed(folder.parents), folder]:
+            if not each.is_dir():
+                each.mkdir()
+                made.append(each)
+        descriptor, path = tempfile.mkstemp(dir=folder, prefix=stem, suffix=suffix)
+        try:
+            os.write(descriptor, PROBE)
+        finally:
+            os.close(descriptor)
+            os.unlink(path)
+    finally:
+        for each in reversed(made):
+            with suppress(OSError):  # somebody else writes there already
+                each.rmdir()
