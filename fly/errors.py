@@ -41,6 +41,10 @@ class JournalError(FLyError, RuntimeError):
     """The file that keeps finished requests is damaged, in use, or cannot be written."""
 
 
+class OutputError(FLyError, RuntimeError):
+    """Results are there, but could not be written to where they were asked for."""
+
+
 class ReportError(FLyError, ValueError):
     """A folder or file of results is missing, empty, damaged or of a version that is not read."""
 

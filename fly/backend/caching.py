@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.api.model import CacheHook
@@ -31,6 +32,11 @@ class JournalHook(CacheHook):
     def dbdict(self) -> SqliteDict | None:
         """lm-eval's file."""
         return self._database()
+
+    @property
+    def journal_path(self) -> Path:
+        """The journal's file; it is there from the first `generate_until` on."""
+        return self._journal.path
 
     @property
     def journal(self) -> Journal | None:

@@ -25,7 +25,8 @@ from fly.backend.progress import DecodingProgress
 from fly.backend.records import RequestRecord, summarise, to_json
 from fly.backend.requests import RequestReader
 from fly.backend.tracing import AnswerWriter, method_entry, method_name
-from fly.decoding import SpeculativeDecoder
+from fly.decoding import Result, SpeculativeDecoder
+from fly.errors import JournalError
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -69,6 +70,7 @@ class FLyLM(HFLM):
         self._records: list[RequestRecord] = []
         self._records_are_told = False  # by `get_model_info`, once an evaluation
         self._trace_path: Path | None = None
+        self.trace_error: JournalError | None = None  # why a trace is not whole
         self._rows_asked: int | str = split.target.get("batch_size", 1)
         # HFLM's own default is "cuda", whether there is one or not.
         place = {} if split.target.get("device") else {"device": default_device()}
@@ -109,7 +111,7 @@ class FLyLM(HFLM):
 
         An answer that is resumed from a journal is not in the file: only its text is known.
         """
-        self._trace_path = path
+        self._trace_path, self.trace_error = path, None
         made = vars(self).get("decoder")
         if made is not None:
             self.decoder = made.with_config(self.fly_config, record_rounds=path is not None)
@@ -123,7 +125,8 @@ class FLyLM(HFLM):
 
         Raises:
             RequestError: a request cannot be decoded as asked; none has been started.
-            JournalError: the journal or the trace is damaged, in use, or cannot be written.
+            JournalError: the journal is damaged, in use, or cannot be written; or the trace cannot
+                be begun.  One that cannot be gone on with is left (`trace_error`).
         """
         disable = disable_tqdm or self.rank != 0
         self._records, self._records_are_told = [], False
@@ -157,8 +160,20 @@ class FLyLM(HFLM):
                 self._records.append(record)
                 if writer is not None:
                     prompt = requests[index].args[0]
-                    writer.write(method_name(self.decoder), record, prompt, text, result)
+                    writer = self._write(writer, record, prompt, text, result)
                 progress.advance()
+
+    def _write(
+        self, writer: AnswerWriter, record: RequestRecord, prompt: str, text: str, result: Result
+    ) -> AnswerWriter | None:
+        """Add to the trace; None where that fails, which is no reason to end the run."""
+        try:
+            writer.write(method_name(self.decoder), record, prompt, text, result)
+        except JournalError as error:
+            logger.error("%s; decoding goes on, without the rest of the trace", error.message)
+            self.trace_error = error
+            return None
+        return writer
 
     def _tracing(self) -> AbstractContextManager[AnswerWriter | None]:
         """The trace's file, if one is asked for."""

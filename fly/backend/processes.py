@@ -42,7 +42,9 @@ def join_on_cpu(options: Mapping[str, Any]) -> None:
 def rerun_in(number: int) -> int:
     """Run this program anew, with its own command line, in `number` processes that know of each
     other; returns the exit code: 0, or that of the first one that failed, upon which the others are
-    ended."""
+    ended; or 128 and the number of the signal that ended this one, of which they say what they
+    have to."""
+    from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -60,4 +62,6 @@ def rerun_in(number: int) -> int:
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         return int(failure.exitcode)
+    except SignalException as error:
+        return 128 + int(error.sigval)
     return 0

@@ -252,6 +252,6 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise JournalError(
             f"{path}: cannot be written: {error}",
-            fix="make room or choose another --output_path, and start again: what is finished is "
-            "kept",
+            fix="make room, or choose another --output_path; `fly compare` and `fly sweep` go on "
+            "from what is finished with --resume",
         ) from error

@@ -10,9 +10,13 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 import fly
+from fly.cli import interrupts
+from fly.cli.interrupts import telling
+from fly.cli.streams import Streams
 from fly.errors import FLyError
 
 EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT
 
 # Verbs of ours: name to "module:function"; the function takes the arguments after the verb and
 # returns the exit code.
@@ -38,14 +42,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             with `argv` None, when other processes have done the work (fly/cli/launch.py).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    with Streams() as streams:
+        code = _run(arguments, own_program=argv is None)
+    return streams.exit_code(code)
+
+
+def _run(arguments: list[str], *, own_program: bool) -> int:
     try:
         if arguments and arguments[0] in VERBS:
             module, _, function = VERBS[arguments[0]].partition(":")
             return int(getattr(importlib.import_module(module), function)(arguments[1:]))
-        return _run_harness(arguments, own_program=argv is None)
+        return _run_harness(arguments, own_program=own_program)
     except FLyError as error:
         sys.stderr.write(f"fly: error: {error}\n")
         return EXIT_USER_ERROR
+    except KeyboardInterrupt as error:
+        sys.stderr.write(interrupts.line(error))
+        return EXIT_INTERRUPTED
 
 
 def _run_harness(arguments: list[str], *, own_program: bool) -> int:
@@ -72,7 +85,7 @@ def _run_harness(arguments: list[str], *, own_program: bool) -> int:
         parsed.func(parsed)
         return 0
     trace = take_trace_flag(parsed)
-    with Harness(own_program=own_program, trace=trace) as harness:
+    with Harness(own_program=own_program, trace=trace) as harness, telling(harness.kept):
         parsed.func(parsed)
         harness.finish()
     return 0

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
+from functools import partial
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fly.cli import interrupts
 from fly.cli.capturing import capture
 
 _EPILOG = """\
@@ -80,7 +82,8 @@ def main(arguments: Sequence[str]) -> int:
         batch_size=asked.batch_size,
         output_path=asked.output_path,
     )
-    with ProgressBar() as bar:
+    kept = partial(interrupts.in_workbench, asked.output_path)
+    with interrupts.telling(kept), ProgressBar() as bar:
         result = run(plan, bar.start, bar.advance)
     print_comparison(result)
     tell_files(asked.output_path)

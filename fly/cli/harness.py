@@ -18,16 +18,14 @@ import fly
 from fly import places
 from fly.backend.arguments import ModelArguments
 from fly.backend.replacing import replaced
-from fly.cli import launch
+from fly.cli import interrupts, launch
+from fly.cli.saving import Saving
 from fly.cli.trace import check_trace, trace_path
 from fly.execution import suspended
 from fly.tasks.unsafe import check_unsafe
 
 if TYPE_CHECKING:
-    from lm_eval.loggers import EvaluationTracker
-
     from fly.backend import FLyLM
-    from fly.backend.records import RequestRecord
 
 _HF_NAMES = frozenset({"hf", "hf-auto", "huggingface"})
 # Flags of lm-eval that reach the model as arguments, too.
@@ -106,8 +104,9 @@ class Harness:
         self._output_path = ""
         self._stack = ExitStack()
         self._block: dict[str, Any] | None = None
-        self._records: list[RequestRecord] = []
-        self._tracker: EvaluationTracker | None = None
+        self._lm: FLyLM | None = None
+        self._use_cache = False
+        self._saving: Saving | None = None
 
     def __enter__(self) -> Harness:
         """Wrap the reading of the command line; `simple_evaluate` follows when that has
@@ -132,17 +131,38 @@ class Harness:
         self._stack.close()
 
     def finish(self) -> None:
-        """Print the summary and write the file of requests, if the run was ours and this process
-        reports."""
-        if self._block is None:
-            return
-        from fly.cli.summary import print_summary
+        """Print the summary, if the run was ours and this process reports; its files are there.
 
-        print_summary(self._block)
-        if self._tracker is not None:
-            from fly.cli.request_log import write_request_log
+        Raises:
+            OutputError: not all of them, or not where they were asked for.
+            JournalError: the trace could not be written to its end.
+        """
+        try:
+            if self._block is not None:
+                from fly.cli import summary
 
-            write_request_log(self._tracker, self._records)
+                summary.print_summary(self._block)
+        finally:
+            if self._saving is not None:
+                self._saving.check(self._journal)
+            if self._lm is not None and self._lm.trace_error is not None:
+                raise self._lm.trace_error
+
+    def kept(self) -> str:
+        """What is kept of a run that was interrupted, in words."""
+        if self._saving is not None and self._saving.is_done and self._output_path:
+            return f"the results are in {self._output_path}"
+        if self._lm is None:
+            return interrupts.NOTHING
+        if not self._use_cache:
+            return "nothing is kept without --use_cache PATH"
+        return self._journal() or interrupts.NOTHING
+
+    def _journal(self) -> str:
+        """What the journal keeps, in words; empty where nothing is."""
+        path = None if self._lm is None else getattr(self._lm.cache_hook, "journal_path", None)
+        number, words = (0, "") if path is None else interrupts.in_journals(path)
+        return words if number else ""
 
     def _prepare(self, config: Any) -> Any:
         """Check our arguments before processes, tasks or models are touched, start the processes
@@ -152,9 +172,10 @@ class Harness:
         """
         config.include_path = with_own_tasks(config.include_path)
         config.model = model_to_run(config.model, config.model_args)
+        self._output_path = str(config.output_path or "")
+        self._use_cache = bool(config.use_cache)
         if self._is_tracing:
             check_trace(config)
-            self._output_path = str(config.output_path)
         check_places(config)
         if config.model == "fly":
             check_arguments(config)
@@ -195,6 +216,7 @@ class Harness:
         arguments = as_mapping(options["model_args"])
         passed_on = {key: options.get(key) for key in _FLAGS}
         lm: FLyLM = FLyLM.create_from_arg_obj(arguments, passed_on)
+        self._lm = lm
         if self._is_tracing:
             lm.trace_to(trace_path(self._output_path, lm.rank, lm.world_size))
         label = {"pretrained": lm.fly_config.target_model_path}
@@ -208,10 +230,9 @@ class Harness:
         results["config"] |= {"model": "fly", "model_args": arguments}
         del results["config"]["speculative_decoding"]  # one process's; the block has all
         results["speculative_decoding"] = self._block = lm.speculative_decoding(records)
-        self._records = records
         tracker = options.get("evaluation_tracker")
         if tracker is not None:
             tracker.general_config_tracker.model_source = "fly"
-            if options.get("log_samples") or options.get("predict_only"):
-                self._tracker = tracker
+            log_requests = bool(options.get("log_samples") or predict_only)
+            self._saving = Saving(tracker, records, log_requests=log_requests)
         return results

@@ -23,11 +23,7 @@ def write_request_log(tracker: EvaluationTracker, records: Sequence[RequestRecor
     """
     if not tracker.output_path:
         return []
-    folder = Path(tracker.output_path)
-    if folder.suffix == ".json":
-        folder = folder.parent
-    else:
-        folder /= str(tracker.general_config_tracker.model_name_sanitized)
+    folder = run_folder(tracker)
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, list[str]] = {}
     for record in records:
@@ -36,3 +32,12 @@ def write_request_log(tracker: EvaluationTracker, records: Sequence[RequestRecor
     for name, lines in files.items():
         (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return [folder / name for name in files]
+
+
+def run_folder(tracker: EvaluationTracker) -> Path:
+    """Where lm-eval writes: beside a results file that was named, or in a folder named after the
+    model."""
+    path = Path(str(tracker.output_path))
+    if path.suffix == ".json":
+        return path.parent
+    return path / str(tracker.general_config_tracker.model_name_sanitized)

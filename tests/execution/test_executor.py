@@ -222,6 +222,16 @@ def test_no_place_to_run_in_is_an_error(monkeypatch):
         run(GOOD)
 
 
+def test_a_full_disk_is_an_error(monkeypatch):
+    def fail(*_, **__):
+        raise OSError(28, os.strerror(28))
+
+    monkeypatch.setattr(executor.Path, "write_text", fail)
+    with pytest.raises(DecodingError, match="No space left on device") as caught:
+        run(GOOD)
+    assert "TMPDIR" in caught.value.fix
+
+
 @pytest.mark.parametrize("value", [None, "0", "true"])
 def test_permission_is_asked_for(monkeypatch, value):
     if value is None:
