@@ -31,7 +31,8 @@ class Traits:
     is_chain: bool = True  # offered fewer tokens, it offers the beginning of the same
     is_timed: bool = False  # what it offers depends on the clock
     remembers: bool = False  # what it offers depends on earlier requests
-    lures: bool = False  # measured: where a rule loosens, the target is led into other answers
+    copies_context: bool = False  # every proposal repeats tokens of the context
+    copies_partly: bool = False  # some do, and are marked (Proposal.copies_context)
     is_tree: bool = False
     own_tokenizer: bool = False  # the draft model's tokenizer may be another one
     temperatures: Temperatures = "any"

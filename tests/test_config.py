@@ -276,7 +276,10 @@ def test_impossible_combination(settings, message):
 
 
 INERT = {
-    "retrieval at K < W": ({"spd_k": 3, "drafter": "retrieval"}, "nothing is loosened"),
+    "copies at K < W": (
+        {"spd_k": 3, "drafter": "ngram", "loosen_copied": True},
+        "nothing is loosened",
+    ),
     "K = W": ({"spd_k": 6}, "spd_k 6 is not above win_len 6.*Set spd_k to at least 7"),
     "K < W": ({"spd_k": 3, "fly_variant": "paper"}, "nothing is loosened"),
     "gate off unsaid": ({"entropy_thre": 0.01}, "at most 0.01, which switches the gate off"),
@@ -292,26 +295,77 @@ def test_what_loosens_nothing_is_said(settings, message):
     assert len(caught) == 1
 
 
-LURING = {
-    "retrieval": {"drafter": "retrieval"},
-    "retrieval, typical": {"drafter": "retrieval", "acceptance": "typical"},
-    "an arm": {
-        "drafter": "bandit",
-        "drafter_settings": {"arms": [{"drafter": "none"}, {"drafter": "retrieval", "k": 8}]},
-    },
+def arms(*names):
+    """A bandit's settings."""
+    return {"drafter": "bandit", "drafter_settings": {"arms": [{"drafter": n} for n in names]}}
+
+
+COPYING = {  # settings, the rule asked for
+    "ngram": ({"drafter": "ngram"}, "fly"),
+    "suffix": ({"drafter": "suffix"}, "fly"),
+    "retrieval": ({"drafter": "retrieval"}, "fly"),
+    "at K < W": ({"drafter": "ngram", "spd_k": 3}, "fly"),
+    "without a gate": ({"drafter": "ngram", "entropy_thre": 0.01}, "fly"),
+    "ablation": ({"drafter": "suffix", "enable_fly": False, "abla_no_window": True}, "fly"),
+    "typical": ({"drafter": "retrieval", "acceptance": "typical"}, "typical"),
+    "by its settings": (
+        {"drafter": "ngram", "acceptance": "margin", "acceptance_settings": {"ratio": 0.5}},
+        "margin",
+    ),
+    "all arms": (arms("none", "ngram", "suffix"), "fly"),
 }
 
 
-@pytest.mark.parametrize("settings", LURING.values(), ids=LURING)
-def test_a_loose_rule_with_a_drafter_that_leads_astray_is_said_once(settings):
-    with pytest.warns(FLyWarning, match="450 answers of 1,000.*'native'") as caught:
-        FLyConfig.from_mapping(settings)
+@pytest.mark.parametrize(("settings", "rule"), COPYING.values(), ids=COPYING)
+def test_copies_are_never_loosened_which_is_said_once(settings, rule):
+    said = f"acceptance '{rule}' has no effect, 'native' decides"
+    with pytest.warns(FLyWarning, match=said) as caught:
+        config = FLyConfig.from_mapping(settings)
     assert len(caught) == 1
+    assert (config.asked_acceptance, config.acceptance_name) == (rule, "native")
+    assert not config.is_loose
+    assert not config.uses_fly
+    native = {"acceptance": "native", "acceptance_settings": {}, "abla_no_window": False}
+    assert config.fingerprint() == FLyConfig.from_mapping(settings | native).fingerprint()
+
+
+LOOSENED = {
+    "ngram": {"drafter": "ngram"},
+    "retrieval, typical": {"drafter": "retrieval", "acceptance": "typical"},
+    "all arms": arms("none", "ngram"),
+    "an arm": arms("none", "model", "retrieval"),
+}
+
+
+@pytest.mark.parametrize("settings", LOOSENED.values(), ids=LOOSENED)
+def test_loosening_copies_is_said_once(settings):
+    said = "loosen_copied is true.*answers may turn into copies of the prompt"
+    with pytest.warns(FLyWarning, match=said) as caught:
+        config = FLyConfig.from_mapping(settings | {"loosen_copied": True})
+    assert len(caught) == 1
+    assert config.is_loose
+    assert config.loosens_copies
+    assert config.acceptance_name == config.asked_acceptance
+
+
+def test_a_text_that_may_hold_loosened_copies_has_another_fingerprint():
+    for settings in (arms("model", "suffix"), {"drafter": "ngram"}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = [FLyConfig(**settings, loosen_copied=each) for each in (False, True)]
+        assert found[0].fingerprint() != found[1].fingerprint()
 
 
 QUIET = {
     "defaults": {},
-    "retrieval, native": {"drafter": "retrieval", "acceptance": "native"},
+    "copies, native": {"drafter": "retrieval", "acceptance": "native"},
+    "copies, by a rule that loosens nothing": {
+        **{"drafter": "suffix", "acceptance": "margin", "acceptance_settings": {"max_gap": 0.0}},
+    },
+    "copies, native, loosened": {"drafter": "ngram", "enable_fly": False, "loosen_copied": True},
+    "some arms copy": arms("model", "ngram"),
+    "nothing to copy": {"loosen_copied": True},
+    "nothing drafted": {"loosen_copied": True, "use_sd": False},
     "K = W + 1": {"spd_k": 7},
     "native at K < W": {"spd_k": 3, "enable_fly": False},
     "plain at K < W": {"spd_k": 3, "use_sd": False},
@@ -338,7 +392,7 @@ DRAFTERS = {  # settings: drafter, whether a draft model is needed
     "use_ngram": ({"use_ngram": True}, "multilevel", True),
     "explicit": ({"drafter": "multilevel"}, "multilevel", True),
     "agreeing": ({"drafter": "multilevel", "use_ngram": True}, "multilevel", True),
-    "ngram": ({"drafter": "ngram"}, "ngram", False),
+    "ngram": ({"drafter": "ngram", "acceptance": "native"}, "ngram", False),
     "none": ({"drafter": "none"}, "none", False),
     "plain": ({"use_sd": False}, "none", False),
     "plain with n-gram keys": ({"use_sd": False, "use_ngram": True}, "none", False),
@@ -405,7 +459,7 @@ OTHER_TEXT = {
     "variant": {"fly_variant": "vllm"},
     "ablation": {"abla_no_window": True},
     "protection": {"protect_special_tokens": False},
-    "drafter": {"drafter": "ngram"},
+    "drafter": {"drafter": "tree"},
     "target": {"target_model_path": "other/target"},
     "draft": {"draft_model_path": "other/draft"},
     "draft revision": {"draft_revision": "v2"},

@@ -62,7 +62,7 @@ def _registered(monkeypatch):
 
 
 def gauge(**settings):
-    return FLyConfig(acceptance="gauge", drafter="ngram", acceptance_settings=settings)
+    return FLyConfig(acceptance="gauge", drafter="model", acceptance_settings=settings)
 
 
 REFUSED = {  # settings of the rule, what is said
@@ -112,7 +112,7 @@ def test_overrides_as_texts_become_the_rules_and_the_drafters():
 def test_overrides_win_over_a_files_settings_and_keep_the_others(tmp_path):
     file = tmp_path / "gauge.json"
     file.write_text(
-        '{"acceptance": "gauge", "drafter": "ngram",'
+        '{"acceptance": "gauge", "drafter": "model",'
         ' "acceptance_settings": {"ratio": 0.9, "top": 3}}'
     )
     assert FLyConfig.load(file).acceptance_settings == {"ratio": 0.9, "top": 3}
@@ -163,7 +163,7 @@ def test_temperatures():
     assert caught.value.fix == "set temperature to another value, or choose another acceptance"
     with pytest.raises(ConfigError, match="drafter is 'pick', which decodes greedily, but"):
         FLyConfig(acceptance="native", drafter="pick", temperature=0.5)
-    config = FLyConfig(acceptance="ears", drafter="ngram", temperature=0.5)
+    config = FLyConfig(acceptance="ears", drafter="model", temperature=0.5)
     assert misfit_at(config, 0.9) is None
     assert misfit_at(config, 0.0)[0] == "acceptance"
     plain = FLyConfig(acceptance="ears", use_sd=False)
@@ -186,7 +186,7 @@ def test_equal_settings_are_one_configuration():
     assert one != other
     assert one.fingerprint() != other.fingerprint()
     assert len({one, same, other}) == 2
-    texts = FLyConfig.load(None, {"acceptance": "gauge", "drafter": "ngram", "ratio": "0.5"})
+    texts = FLyConfig.load(None, {"acceptance": "gauge", "drafter": "model", "ratio": "0.5"})
     assert texts == one
 
 
@@ -201,7 +201,7 @@ def test_fingerprints_tell_drafters_settings_apart():
 def test_lossless_by_its_settings():
     def lenience(value):
         settings = {"lenience": value}
-        return FLyConfig(acceptance="lenience", drafter="ngram", acceptance_settings=settings)
+        return FLyConfig(acceptance="lenience", acceptance_settings=settings)
 
     assert not lenience(1.0).is_loose
     assert lenience(0.9).is_loose

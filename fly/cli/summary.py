@@ -66,8 +66,14 @@ def _legend(block: dict[str, Any]) -> str:
         if block["processes"] > 1
         else ""
     )
+    copies = (
+        "loosen_copied: tokens that were copied from the context were loosened, so answers may be "
+        "copies of the prompt.\n"
+        if block.get("loosens_copies")
+        else ""
+    )
     return (
         "τ: tokens per round, bonus included.  accepted: of the proposed.  loose: of the emitted.\n"
-        f"{several}"
+        f"{several}{copies}"
         f"target {block['target']['path']}, draft {draft}, batch {block['batch_size']}{resumed}"
     )

@@ -1,5 +1,5 @@
 """What single keys cannot tell: combinations that cannot work, and combinations that work but
-loosen nothing, or lose answers."""
+loosen nothing, or turn answers into copies."""
 
 from __future__ import annotations
 
@@ -118,14 +118,21 @@ def warn_of_inert(config: FLyConfig, origin: Origin) -> None:
         )
 
 
-def warn_of_lures(config: FLyConfig, origin: Origin) -> None:
-    """Warn of a loose rule with a drafter that leads the target into other answers."""
-    if config.is_loose and config.drafter_traits.lures and not is_inert(config):
+def warn_of_copies(config: FLyConfig, origin: Origin) -> None:
+    """Warn where a loose rule has no effect since all that is drafted is copied, and where copied
+    tokens may be loosened."""
+    if config.is_overruled:
         _warn(
-            f"{origin.of('drafter', 'acceptance')}: drafter {config.drafter_name!r} offers phrases "
-            f"of the text again, and where {config.acceptance_name!r} loosens, the target goes on "
-            "from them: with retrieval FLy lost 450 answers of 1,000 (docs/measured.md). Set "
-            "acceptance to 'native'"
+            f"{origin.of('drafter', 'acceptance')}: drafter {config.drafter_name!r} copies the "
+            f"context, and what is copied is never loosened: acceptance "
+            f"{config.asked_acceptance!r} has no effect, 'native' decides. Set acceptance to "
+            "'native' to say so"
+        )
+    if config.loosens_copies and not is_inert(config):
+        _warn(
+            f"{origin.of('loosen_copied', 'drafter')}: loosen_copied is true, and drafter "
+            f"{config.drafter_name!r} copies the context: answers may turn into copies of the "
+            "prompt; with retrieval FLy lost 450 answers of 1,000 (docs/measured.md)"
         )
 
 

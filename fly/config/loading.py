@@ -132,7 +132,7 @@ def _own_settings(
     # Not validated yet: as much as tells the names.
     known: dict[str, Any] = {key: merged[key] for key in merged.keys() & cls.model_fields}
     named = cls.model_construct(**known)
-    models = settings_models(named.acceptance_name, named.drafter_name)
+    models = settings_models(named.asked_acceptance, named.drafter_name)
     for place, model in models.items():
         fields = model.model_json_schema().get("properties", {})
         own = {key: parse(fields[key], parsed.pop(key)) for key in unknown if key in fields}

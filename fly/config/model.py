@@ -167,6 +167,11 @@ class FLyConfig(BaseModel):
         description='fly: two markers such as ["<think>", "</think>"]; nothing is loosened but '
         "between them. The prompt counts.",
     )
+    loosen_copied: bool = Field(
+        False,
+        description="fly: loosen tokens that a drafter copied from the context (ngram, suffix, "
+        "retrieval), too: answers may turn into copies of the prompt. false judges them natively.",
+    )
     draft_dtype: Dtype | None = Field(
         None, description="fly: dtype of the draft model's weights; null: as the target."
     )
@@ -188,8 +193,8 @@ class FLyConfig(BaseModel):
             ConfigError: an unknown key, a wrong type or value, or a combination that cannot work.
 
         Warns:
-            FLyWarning: a combination that works but loosens nothing, leaves the gate off, or is
-                known to lose answers.
+            FLyWarning: a combination that works but loosens nothing, leaves the gate off, or may
+                turn answers into copies of the prompt.
         """
         settings.pop("$schema", None)
         origin = Origin(where) if isinstance(where, str) else where
@@ -200,7 +205,7 @@ class FLyConfig(BaseModel):
         combinations.refuse_impossible(self, origin)
         variants.check(self, origin)
         combinations.warn_of_inert(self, origin)
-        combinations.warn_of_lures(self, origin)
+        combinations.warn_of_copies(self, origin)
 
     def __hash__(self) -> int:
         """Equal settings hash alike, those of rule and drafter included."""
@@ -260,11 +265,24 @@ class FLyConfig(BaseModel):
         return self.drafter_traits.needs_model
 
     @property
-    def acceptance_name(self) -> str:
-        """Which rule accepts.  As in the official code, the ablation needs no enable_fly."""
+    def asked_acceptance(self) -> str:
+        """Which rule was asked for.  As in the official code, the ablation needs no enable_fly."""
         if self.acceptance is not None:
             return self.acceptance
         return "fly" if self.enable_fly or self.abla_no_window else "native"
+
+    @property
+    def is_overruled(self) -> bool:
+        """Whether native acceptance takes the place of the loose rule that was asked for: all that
+        is drafted is copied (docs/acceptance.md)."""
+        if self.loosen_copied or not self.drafter_traits.copies_context:
+            return False
+        return not rules.get(self.asked_acceptance).from_config(self).is_lossless
+
+    @property
+    def acceptance_name(self) -> str:
+        """Which rule accepts."""
+        return "native" if self.is_overruled else self.asked_acceptance
 
     @property
     def is_loose(self) -> bool:
@@ -272,6 +290,13 @@ class FLyConfig(BaseModel):
         if self.drafter_name == "none":
             return False
         return not rules.get(self.acceptance_name).from_config(self).is_lossless
+
+    @property
+    def loosens_copies(self) -> bool:
+        """Whether tokens that a drafter copied may be loosened."""
+        traits = self.drafter_traits
+        copies = traits.copies_context or traits.copies_partly
+        return self.loosen_copied and copies and self.is_loose
 
     @property
     def uses_fly(self) -> bool:
@@ -307,7 +332,8 @@ class FLyConfig(BaseModel):
         keys: list[str] = []
         if self.drafter_name != "none":
             relevant["acceptance"] = self.acceptance_name
-            keys += ["spd_k", "acceptance_settings", "drafter_settings", "draft_length"]
+            relevant["acceptance_settings"] = {} if self.is_overruled else self.acceptance_settings
+            keys += ["spd_k", "drafter_settings", "draft_length"]
         if self.needs_draft:
             keys += ["draft_model_path", "draft_dtype", "draft_revision"]
         if self.drafter_name in ("ngram", "multilevel", "bandit"):
@@ -318,7 +344,7 @@ class FLyConfig(BaseModel):
             relevant["entropy"] = [self.entropy_kind, self.entropy_threshold]
             # Of a rule that is registered from outside, nobody here knows what it reads.
             keys += ["fly_variant", "abla_no_window", "protect_special_tokens"]
-            keys += ["strict_first_n", "only_inside"]
+            keys += ["strict_first_n", "only_inside", "loosen_copied"]
             keys += [] if self.abla_no_window else ["win_len"]
         relevant.update({key: getattr(self, key) for key in keys})
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()

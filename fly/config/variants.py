@@ -26,7 +26,7 @@ PLAIN_DRAFTERS = frozenset({"none", "model", "multilevel"})
 def check(config: FLyConfig, origin: Origin) -> None:
     """Raise `ConfigError` for settings that rule or drafter do not have, and for a rule and a
     drafter that do not go together."""
-    acceptance, drafter = config.acceptance_name, config.drafter_name
+    acceptance, drafter = config.asked_acceptance, config.drafter_name
     is_plain = acceptance in PLAIN_RULES and drafter in PLAIN_DRAFTERS
     if is_plain and not config.acceptance_settings and not config.drafter_settings:
         return
@@ -73,9 +73,9 @@ def misfit_at(config: FLyConfig, temperature: float) -> tuple[str, str] | None:
     """
     if config.drafter_name == "none":
         return None
-    rule = rules.get(config.acceptance_name).from_config(config)
+    rule = rules.get(config.asked_acceptance).from_config(config)
     chosen = (
-        ("acceptance", config.acceptance_name, rule.temperatures),
+        ("acceptance", config.asked_acceptance, rule.temperatures),
         ("drafter", config.drafter_name, config.drafter_traits.temperatures),
     )
     for kind, name, temperatures in chosen:

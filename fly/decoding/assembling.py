@@ -36,6 +36,8 @@ def make_engine(
     """
     tokenizer, draft_tokenizer = tokenizers
     target = pair.target
+    if pair.drafter != config.drafter_name:  # the models cannot do what was asked for
+        config = config.model_copy(update={"drafter": pair.drafter, "drafter_settings": {}})
     stops = StopRules(tokenizer, eos_ids(pair.source, tokenizer))
     rule = rules.get(config.acceptance_name).from_config(config)
     lookahead = rule.lookahead if judge is None else judge.lookahead
@@ -52,8 +54,6 @@ def make_engine(
     protected = None
     if config.protect_special_tokens:
         protected = protected_tokens(tokenizer, stops.eos_ids, target.vocab_size, target.device)
-    if pair.drafter != config.drafter_name:  # the models cannot do what was asked for
-        config = config.model_copy(update={"drafter_settings": {}})
     drafter = drafters.get(pair.drafter).from_config(config, parts)
     if config.draft_length == "adaptive" and pair.drafter != NO_DRAFTER:
         tail = max(0, parts.end.lookahead - 1)

@@ -1,5 +1,5 @@
 """Where no rule may loosen anything, whatever it says: special tokens, the beginning of an answer,
-and all that is not between two markers."""
+all that is not between two markers, and proposals that copy the context."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def protected_tokens(
 
 
 class Places:
-    """The first generated tokens, and all that is not between two markers.
+    """The first generated tokens, all that is not between two markers, and copied proposals.
 
     Between the markers a place is locked too where the text before it ends with the beginning of
     the closing marker; with `closing` this keeps every token that belongs to a closing marker, the
@@ -42,7 +42,12 @@ class Places:
     """
 
     def __init__(
-        self, strict_first_n: int = 0, spans: Spans | None = None, closing: Tensor | None = None
+        self,
+        strict_first_n: int = 0,
+        spans: Spans | None = None,
+        closing: Tensor | None = None,
+        *,
+        loosen_copied: bool = False,
     ) -> None:
         """Lock the first `strict_first_n` generated tokens, and what is outside of `spans`.
 
@@ -50,8 +55,10 @@ class Places:
             strict_first_n: may be 0.
             spans: None locks nothing for its text.
             closing: as `closing_tokens`.
+            loosen_copied: False locks proposals that copy the context.
         """
         self._first = strict_first_n
+        self._loosen_copied = loosen_copied
         self._spans = spans
         self.closing_tokens = closing
         # By id of the rows of the last round: the row, tokens read, and what they came to.
@@ -64,16 +71,21 @@ class Places:
         tokenizer: PreTrainedTokenizerBase,
         vocab_size: int,
         device: torch.device,
-    ) -> Places | None:
-        """Read strict_first_n and only_inside; None where nothing is locked."""
+    ) -> Places:
+        """Read strict_first_n, only_inside and loosen_copied."""
+        first, loosen_copied = config.strict_first_n, config.loosen_copied
         if config.only_inside is None:
-            return cls(config.strict_first_n) if config.strict_first_n else None
-        opening, closing = config.only_inside
-        spans = Spans(opening, closing, tokenizer)
-        return cls(config.strict_first_n, spans, spans.closing_tokens(vocab_size, device))
+            return cls(first, loosen_copied=loosen_copied)
+        spans = Spans(*config.only_inside, tokenizer)
+        closing = spans.closing_tokens(vocab_size, device)
+        return cls(first, spans, closing, loosen_copied=loosen_copied)
 
-    def locked(self, rows: Sequence[Row], proposal: Proposal) -> Tensor:
-        """As round.Guard.  With markers the proposal is waited for on the host."""
+    def locked(self, rows: Sequence[Row], proposal: Proposal) -> Tensor | None:
+        """As protocol.Guard.  With markers the proposal is waited for on the host."""
+        if proposal.copies_context and not self._loosen_copied:
+            return torch.ones_like(proposal.ids, dtype=torch.bool)
+        if self._spans is None and self._first == 0:
+            return None
         depths = _depths(proposal)  # [B, K]
         device = proposal.ids.device
         free = [self._first - (len(row.ids) - len(row.request.prompt_ids)) for row in rows]

@@ -45,6 +45,6 @@ class Guard(Protocol):
         """Tokens that are traded nowhere, besides.  [V] bool."""
         ...
 
-    def locked(self, rows: Sequence[Row], proposal: Proposal) -> Tensor:
-        """Those places of the proposal.  [B, K] bool."""
+    def locked(self, rows: Sequence[Row], proposal: Proposal) -> Tensor | None:
+        """Those places of the proposal.  [B, K] bool; None: there are none."""
         ...

@@ -142,7 +142,9 @@ class TreeRound:
         if guard is not None:
             ids = self.proposal.ids[branches.rows[:, None], branches.nodes]
             owners = [rows[row] for row in self.branches.rows.tolist()]
-            locked = guard.locked(owners, Proposal(ids, branches.lengths))
+            copies = self.proposal.copies_context
+            chains = Proposal(ids, branches.lengths, copies_context=copies)
+            locked = guard.locked(owners, chains)
         size = max(
             1, BRANCH_LOGITS // (scores.logits[0, 0].numel() * (branches.nodes.shape[1] + 1))
         )

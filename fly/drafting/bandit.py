@@ -12,14 +12,15 @@ import random
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
 from torch import Tensor
 
+from fly.drafting.arm_settings import BANDIT, NONE, ArmSettings, config_of
 from fly.drafting.arms import Knowledge
 from fly.drafting.policies import EXPLORE, POLICIES, learn_exp3, learn_hedge
 from fly.drafting.protocol import (
@@ -41,30 +42,6 @@ if TYPE_CHECKING:
 
 WARM_UP = 2  # first rounds of every arm, not learned from: caches grow, kernels are chosen
 SAVE_EVERY = 500  # rounds
-NONE = "none"
-
-
-class ArmSettings(BaseModel):
-    """One arm."""
-
-    model_config = STRICT
-    drafter: str = Field(description="Its name; none decodes plainly.", min_length=1)
-    k: int = Field(default=15, ge=1, le=128, description="Tokens offered in a round.")
-    settings: dict[str, Any] = Field(
-        default_factory=dict, description="As drafter_settings of that drafter."
-    )
-
-    @property
-    def name(self) -> str:
-        """Unlike that of any other arm."""
-        own = "".join(f",{key}={value}" for key, value in sorted(self.settings.items()))
-        return self.drafter if self.drafter == NONE else f"{self.drafter}:k={self.k}{own}"
-
-    @property
-    def source(self) -> tuple[str, str]:
-        """Arms that differ in length alone are of one drafter."""
-        return self.drafter, repr(sorted(self.settings.items()))
-
 
 DEFAULT_ARMS = [
     ArmSettings(drafter=NONE),
@@ -116,11 +93,9 @@ class _Round:
     offers: list[list[list[int]]] = field(default_factory=list)  # by arm and row, of hedge
 
 
-@drafters.register("bandit")
+@drafters.register(BANDIT)
 class BanditDrafter(Drafter):
     """Learns which drafter pays."""
-
-    name = "bandit"
 
     def __init__(
         self,
@@ -129,6 +104,7 @@ class BanditDrafter(Drafter):
         arms: Sequence[tuple[int, int]],
         reader: DraftReader | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        copying: Container[int] = (),
     ) -> None:
         """Choose among `arms`.
 
@@ -139,12 +115,14 @@ class BanditDrafter(Drafter):
                 settings' arms.
             reader: of the draft model, which the sources have borrowed.
             clock: seconds.
+            copying: places in `sources` of those that copy the context.
         """
         self.settings = settings
         self._sources = list(sources)
         self._arms = list(arms)
         self._reader = reader
         self._clock = clock
+        self._copying = copying
         path = None if settings.state is None else Path(settings.state).expanduser()
         self.knowledge = Knowledge([arm.name for arm in settings.arms], path)
         self._rng = random.Random(settings.seed)
@@ -178,7 +156,12 @@ class BanditDrafter(Drafter):
             for arm in longest.values()
         ]
         arms = [(places[arm.source], 0 if arm.drafter == NONE else arm.k) for arm in settings.arms]
-        return cls(settings, sources, arms, reader)
+        copying = {
+            places[source]
+            for source, arm in longest.items()
+            if config_of(config, arm).drafter_traits.copies_context
+        }
+        return cls(settings, sources, arms, reader, copying=copying)
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """New rows; the draft model reads them when it first drafts."""
@@ -190,16 +173,19 @@ class BanditDrafter(Drafter):
     def propose(
         self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
     ) -> Proposal:
-        """Let the chosen arm offer."""
+        """Let the chosen arm offer; a copying one's proposals are marked."""
         now = self._now = _Round(self._clock(), lengths=[len(row.ids) for row in rows])
         now.situation = self._situation(rows)
         sums = self.knowledge.of(now.situation)
         choose_arm = POLICIES[self.settings.policy]
         now.arm = choose_arm(sums, self.settings.exploring, self._rng)
-        if self.settings.policy == "hedge":
-            return self._offer_all(rows, limits, choose)
         source, k = self._arms[now.arm]
-        return self._sources[source].propose(rows, [min(limit, k) for limit in limits], choose)
+        if self.settings.policy == "hedge":
+            found = self._offer_all(rows, limits, choose)
+        else:
+            asked = [min(limit, k) for limit in limits]
+            found = self._sources[source].propose(rows, asked, choose)
+        return replace(found, copies_context=True) if source in self._copying else found
 
     def _offer_all(
         self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose
@@ -305,13 +291,16 @@ def _traits(config: FLyConfig) -> Traits:
     drafting = [
         traits for traits, arm in zip(known, settings.arms, strict=True) if arm.drafter != NONE
     ]
+    copying = [traits.copies_context or traits.copies_partly for traits in drafting]
+    copies_context = bool(drafting) and all(traits.copies_context for traits in drafting)
     is_greedy = any(traits.temperatures == "greedy" for traits in known)
     return Traits(
         needs_model=any(traits.needs_model for traits in known),
         gives_probs=bool(drafting) and all(traits.gives_probs for traits in drafting),
         is_chain=False,
         is_timed=True,
-        lures=any(traits.lures for traits in known),
+        copies_context=copies_context,
+        copies_partly=any(copying) and not copies_context,
         is_tree=any(traits.is_tree for traits in known),
         temperatures="greedy" if is_greedy else "any",
     )
@@ -368,31 +357,3 @@ def _check_arms(settings: BanditSettings, known: Sequence[Traits]) -> None:
             f"{dear[0]!r} drafts with a model",
             fix="choose ucb1, thompson or exp3, or arms of ngram, suffix and none alone",
         )
-
-
-def config_of(config: FLyConfig, arm: ArmSettings) -> FLyConfig:
-    """The settings of one arm.
-
-    Raises:
-        ConfigError: its drafter is unknown, has no such settings, or is a bandit itself.
-    """
-    if arm.drafter == BanditDrafter.name:
-        raise ConfigError("drafter_settings: an arm of a bandit is a bandit", fix="name its arms")
-    is_plain = arm.drafter == NONE
-    if is_plain and arm.settings:
-        raise ConfigError(
-            "drafter_settings: arm 'none' has settings, but drafts nothing", fix="drop them"
-        )
-    own = {
-        "drafter": None if is_plain else arm.drafter,
-        "use_sd": not is_plain,
-        "spd_k": arm.k,
-        "drafter_settings": {} if is_plain else arm.settings,
-        "draft_length": "fixed",
-        "use_ngram": False,
-        "tree_verify": False,
-        "dual_tok": False,
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FLyWarning)  # a short arm loosens nothing, and may be best
-        return type(config)("drafter_settings", **{**config.to_dict(), **own})

@@ -20,7 +20,7 @@ from fly.drafting.protocol import (
     drafters,
     greedy,
 )
-from fly.settings import STRICT
+from fly.settings import STRICT, Traits
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
@@ -81,6 +81,11 @@ class NgramDrafter(Drafter):
     def settings_model(cls) -> type[BaseModel]:
         """Which occurrence is continued."""
         return NgramSettings
+
+    @classmethod
+    def traits(cls, config: FLyConfig) -> Traits:
+        """All that it offers is copied."""
+        return Traits(copies_context=True)
 
     @classmethod
     def from_config(cls, config: FLyConfig, parts: Parts) -> NgramDrafter:

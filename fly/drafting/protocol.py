@@ -35,6 +35,7 @@ class Proposal:
     # A tree: [B, K] int64, the place in the proposal that each token follows, -1 for the last
     # committed token; parents stand before their children.  None: a chain.
     parents: Tensor | None = None
+    copies_context: bool = False  # repeats tokens of the context: no rule may loosen it
 
     @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Proposal:
@@ -49,7 +50,7 @@ class Proposal:
         probs = None if self.probs is None else self.probs.to(device)
         parents = None if self.parents is None else self.parents.to(device)
         ids, lengths = self.ids.to(device), self.lengths.to(device)
-        return Proposal(ids, lengths, self.draft_forwards, probs, parents)
+        return replace(self, ids=ids, lengths=lengths, probs=probs, parents=parents)
 
 
 @dataclass(frozen=True)

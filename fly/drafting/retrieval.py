@@ -123,10 +123,8 @@ class RetrievalDrafter(Drafter):
 
     @classmethod
     def traits(cls, config: FLyConfig) -> Traits:
-        """Greedy trees, of phrases that were said before: with FLy they lose 450 answers of 1,000
-        (docs/measured.md).
-        """
-        return Traits(is_chain=False, lures=True, is_tree=True, temperatures="greedy")
+        """Greedy trees of phrases that were said before."""
+        return Traits(is_chain=False, copies_context=True, is_tree=True, temperatures="greedy")
 
     @classmethod
     def from_config(cls, config: FLyConfig, parts: Parts) -> RetrievalDrafter:

@@ -89,9 +89,9 @@ class SuffixDrafter(Drafter):
 
     @classmethod
     def traits(cls, config: FLyConfig) -> Traits:
-        """With a store, what it offers depends on earlier requests."""
+        """Copies; with a store, what it offers depends on earlier requests."""
         settings = SuffixSettings(**config.drafter_settings)
-        return Traits(remembers=settings.store_tokens > 0)
+        return Traits(copies_context=True, remembers=settings.store_tokens > 0)
 
     @classmethod
     def from_config(cls, config: FLyConfig, parts: Parts) -> SuffixDrafter:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fly.evaluation import environment
 from fly.evaluation.assembling import AnswerKey, Compared, Decoded, task_result
 from fly.evaluation.divergence import Divergences
-from fly.evaluation.drafting import drafting_notes
+from fly.evaluation.drafting import copying_notes, drafting_notes
 from fly.evaluation.measuring import (
     SEARCHED,
     Ready,
@@ -103,7 +103,8 @@ def carry_out(
             for name, runner in runners.items()
             if isinstance(runner, EngineRunner)
         }
-        result = _result(plan, contest, compared, slices, drafting_notes(drafting))
+        notes = [*drafting_notes(drafting), *copying_notes(contest.methods)]
+        result = _result(plan, contest, compared, slices, notes)
     if plan.folder is not None:
         _save(plan.folder, result, [item for one in compared for item in one.items()])
     return result

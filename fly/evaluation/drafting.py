@@ -1,9 +1,12 @@
-"""What drafters that choose while they decode tell of their choices, as sentences."""
+"""What a reader has to know of drafting, as sentences: what drafters chose while they decoded, and
+what became of tokens that they copied."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from fly.evaluation.methods import Method
 
 
 def drafting_notes(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -23,6 +26,18 @@ def drafting_notes(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 )
         if any(report.get("rounds_by_draft_length", {}).values()):
             notes.append(f"{name}: {_lengths(report)}")
+    return notes
+
+
+def copying_notes(methods: Sequence[Method]) -> list[str]:
+    """Notes on methods that count as native acceptance, and on those that loosen copied tokens."""
+    notes = [method.told_stand_in for method in methods if method.stands_for]
+    loosened = [m.name for m in methods if m.is_engine and m.config.loosens_copies]
+    if loosened:
+        notes.append(
+            f"{', '.join(loosened)}: loosen_copied is true, so tokens that were copied from the "
+            "context were loosened: answers may be copies of the prompt"
+        )
     return notes
 
 

@@ -47,6 +47,12 @@ _SHARED = (
     *("target_model_path", "draft_model_path", "draft_dtype", "draft_device", "draft_revision"),
     "temperature",
 )
+# What means nothing to native acceptance.
+_OF_RULES = (
+    *("enable_fly", "acceptance", "acceptance_settings", "loosen_copied"),
+    *("win_len", "entropy_thre", "entropy", "fly_variant", "abla_no_window"),
+    *("protect_special_tokens", "strict_first_n", "only_inside"),
+)
 _LOOKUP = {"prompt_lookup_num_tokens": 10}  # the number in transformers' own documentation
 
 
@@ -59,6 +65,7 @@ class Method:
     config: FLyConfig  # of the engine
     batch_size: int
     options: Mapping[str, Any] = field(default_factory=dict)  # of `generate`
+    stands_for: tuple[str, ...] = ()  # names asked for that come to the same, their rule overruled
 
     @property
     def needs_draft(self) -> bool:
@@ -104,7 +111,8 @@ class Method:
         if self.config.drafter_name == _NO_DRAFTER:
             return told
         told |= {"acceptance": self.config.acceptance_name, "spd_k": self.config.spd_k}
-        for key in ("acceptance_settings", "drafter_settings"):
+        of_rule = () if self.config.is_overruled else ("acceptance_settings",)
+        for key in (*of_rule, "drafter_settings"):
             told |= {key: getattr(self.config, key)} if getattr(self.config, key) else {}
         if self.config.uses_fly:
             told |= {key: getattr(self.config, key) for key in ("win_len", "fly_variant")}
@@ -125,6 +133,14 @@ class Method:
                 fix=f"leave the method out, name another {kind}, or ask for another temperature "
                 "by --gen_kwargs",
             )
+
+    @property
+    def told_stand_in(self) -> str:
+        """What to tell of the names that it stands for."""
+        return (
+            f"{', '.join(self.stands_for)}: counted as {self.name}, since what a drafter copies "
+            "from the context is never loosened (loosen_copied)"
+        )
 
     def at(self, batch_size: int) -> Method:
         """The same at another batch size, which its name then tells."""
@@ -151,25 +167,48 @@ def parse_methods(specs: Sequence[str], config: FLyConfig, batch_size: int) -> l
     Raises:
         ConfigError: an unknown name, setting or value, an impossible combination, a method that is
             named twice, or one whose draft model is not named.
+
+    Warns:
+        FLyWarning: a method counts as native acceptance, since its drafter copies the context.
     """
     names = [name for spec in specs for name in _split(spec)]
-    methods = [parse_method(name, config, batch_size) for name in names]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"--methods names {twice!r} twice", fix="give one of them other settings")
+    methods = _merged([parse_method(name, config, batch_size) for name in names])
+    if not config.is_overruled:  # else it has been said
+        for method in methods:
+            if method.stands_for:
+                warnings.warn(f"--methods {method.told_stand_in}", FLyWarning, stacklevel=2)
     if not any(method.name == TARGET for method in methods):
         methods.insert(0, parse_method(TARGET, config, batch_size))
     methods.sort(key=lambda method: method.name != TARGET)
-    seen: set[str] = set()
     for method in methods:
-        if method.name in seen:
-            raise ConfigError(
-                f"--methods names {method.name!r} twice", fix="give one of them other settings"
-            )
-        seen.add(method.name)
         if method.needs_draft and method.config.draft_model_path is None:
             raise ConfigError(
                 f"--methods {method.name}: needs a draft model, and none is named",
                 fix="add pretrained=DRAFT to --model_args, or leave the method out",
             )
     return methods
+
+
+def _merged(methods: Sequence[Method]) -> list[Method]:
+    """Methods that came to be others by `_as_native` put together with those."""
+    named = {
+        (method.config, method.batch_size): method.name
+        for method in methods
+        if method.is_engine and not method.stands_for
+    }
+    found: dict[str, Method] = {}
+    stands_for: dict[str, list[str]] = {}
+    for method in methods:
+        name = method.name
+        if method.stands_for:
+            name = named.get((method.config, method.batch_size), name)
+        stands_for.setdefault(name, []).extend(method.stands_for)
+        if name == method.name:
+            found.setdefault(name, method)
+    return [replace(found[name], stands_for=tuple(stands_for[name])) for name in found]
 
 
 def _split(spec: str) -> list[str]:
@@ -215,10 +254,14 @@ def parse_method(name: str, config: FLyConfig, batch_size: int) -> Method:
         overrides = _from_registries(base, where, config)
         if config.drafter == _NO_DRAFTER and base in rules:
             overrides |= {"drafter": None}  # a rule without proposals would be the target
-    with warnings.catch_warnings():
-        if not settings and base != config.acceptance_name:
-            warnings.simplefilter("ignore", FLyWarning)  # said of the configuration already
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         own = FLyConfig.load(None, config.to_dict() | overrides | settings, overrides_from=where)
+    if own.is_overruled:
+        return _as_native(name, own, config, batch_size)
+    if settings or base == config.asked_acceptance:  # else it was said of the configuration already
+        for warning in caught:
+            warnings.warn(warning.message, stacklevel=2)
     return Method(
         name=name,
         kind=kind,
@@ -226,6 +269,17 @@ def parse_method(name: str, config: FLyConfig, batch_size: int) -> Method:
         batch_size=1 if kind in _ALONE else rows,
         options=_LOOKUP if kind == "prompt_lookup" else {},
     )
+
+
+def _as_native(name: str, own: FLyConfig, config: FLyConfig, batch_size: int) -> Method:
+    """The method that one comes to whose rule is overruled, with settings of `own`: the same
+    drafter with native acceptance."""
+    base, _, rest = name.partition(":")
+    of_rule = {*_OF_RULES, *rules.get(own.asked_acceptance).settings_model().model_fields}
+    kept = [f"{key}={value}" for key, value in _settings(name, rest).items() if key not in of_rule]
+    native = "+".join([part for part in base.split("+") if part not in rules] + [NATIVE])
+    native += f":{','.join(kept)}" if kept else ""
+    return replace(parse_method(native, config, batch_size), stands_for=(name,))
 
 
 def _settings(name: str, text: str) -> dict[str, Any]:
@@ -253,7 +307,7 @@ def _from_registries(base: str, where: str, config: FLyConfig) -> dict[str, Any]
     for part in parts:
         if part in known_rules and "acceptance" not in overrides:
             overrides["acceptance"] = part
-            if part != config.acceptance_name:
+            if part != config.asked_acceptance:
                 overrides["acceptance_settings"] = {}  # another rule's
             # The ablation is FLy's; it would go before another rule.
             overrides |= {} if part == "fly" else {"abla_no_window": False}

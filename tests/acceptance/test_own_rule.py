@@ -72,14 +72,16 @@ def test_a_floor_that_nothing_reaches_is_native():
 
 
 def test_settings_come_from_a_configuration_and_from_a_methods_name(rule):
-    config = FLyConfig(acceptance="floor", acceptance_settings={"least": 0.3}, drafter="ngram")
+    config = FLyConfig(
+        acceptance="floor", acceptance_settings={"least": 0.3}, draft_model_path="draft"
+    )
     assert rule.from_config(config) == rule(least=0.3)
     assert config.is_loose
-    target, own, other = parse_methods(["floor", "ngram+floor:least=0.05,spd_k=4"], config, 2)
+    target, own, other = parse_methods(["floor", "multilevel+floor:least=0.05,spd_k=4"], config, 2)
     assert target.is_plain
     assert own.config.acceptance_settings == {"least": 0.3}
     assert other.config.acceptance_settings == {"least": 0.05}
-    assert (other.config.spd_k, other.config.drafter_name) == (4, "ngram")
+    assert (other.config.spd_k, other.config.drafter_name) == (4, "multilevel")
     assert other.settings["acceptance_settings"] == {"least": 0.05}
     assert other.is_candidate
     with pytest.raises(ConfigError, match="did you mean 'least'"):

@@ -86,7 +86,9 @@ def test_models_must_be_named(pair):
         ModelArguments.split({"target_model_path": str(pair.target)})
 
 
-@pytest.mark.parametrize("settings", [{"use_sd": False}, {"drafter": "ngram"}])
+@pytest.mark.parametrize(
+    "settings", [{"use_sd": False}, {"drafter": "ngram", "acceptance": "native"}]
+)
 def test_no_draft_is_asked_for_where_none_drafts(pair, settings):
     split = ModelArguments.split({"target_model_path": str(pair.target), **settings})
     assert not split.config.needs_draft

@@ -134,5 +134,5 @@ def test_other_type_errors_keep_their_traceback():
 
 
 def test_no_draft_is_loaded_without_need(pair):
-    for settings in ({"use_sd": False}, {"drafter": "ngram"}):
+    for settings in ({"use_sd": False}, {"drafter": "ngram", "acceptance": "native"}):
         assert FLyLM(config_path=str(pair.config), device="cpu", **settings).draft is None

@@ -168,12 +168,17 @@ def test_two_writers_and_a_folder_in_the_way(tmp_path):
         writer(tmp_path / "file").__enter__()
 
 
+COPIES = {"drafter": "ngram", "win_len": 4, "spd_k": 8, "loosen_copied": True}
+
+
+@pytest.mark.filterwarnings("ignore::fly.errors.FLyWarning")  # about copies
 @pytest.mark.parametrize(
     ("settings", "name", "window", "lookahead"),
     [
-        ({"drafter": "ngram", "win_len": 4, "spd_k": 8}, "fly", 3, 5),
-        ({"drafter": "ngram", "win_len": 4, "spd_k": 8, "fly_variant": "paper"}, "fly", 4, 5),
-        ({"drafter": "ngram", "win_len": 4, "spd_k": 8, "abla_no_window": True}, "fly", 0, 1),
+        (COPIES, "fly", 3, 5),
+        ({**COPIES, "fly_variant": "paper"}, "fly", 4, 5),
+        ({**COPIES, "abla_no_window": True}, "fly", 0, 1),
+        ({**COPIES, "loosen_copied": False}, "native", 0, 0),
         ({"drafter": "ngram", "acceptance": "native"}, "native", 0, 0),
         ({"use_sd": False, "acceptance": "native"}, "target", 0, 0),
     ],

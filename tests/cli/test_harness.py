@@ -11,6 +11,7 @@ import pytest
 from lm_eval.config.evaluate_config import EvaluatorConfig
 
 from fly.cli.harness import Harness, as_mapping, model_to_run, with_own_tasks
+from fly.errors import FLyWarning
 
 
 @pytest.fixture(autouse=True)
@@ -183,9 +184,26 @@ def test_without_config_path_hf_stays_hf(run_toy, pair, tmp_path, capsys):
 
 def test_fly_by_name_needs_no_file(run_toy, pair, tmp_path):
     given = f"target_model_path={pair.target},drafter=ngram"
+    given += ",acceptance=native"
     assert run_toy("--model", "fly", "--model_args", given, "--output_path", tmp_path / "out") == 0
     block = results_in(tmp_path / "out")["speculative_decoding"]
     assert block["draft"] is None
+
+
+def test_results_say_whether_copies_were_loosened(run_toy, pair, tmp_path, capsys):
+    for settings, said in (("", "has no effect"), (",loosen_copied=true", "may turn into copies")):
+        out = tmp_path / (settings or "plain")
+        given = f"target_model_path={pair.target},drafter=ngram{settings}"
+        with pytest.warns(FLyWarning) as caught:
+            assert run_toy("--model", "fly", "--model_args", given, "--output_path", out) == 0
+        assert len([each for each in caught if said in str(each.message)]) == 1
+        block = results_in(out)["speculative_decoding"]
+        assert block["is_lossless"] == (not settings)
+        assert block["loosens_copies"] == bool(settings)
+        printed = (
+            "tokens that were copied from the context were loosened" in capsys.readouterr().out
+        )
+        assert printed == bool(settings)
 
 
 def test_task_without_generation(run_toy, pair, tmp_path, capsys):

@@ -130,6 +130,7 @@ def test_fly_does_not_depend_on_the_batch(kind, variant):
     assert pooled(alone).loose > 5
 
 
+@pytest.mark.filterwarnings("ignore:.*copies the context")
 @pytest.mark.parametrize("name", ["model", "ngram"])
 def test_fly_behind_an_infinite_gate_is_native(name):
     target = tiny("llama")
@@ -150,12 +151,13 @@ def rescored(target, ids, draft_ids):
     return Scores(logits, torch.tensor([draft_ids]), torch.tensor([len(draft_ids)]))
 
 
+@pytest.mark.filterwarnings("ignore:.*loosen_copied")
 @pytest.mark.parametrize("drafter", ["model", "multilevel", "ngram"])
 @pytest.mark.parametrize(("kind", "variant"), [("mistral", "official"), ("gpt2", "paper")])
 def test_every_round_holds_when_scored_from_scratch(kind, variant, drafter, monkeypatch):
     watched = watch(monkeypatch)
     target = tiny(kind)
-    rule = {**FLY, "fly_variant": variant, "entropy": "top3"}
+    rule = {**FLY, "fly_variant": variant, "entropy": "top3", "loosen_copied": True}
     config = config_of(drafter, **rule, protect_special_tokens=False)
     followers = 1 if variant == "official" else 2
     results = decoder(target, blurred(target), config, 5, record_rounds=True).generate(
@@ -214,10 +216,11 @@ def test_a_smaller_budget_gives_a_prefix_at_the_end_of_the_context():
             assert short[i].token_ids == long[i].token_ids[:budget]
 
 
+@pytest.mark.filterwarnings("ignore:.*loosen_copied")
 def test_proposals_end_with_the_context():
     """Nothing is judged at a position that the target does not know, window or not."""
     target = Tape("ab" * 40, context=40)
-    config = FLyConfig(drafter="ngram", spd_k=12, win_len=4)
+    config = FLyConfig(drafter="ngram", spd_k=12, win_len=4, loosen_copied=True)
     engine = SpeculativeDecoder(target, None, Bytes(), config, record_rounds=True)
     prompt = ids_of("abab")
     [result] = engine.generate([prompt], max_new_tokens=36)

@@ -45,13 +45,15 @@ def locked(guard, *pairs, parents=None):
 
 
 def test_nothing_to_guard():
-    assert places() is None
+    proposal = Proposal.from_lists([[5, 6]], CPU)
+    assert places().locked([row_of([5])], proposal) is None
+    assert places().closing_tokens is None
     assert places(first=1).closing_tokens is None
 
 
 @pytest.mark.parametrize(
     ("answer", "first", "want"),
-    [("", 0, "0000"), ("", 2, "1100"), ("", 9, "1111"), ("ab", 3, "1000"), ("abc", 3, "0000")],
+    [("", 2, "1100"), ("", 9, "1111"), ("ab", 3, "1000"), ("abc", 3, "0000")],
 )
 def test_the_first_tokens_of_an_answer(answer, first, want):
     guard = Places(first)

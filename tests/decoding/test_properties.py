@@ -94,6 +94,7 @@ configs = st.fixed_dictionaries(
         "max_ngram_size": st.integers(1, 4),
         "num_ngram_pred_tokens": st.integers(1, 5),
         "abla_no_window": st.sampled_from([False, False, False, True]),
+        "loosen_copied": st.booleans(),
     }
 )
 words = st.lists(st.integers(4, VOCAB - 1), min_size=1, max_size=6)

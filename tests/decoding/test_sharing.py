@@ -12,7 +12,7 @@ CONFIGS = {
     "fly": FLyConfig(**FLY),
     "native": FLyConfig(**FLY, acceptance="native"),
     "target": FLyConfig(use_sd=False),
-    "ngram": FLyConfig(**FLY, drafter="ngram"),
+    "ngram": FLyConfig(**FLY, acceptance="native", drafter="ngram"),
     "multilevel": FLyConfig(**{**FLY, "spd_k": 8}, drafter="multilevel"),
 }
 

@@ -58,6 +58,7 @@ CASES = {  # settings, temperature of the requests, what is said
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*copies the context")
 @pytest.mark.parametrize(("settings", "temperature", "said"), CASES.values(), ids=CASES)
 def test_a_misfit_is_refused_before_anything_is_decoded(settings, temperature, said):
     target = Tape("an answer", eos=ord("_"))

@@ -14,7 +14,7 @@ FLY = {"spd_k": 6, "win_len": 2, "entropy_thre": 0.3}
 SETTINGS = {
     "official": (FLY, "top3"),
     "paper": ({**FLY, "fly_variant": "paper", "entropy": "normalised"}, "normalised"),
-    "full": ({**FLY, "entropy": "full", "drafter": "ngram", "spd_k": 8}, "full"),
+    "full": ({**FLY, "entropy": "full", "drafter": "multilevel", "spd_k": 8}, "full"),
     "native": ({**FLY, "acceptance": "native"}, "top3"),
     "plain": ({"use_sd": False}, "top3"),
 }

@@ -516,4 +516,4 @@ def test_drafters_that_do_not_translate_are_refused():
         engine.with_config(FLyConfig(use_ngram=True))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        engine.with_config(FLyConfig(drafter="ngram"))
+        engine.with_config(FLyConfig(drafter="ngram", acceptance="native"))

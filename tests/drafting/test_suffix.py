@@ -125,17 +125,19 @@ def test_answers_that_come_in_meanwhile_are_found():
 
 
 def test_settings():
-    config = FLyConfig(drafter="suffix", spd_k=9, drafter_settings={"store_tokens": 50})
+    native = {"drafter": "suffix", "acceptance": "native"}
+    config = FLyConfig(**native, spd_k=9, drafter_settings={"store_tokens": 50})
     drafter = SuffixDrafter.from_config(config, Parts(CPU, VOCAB))
     assert (drafter.k, drafter.settings) == (9, SuffixSettings(store_tokens=50))
     assert config.drafter_traits.remembers
-    assert not FLyConfig(drafter="suffix").drafter_traits.remembers
+    assert config.drafter_traits.copies_context
+    assert not FLyConfig(**native).drafter_traits.remembers
     with pytest.raises(ConfigError, match="min_match"):
         FLyConfig(drafter="suffix", drafter_settings={"min_match": 0})
 
 
 def test_points_of_a_sweep_do_not_share_a_store():
-    config = FLyConfig(drafter="suffix", drafter_settings={"store_tokens": 50})
+    config = FLyConfig(drafter="suffix", acceptance="native", drafter_settings={"store_tokens": 50})
     with pytest.raises(ConfigError, match="earlier requests"):
         SharedDecoding(tiny("llama"), None, tiny_tokenizer(), {"one": config})
 

@@ -12,7 +12,8 @@ from fly.config import FLyConfig, json_schema
 from fly.drafting import drafters
 from fly.drafting.none import NoDrafter
 from fly.errors import ConfigError, FLyWarning
-from fly.evaluation.methods import parse_method, parse_methods
+from fly.evaluation.drafting import copying_notes
+from fly.evaluation.methods import Method, parse_method, parse_methods
 from fly.evaluation.plan import make_plan
 
 
@@ -54,7 +55,9 @@ NAMES = {
     "native": ("engine", "model", "native", True, False, True),
     "fly": ("engine", "model", "fly", True, False, False),
     "model": ("engine", "model", "fly", True, False, False),
-    "ngram": ("engine", "ngram", "fly", False, False, False),
+    "ngram": ("engine", "ngram", "native", False, False, True),
+    "suffix+margin:ratio=0.5": ("engine", "suffix", "native", False, False, True),
+    "fly:drafter=retrieval": ("engine", "retrieval", "native", False, False, True),
     "multilevel": ("engine", "multilevel", "fly", True, False, False),
     "none": ("engine", "none", None, False, True, True),
     "ngram+native": ("engine", "ngram", "native", False, False, True),
@@ -149,6 +152,63 @@ def test_the_target_is_always_the_first():
     assert [each.name for each in found] == ["target", "fly", "native"]
 
 
+# --- copies, which no rule loosens
+
+STAND_INS = {  # as named, as counted
+    "ngram": "ngram+native",
+    "ngram+fly": "ngram+native",
+    "fly+ngram": "ngram+native",
+    "ngram:spd_k=4,win_len=2": "ngram+native:spd_k=4",
+    "suffix+margin:ratio=0.5,min_match=3,batch_size=4": ("suffix+native:min_match=3,batch_size=4"),
+    "ngram:acceptance=typical,epsilon=0.2": "ngram+native",
+    "fly:drafter=suffix": "native:drafter=suffix",
+}
+
+
+@pytest.mark.parametrize(("name", "counted"), STAND_INS.items())
+def test_copies_count_as_native(name, counted):
+    found, native = method(name), method(counted)
+    assert (found.name, found.stands_for) == (counted, (name,))
+    assert (found.config, found.batch_size) == (native.config, native.batch_size)
+    assert found.settings == native.settings
+    assert found.is_lossless
+    assert not found.is_candidate
+    assert found.settings["acceptance"] == "native"
+
+
+def test_what_comes_to_the_same_is_decoded_once_and_said_once():
+    names = ["ngram:win_len=4", "ngram+native", "fly", "ngram+margin"]
+    with pytest.warns(FLyWarning, match=r"ngram:win_len=4, ngram\+margin: counted as") as caught:
+        methods = parse_methods(names, config(), 16)
+    assert len(caught) == 1
+    assert [each.name for each in methods] == ["target", "ngram+native", "fly"]
+    assert [each.stands_for for each in methods] == [(), ("ngram:win_len=4", "ngram+margin"), ()]
+    [note] = copying_notes(methods)
+    assert note == str(caught[0].message).removeprefix("--methods ")
+
+
+def test_a_configuration_whose_drafter_copies_has_said_so():
+    with pytest.warns(FLyWarning, match="has no effect") as caught:
+        copying = config(drafter="ngram", acceptance="margin", acceptance_settings={"ratio": 0.5})
+        methods = parse_methods(["native", "margin", "fly", "model+margin"], copying, 16)
+        plan = make_plan({"config_path": "demo", "drafter": "suffix"}, {"tasks": []})
+    assert len(caught) == 2, "one for each configuration"
+    assert [each.name for each in methods] == ["target", "native", "model+margin"]
+    assert methods[1].stands_for == ("margin", "fly")
+    assert methods[2].config.acceptance_settings == {"ratio": 0.5}
+    assert [each.name for each in plan.methods] == ["target", "native"]
+    told = Method("point", "engine", copying, 1).settings
+    assert told == {"drafter": "ngram", "acceptance": "native", "spd_k": 9}
+
+
+def test_copies_that_are_loosened_are_a_method_of_their_own():
+    with pytest.warns(FLyWarning, match="loosen_copied is true"):
+        methods = parse_methods(["ngram:loosen_copied=true,ngram+native"], config(), 16)
+    assert [each.is_candidate for each in methods] == [False, True, False]
+    [note] = copying_notes(methods)
+    assert note.startswith("ngram:loosen_copied=true: loosen_copied is true")
+
+
 # --- what is registered later
 
 
@@ -161,7 +221,8 @@ def test_a_rule_of_ones_own_is_a_method():
     assert not found.is_lossless, "nobody but its author knows what it keeps"
     assert found.settings == {"drafter": "model", "acceptance": "mine", "spd_k": 8}
     assert rule_entry(found.config)["window"] == 3
-    assert method("ngram+mine").config.drafter_name == "ngram"
+    assert method("multilevel+mine").config.drafter_name == "multilevel"
+    assert method("ngram+mine:spd_k=8").name == "ngram+native:spd_k=8"
     assert method("mine", abla_no_window=True).config.acceptance_name == "mine"
     assert found.config.fingerprint() != method("fly:spd_k=8").config.fingerprint()
 

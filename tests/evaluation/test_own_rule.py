@@ -1,10 +1,11 @@
 """A rule from outside goes through a whole comparison by its name."""
 
-import warnings
+import pytest
 
 from fly.acceptance import rules
 from fly.acceptance.native import NativeRule
 from fly.backend.lines import read_lines
+from fly.errors import FLyWarning
 from fly.evaluation.api import compare
 from fly.formats.answers import Header
 from tests.evaluation.tasks import EXACT, options, write_task
@@ -22,20 +23,23 @@ def test_a_registered_rule_is_compared_and_judged(pair, tmp_path, monkeypatch):
     write_task(tmp_path / "tasks", "numbers", EXACT)
     write_task(tmp_path / "tasks", "drawn", "repeats: 2" + EXACT, num_items=2)
     asked = options(["numbers", "drawn"], tmp_path / "tasks")
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
+    with pytest.warns(FLyWarning, match=r"ngram\+mine: counted as ngram\+native") as caught:
         result = compare(
             {"config_path": str(pair.config), "device": "cpu"},
-            methods=["mine", "ngram+mine"],
+            methods=["mine", "multilevel+mine", "ngram+mine"],
             batch_size=2,
             output_path=tmp_path / "out",
             **asked,
         )
+    assert len(caught) == 1
+    assert any("ngram+mine: counted as ngram+native" in note for note in result.notes)
     assert [task.task for task in result.tasks] == ["numbers", "drawn"]
     for task in result.tasks:
         by_name = {each.name: each for each in task.methods}
         assert next(iter(by_name)) == "target"
-        for name in ("mine", "ngram+mine"):
+        assert by_name["ngram+native"].is_lossless
+        assert by_name["ngram+native"].verdict is None
+        for name in ("mine", "multilevel+mine"):
             own = by_name[name]
             assert not own.is_lossless
             assert own.verdict is not None

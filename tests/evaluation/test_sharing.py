@@ -163,6 +163,7 @@ def tiny_requests():
     return [*asked, Request(tuple(range(4, 90)) + tuple(range(4, 64)), 14)]
 
 
+@pytest.mark.filterwarnings("ignore:.*loosen_copied")
 @pytest.mark.parametrize(
     ("drafter", "settings", "batch_size"),
     [
@@ -179,7 +180,7 @@ def test_random_models_answer_as_every_point_alone(drafter, settings, batch_size
     """In an order that gains little: short proposals first, which serve nobody's long ones."""
     target = tiny("llama")
     models = target, blurred(target)
-    points = few(drafter=drafter, drafter_settings=settings)
+    points = few(drafter=drafter, drafter_settings=settings, loosen_copied=True)
     shared = SharedDecoding(*models, tiny_tokenizer(), points, batch_size=batch_size)
     order = sorted(points, key=lambda name: points[name].spd_k)
     found, num_rounds = assert_as_alone(
@@ -188,6 +189,25 @@ def test_random_models_answer_as_every_point_alone(drafter, settings, batch_size
     assert 0 < shared.rounds_decoded < num_rounds
     reasons = {answer.finish_reason for answers in found.values() for answer in answers}
     assert reasons == {"eos", "stop", "length"}
+
+
+@pytest.mark.filterwarnings("ignore:.*(copies the context|loosen_copied)")
+def test_copies_are_judged_natively_here_too():
+    """Points of FLy are native's; those that loosen copies share nothing with them."""
+    target = tiny("llama")
+    points = {f"{name} locked": one for name, one in few(drafter="ngram").items()}
+    points |= {
+        f"{name} loose": one for name, one in few(drafter="ngram", loosen_copied=True).items()
+    }
+    shared = SharedDecoding(target, None, tiny_tokenizer(), points, batch_size=4)
+    requests = [Request(ids * 3, 24) for ids in prompts(6) if len(ids) < 30]
+    found, _ = assert_as_alone(shared, (target, None), tiny_tokenizer(), points, requests, 4)
+    loose = {name: sum(one.statistics.loose for one in answers) for name, answers in found.items()}
+    assert not any(count for name, count in loose.items() if "locked" in name)
+    assert any(count for name, count in loose.items() if "loose" in name)
+    texts = {name: [one.token_ids for one in answers] for name, answers in found.items()}
+    for name, ids in texts.items():
+        assert ids == texts["native 4 locked"] or "loose" in name
 
 
 @pytest.mark.parametrize("method", ["reencode", "intersect"])

@@ -1,0 +1,66 @@
+"""One arm of a bandit: a drafter, the most tokens that it offers, and its settings."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, Field
+
+from fly.errors import ConfigError, FLyWarning
+from fly.settings import STRICT
+
+if TYPE_CHECKING:
+    from fly.config import FLyConfig
+
+BANDIT, NONE = "bandit", "none"
+
+
+class ArmSettings(BaseModel):
+    """One arm."""
+
+    model_config = STRICT
+    drafter: str = Field(description="Its name; none decodes plainly.", min_length=1)
+    k: int = Field(default=15, ge=1, le=128, description="Tokens offered in a round.")
+    settings: dict[str, Any] = Field(
+        default_factory=dict, description="As drafter_settings of that drafter."
+    )
+
+    @property
+    def name(self) -> str:
+        """Unlike that of any other arm."""
+        own = "".join(f",{key}={value}" for key, value in sorted(self.settings.items()))
+        return self.drafter if self.drafter == NONE else f"{self.drafter}:k={self.k}{own}"
+
+    @property
+    def source(self) -> tuple[str, str]:
+        """Arms that differ in length alone are of one drafter."""
+        return self.drafter, repr(sorted(self.settings.items()))
+
+
+def config_of(config: FLyConfig, arm: ArmSettings) -> FLyConfig:
+    """The settings of one arm.
+
+    Raises:
+        ConfigError: its drafter is unknown, has no such settings, or is a bandit itself.
+    """
+    if arm.drafter == BANDIT:
+        raise ConfigError("drafter_settings: an arm of a bandit is a bandit", fix="name its arms")
+    is_plain = arm.drafter == NONE
+    if is_plain and arm.settings:
+        raise ConfigError(
+            "drafter_settings: arm 'none' has settings, but drafts nothing", fix="drop them"
+        )
+    own = {
+        "drafter": None if is_plain else arm.drafter,
+        "use_sd": not is_plain,
+        "spd_k": arm.k,
+        "drafter_settings": {} if is_plain else arm.settings,
+        "draft_length": "fixed",
+        "use_ngram": False,
+        "tree_verify": False,
+        "dual_tok": False,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FLyWarning)  # a short arm loosens nothing, and may be best
+        return type(config)("drafter_settings", **{**config.to_dict(), **own})
