@@ -55,3 +55,7 @@ class MissingExtraError(FLyError, ImportError):
 
 class FLyWarning(UserWarning):
     """Settings that are allowed but do not do what they seem to."""
+
+
+class ConfigWarning(FLyWarning):
+    """Said of a configuration when it is read; who reads it again leaves it out."""

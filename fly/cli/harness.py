@@ -8,6 +8,7 @@ ours is evaluated, `CachingLM`.  lm-eval's registry of models is not changed.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
@@ -21,6 +22,7 @@ from fly.backend.replacing import replaced
 from fly.cli import interrupts, launch
 from fly.cli.saving import Saving
 from fly.cli.trace import check_trace, trace_path
+from fly.errors import ConfigWarning
 from fly.execution import suspended
 from fly.tasks.unsafe import check_unsafe
 
@@ -70,7 +72,9 @@ def check_arguments(config: Any) -> None:
         if value is not None:
             setattr(config, name, value)
     flags = {name: getattr(config, name) for name in _FLAGS}
-    ModelArguments.split(flags | config.model_args)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConfigWarning)  # the arguments are read again
+        ModelArguments.split(flags | config.model_args)
 
 
 def check_places(config: Any) -> None:

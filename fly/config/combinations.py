@@ -8,7 +8,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from fly.config.origin import Origin
-from fly.errors import ConfigError, FLyWarning
+from fly.errors import ConfigError, ConfigWarning
 
 if TYPE_CHECKING:
     from fly.config.model import FLyConfig
@@ -124,9 +124,9 @@ def warn_of_copies(config: FLyConfig, origin: Origin) -> None:
     if config.is_overruled:
         _warn(
             f"{origin.of('drafter', 'acceptance')}: drafter {config.drafter_name!r} copies the "
-            f"context, and what is copied is never loosened: acceptance "
-            f"{config.asked_acceptance!r} has no effect, 'native' decides. Set acceptance to "
-            "'native' to say so"
+            "context, and copies are never loosened, since answers would turn into copies of the "
+            f"prompt (docs/acceptance.md): acceptance {config.asked_acceptance!r} has no effect, "
+            "'native' decides. Set acceptance to 'native' to say so"
         )
     if config.loosens_copies and not is_inert(config):
         _warn(
@@ -138,4 +138,4 @@ def warn_of_copies(config: FLyConfig, origin: Origin) -> None:
 
 def _warn(message: str) -> None:
     # Points at the caller of FLyConfig(...); under FLyConfig.load the message names the place.
-    warnings.warn(message, FLyWarning, stacklevel=4)
+    warnings.warn(message, ConfigWarning, stacklevel=4)

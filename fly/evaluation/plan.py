@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -17,7 +18,7 @@ from fly.backend.fingerprint import digest
 from fly.backend.records import to_json
 from fly.config import FLyConfig
 from fly.config.batch_size import read_batch_size
-from fly.errors import ConfigError, MissingExtraError
+from fly.errors import ConfigError, ConfigWarning, MissingExtraError
 from fly.evaluation.environment import processor
 from fly.evaluation.measuring import Ready
 from fly.evaluation.methods import Method, parse_methods
@@ -88,7 +89,9 @@ class Plan:
             translates = self.config.dual_tok or any(method.translates for method in methods)
             drafter = "other_tokenizer" if translates else "model"
             drafting = _DRAFTING | {"drafter": drafter}
-        lm = FLyLM(**(dict(self.arguments) | drafting | {"batch_size": self.batch_size}))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConfigWarning)  # said when the plan was made
+            lm = FLyLM(**(dict(self.arguments) | drafting | {"batch_size": self.batch_size}))
         for method in methods:
             check_tokenizers(method, lm)
         return lm

@@ -200,10 +200,8 @@ def test_results_say_whether_copies_were_loosened(run_toy, pair, tmp_path, capsy
         block = results_in(out)["speculative_decoding"]
         assert block["is_lossless"] == (not settings)
         assert block["loosens_copies"] == bool(settings)
-        printed = (
-            "tokens that were copied from the context were loosened" in capsys.readouterr().out
-        )
-        assert printed == bool(settings)
+        printed = capsys.readouterr().out
+        assert ("copied from the context were loosened" in printed) == bool(settings)
 
 
 def test_task_without_generation(run_toy, pair, tmp_path, capsys):
