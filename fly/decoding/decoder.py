@@ -202,7 +202,7 @@ class SpeculativeDecoder:
     @property
     def is_lossless(self) -> bool:
         """Whether the text is the target's own (sampled: its distribution), with these models."""
-        return self.served["drafter"] == NO_DRAFTER or not self.config.is_loose
+        return self.served["drafter"] == NO_DRAFTER or self.rule.is_lossless
 
     @property
     def max_context(self) -> int | None:

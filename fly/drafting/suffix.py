@@ -46,8 +46,8 @@ class SuffixSettings(BaseModel):
         0,
         ge=0,
         description="Tokens of earlier answers that are kept to be looked up; the oldest leave "
-        "first. 0: only the row's own text is. With a loose rule the text then depends on which "
-        "requests came before.",
+        "first. 0: only the row's own text is. With loosen_copied and a loose rule the text then "
+        "depends on which requests came before.",
     )
 
 

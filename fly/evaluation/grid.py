@@ -37,6 +37,8 @@ REFUSED = {
         "a sweep drafts chains",
     ),
 }
+# With other keys points of a drafter that copies are as their configuration, which has said so.
+DECIDING = {"drafter", "use_sd", "acceptance", "acceptance_settings", "enable_fly", "loosen_copied"}
 
 
 @dataclass(frozen=True)
@@ -217,7 +219,8 @@ def grid_points(
         ConfigError: a combination that cannot work, or the configuration samples.
 
     Warns:
-        FLyWarning: points that loosen nothing, counted; and once each what else single points say.
+        FLyWarning: points that loosen nothing, counted, unless `overrides` have said it of copies;
+            and once each what else single points say.
     """
     points: list[GridPoint] = []
     said: list[str] = []
@@ -228,19 +231,30 @@ def grid_points(
             warnings.simplefilter("always")
             config = _load(path, {**(overrides or {}), **settings}, source, name)
         points.append(GridPoint(name, settings, config))
-        if not is_inert(config):
+        if not is_inert(config) and not config.is_overruled:
             said += [str(warning.message) for warning in caught]
     _refuse_sampling(points[0].config)
     inert = [point.name for point in points if is_inert(point.config)]
-    if inert:
-        _warn(
-            f"{source}: {len(inert)} of {len(points)} points loosen nothing ({inert[0]}"
-            f"{', ...' if len(inert) > 1 else ''}): spd_k is not above win_len, or entropy_thre "
-            "above the largest entropy. They are decoded all the same"
+    shut = "spd_k is not above win_len, or entropy_thre above the largest entropy"
+    _warn_of_idle(inert, points, source, shut)
+    if grid.keys() & DECIDING:
+        copying = [point.name for point in points if point.config.is_overruled]
+        _warn_of_idle(
+            copying, points, source, "their drafter copies the context, so 'native' decides"
         )
     for message in dict.fromkeys(said):
         _warn(message)
     return points
+
+
+def _warn_of_idle(idle: Sequence[str], points: Sequence[GridPoint], source: str, why: str) -> None:
+    """Say which of the points loosen nothing, if any."""
+    if idle:
+        _warn(
+            f"{source}: {len(idle)} of {len(points)} points loosen nothing ({idle[0]}"
+            f"{', ...' if len(idle) > 1 else ''}): {why}. They are decoded all the same",
+            above=4,
+        )
 
 
 def _load(
@@ -260,5 +274,5 @@ def _refuse_sampling(config: FLyConfig) -> None:
         )
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, FLyWarning, stacklevel=3)
+def _warn(message: str, above: int = 3) -> None:
+    warnings.warn(message, FLyWarning, stacklevel=above)

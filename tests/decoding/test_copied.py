@@ -13,8 +13,11 @@ from fly.drafting import Proposal, drafters
 from fly.drafting.bandit import BanditDrafter
 from fly.drafting.model import ModelDrafter
 from fly.drafting.pacing import PacedDrafter
+from fly.drafting.retrieval import RetrievalDrafter
 from fly.drafting.tree import TreeDrafter
 from fly.errors import ConfigError
+from fly.evaluation.sharing import SharedDecoding
+from fly.settings import Traits
 from tests.acceptance.rescoring import LOOSE, base, config_of, requests, temperature_of
 from tests.models import Bytes, Tape, blurred, ids_of, tiny, tiny_tokenizer
 
@@ -170,6 +173,46 @@ def test_marked_proposals_are_judged_natively_by_every_rule(drafter, name):
         assert pooled(found).loose == 0
         assert pooled(found).refused_protected > 0
         assert pooled(decoded(settings, temperature, loosen_copied=True)).loose > 0
+
+
+@pytest.mark.usefixtures("marking")
+def test_marked_proposals_in_a_shared_sweep():
+    points = {
+        name: config_of(**config_args(LOSSY[name]), drafter="marked")
+        for name in ("fly 0", "mars 0")
+    }
+    points["loosened"] = points["mars 0"].model_copy(update={"loosen_copied": True})
+    target = tiny("llama")
+    models = target, blurred(target, 0.06)
+    shared = SharedDecoding(*models, tiny_tokenizer(), points, batch_size=4)
+    asked = requests(6, 24)
+    native = decoded({"name": "native", "drafter": "marked"}, 0.0)
+    for name, point in points.items():
+        answers = sorted(shared.decode(name, asked), key=lambda answer: answer.index)
+        alone = dict(base().with_config(point).decode(asked))
+        found = [answer.token_ids for answer in answers]
+        assert found == [alone[index].token_ids for index in range(6)]
+        is_native = found == [own.token_ids for own in native]
+        assert is_native == (name != "loosened")
+
+
+class OwnTree(RetrievalDrafter):
+    """A tree of what is no copy."""
+
+    @classmethod
+    def traits(cls, config):
+        """Does not say that it copies."""
+        return Traits(is_chain=False, is_tree=True, temperatures="greedy")
+
+
+def test_chains_of_copies_in_place_of_trees_of_others(monkeypatch):
+    monkeypatch.setattr(drafters, "_entries", dict(drafters._entries))
+    drafters.register("own_tree")(OwnTree)
+    own = FLyConfig(drafter="own_tree")
+    assert own.is_loose
+    decoder = SpeculativeDecoder(tiny("bloom"), None, tiny_tokenizer(), own)
+    assert decoder.served["drafter"] == "ngram"
+    assert decoder.is_lossless
 
 
 def test_a_mark_stays_with_its_proposal():

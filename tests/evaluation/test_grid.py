@@ -1,6 +1,7 @@
 """Grids as they are typed and as they are filed, and what is wrong with them."""
 
 import json
+import re
 import warnings
 
 import pytest
@@ -50,6 +51,23 @@ def test_points_begin_with_the_configuration():
     assert point.config.target_model_path.endswith("target")
     names = [point.name for point in grid_points({"abla_no_window": [True], "entropy": [None]})]
     assert names == ["abla_no_window=true,entropy=null"]
+
+
+COPYING = {  # grid, overrides, points that loosen nothing
+    "by the grid": (["drafter=model,ngram", "win_len=2,4"], {}, "2 of 4 points.*drafter=ngram"),
+    "all of them": (["drafter=suffix,ngram"], {}, "2 of 2 points"),
+    "by its rule": (["acceptance=native,fly"], {"drafter": "ngram"}, "1 of 2 points"),
+    "said already": (["win_len=2,4"], {"drafter": "ngram"}, None),
+}
+
+
+@pytest.mark.parametrize(("items", "overrides", "said"), COPYING.values(), ids=COPYING)
+def test_points_whose_drafter_copies_are_counted(items, overrides, said, recwarn):
+    points = grid_points(parse_grid(items), overrides=overrides)
+    assert all(not point.config.is_loose for point in points if "ngram" in point.name)
+    messages = [str(warning.message) for warning in recwarn]
+    assert len(messages) == (said is not None)
+    assert said is None or re.search(f"{said}.*copies the context", messages[0])
 
 
 GRIDS = {
