@@ -76,9 +76,10 @@ class Places:
         first, loosen_copied = config.strict_first_n, config.loosen_copied
         if config.only_inside is None:
             return cls(first, loosen_copied=loosen_copied)
-        spans = Spans(*config.only_inside, tokenizer)
-        closing = spans.closing_tokens(vocab_size, device)
-        return cls(first, spans, closing, loosen_copied=loosen_copied)
+        opening, closing = config.only_inside
+        spans = Spans(opening, closing, tokenizer)
+        tokens = spans.closing_tokens(vocab_size, device)
+        return cls(first, spans, tokens, loosen_copied=loosen_copied)
 
     def locked(self, rows: Sequence[Row], proposal: Proposal) -> Tensor | None:
         """As protocol.Guard.  With markers the proposal is waited for on the host."""
