@@ -7,6 +7,7 @@ import itertools
 import json
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,6 @@ REFUSED = {
         "a sweep drafts chains",
     ),
 }
-# With other keys points of a drafter that copies are as their configuration, which has said so.
-DECIDING = {"drafter", "use_sd", "acceptance", "acceptance_settings", "enable_fly", "loosen_copied"}
 
 
 @dataclass(frozen=True)
@@ -219,8 +218,8 @@ def grid_points(
         ConfigError: a combination that cannot work, or the configuration samples.
 
     Warns:
-        FLyWarning: points that loosen nothing, counted, unless `overrides` have said it of copies;
-            and once each what else single points say.
+        FLyWarning: points that loosen nothing, counted, unless the configuration that they begin
+            with has said so of copies; and once each what else single points say.
     """
     points: list[GridPoint] = []
     said: list[str] = []
@@ -237,7 +236,7 @@ def grid_points(
     inert = [point.name for point in points if is_inert(point.config)]
     shut = "spd_k is not above win_len, or entropy_thre above the largest entropy"
     _warn_of_idle(inert, points, source, shut)
-    if grid.keys() & DECIDING:
+    if not _is_overruled(path, overrides):
         copying = [point.name for point in points if point.config.is_overruled]
         _warn_of_idle(
             copying, points, source, "their drafter copies the context, so 'native' decides"
@@ -255,6 +254,14 @@ def _warn_of_idle(idle: Sequence[str], points: Sequence[GridPoint], source: str,
             f"{', ...' if len(idle) > 1 else ''}): {why}. They are decoded all the same",
             above=4,
         )
+
+
+def _is_overruled(path: PathLike | None, overrides: Mapping[str, object] | None) -> bool:
+    """Whether the configuration has said that copies are never loosened; it need not be one."""
+    with warnings.catch_warnings(), suppress(ConfigError):
+        warnings.simplefilter("ignore", FLyWarning)
+        return FLyConfig.load(path, overrides).is_overruled
+    return False
 
 
 def _load(

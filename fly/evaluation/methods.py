@@ -259,7 +259,9 @@ def parse_method(name: str, config: FLyConfig, batch_size: int) -> Method:
         own = FLyConfig.load(None, config.to_dict() | overrides | settings, overrides_from=where)
     if own.is_overruled:
         return _as_native(name, own, config, batch_size)
-    if settings or base == config.asked_acceptance:  # else it was said of the configuration already
+    # Else it was said of the configuration already.
+    is_new = settings or own.loosens_copies > config.loosens_copies
+    if is_new or base == config.asked_acceptance:
         for warning in caught:
             warnings.warn(warning.message, stacklevel=2)
     return Method(

@@ -53,11 +53,17 @@ def test_points_begin_with_the_configuration():
     assert names == ["abla_no_window=true,entropy=null"]
 
 
+NGRAM = {"drafter": "ngram"}
 COPYING = {  # grid, overrides, points that loosen nothing
     "by the grid": (["drafter=model,ngram", "win_len=2,4"], {}, "2 of 4 points.*drafter=ngram"),
     "all of them": (["drafter=suffix,ngram"], {}, "2 of 2 points"),
     "by its rule": (["acceptance=native,fly"], {"drafter": "ngram"}, "1 of 2 points"),
-    "said already": (["win_len=2,4"], {"drafter": "ngram"}, None),
+    "by its ablation": (
+        ["abla_no_window=true"],
+        {"drafter": "ngram", "enable_fly": False},
+        "1 of 1",
+    ),
+    "said already": (["win_len=2,4"], NGRAM, None),
 }
 
 

@@ -211,6 +211,8 @@ def test_copies_that_are_loosened_are_a_method_of_their_own():
     assert [each.is_candidate for each in methods] == [False, True, False]
     [note] = copying_notes(methods)
     assert note.startswith("ngram:loosen_copied=true: loosen_copied is true")
+    with pytest.warns(FLyWarning, match="--methods ngram: loosen_copied is true"):
+        method("ngram", loosen_copied=True)
 
 
 # --- what is registered later
