@@ -57,12 +57,8 @@ NGRAM = {"drafter": "ngram"}
 COPYING = {  # grid, overrides, points that loosen nothing
     "by the grid": (["drafter=model,ngram", "win_len=2,4"], {}, "2 of 4 points.*drafter=ngram"),
     "all of them": (["drafter=suffix,ngram"], {}, "2 of 2 points"),
-    "by its rule": (["acceptance=native,fly"], {"drafter": "ngram"}, "1 of 2 points"),
-    "by its ablation": (
-        ["abla_no_window=true"],
-        {"drafter": "ngram", "enable_fly": False},
-        "1 of 1",
-    ),
+    "by its rule": (["enable_fly=false,true"], {**NGRAM, "enable_fly": False}, "1 of 2 points"),
+    "by its ablation": (["abla_no_window=true"], {**NGRAM, "enable_fly": False}, "1 of 1 points"),
     "said already": (["win_len=2,4"], NGRAM, None),
 }
 
