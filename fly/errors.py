@@ -4,6 +4,8 @@ without traceback and exits with code 2."""
 
 from __future__ import annotations
 
+LONGEST, LEAST_FIX = 480, 150  # characters of an error, and of its fix where it is cut
+
 
 class FLyError(Exception):
     """The root of all errors that `fly` raises on purpose.  Children also subclass the natural
@@ -11,10 +13,10 @@ class FLyError(Exception):
 
     def __init__(self, message: str, *, fix: str = "") -> None:
         """Keep what is wrong and where (`message`) apart from what to do about it (`fix`, may be
-        empty)."""
-        super().__init__(message)
-        self.message = message
-        self.fix = fix
+        empty).  Together they are shown on a screen: what is longer is cut."""
+        self.message = _cut(message, LONGEST - min(len(fix), LEAST_FIX))
+        self.fix = _cut(fix, LONGEST - len(self.message))
+        super().__init__(self.message)
 
     def __str__(self) -> str:
         """The message, and on a line of its own the fix."""
@@ -59,3 +61,21 @@ class FLyWarning(UserWarning):
 
 class ConfigWarning(FLyWarning):
     """Said of a configuration when it is read; who reads it again leaves it out."""
+
+
+def _cut(text: str, most: int) -> str:
+    """The beginning and the end of a text that is too long: a path says most at its end."""
+    return text if len(text) <= most else f"{text[: most * 2 // 3]} … {text[-(most // 3 - 3) :]}"
+
+
+def quoted(value: object, most: int = 60) -> str:
+    """A value as messages quote it: on one line, in at most `most` characters.
+
+    What ends in "…" was longer.
+    """
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        text = "a number of thousands of digits"
+    line = next(iter(text.splitlines()), "")
+    return line if line == text and len(line) <= most else f"{line[: most - 1]}…"

@@ -1,5 +1,7 @@
-"""Whether a place can be written to, found by writing there before anything is loaded: permissions
-do not tell it (root has all), and hours later is too late."""
+"""Places that users name: what path a text means, and whether it can be written to.  The latter is
+found by writing there before anything is loaded: permissions do not tell it (root has all), and
+hours later is too late.
+"""
 
 from __future__ import annotations
 
@@ -11,9 +13,37 @@ import tempfile
 from contextlib import closing, suppress
 from pathlib import Path
 
-from fly.errors import ConfigError
+from fly.errors import ConfigError, quoted
 
 PROBE = b"x" * 4096  # a whole block, so that a full disk shows
+
+
+def user_path(value: str | os.PathLike[str], what: str, folder: Path | None = None) -> Path:
+    """The path that `value` means, `~` and `~name` read as home folders.
+
+    Args:
+        value: as it was written.
+        what: the key or flag, for messages.
+        folder: what a relative path is relative to; None: the current directory.
+
+    Raises:
+        ConfigError: no file can be called so, or there is no such user.
+    """
+    fix = "give the path of a file or folder"
+    try:
+        path = (folder or Path()) / Path(value).expanduser()
+        if b"\0" in os.fsencode(path):
+            raise ValueError("a name cannot hold the character NUL")
+        path.exists()  # asks the system, which refuses names that are too long
+    except RuntimeError:
+        raise ConfigError(
+            f"{what} is {quoted(str(value))}: there is no such user", fix=fix
+        ) from None
+    except ValueError as error:  # NUL, lone surrogates
+        raise ConfigError(f"{what} is {quoted(str(value))}: {error}", fix=fix) from None
+    except OSError as error:
+        raise ConfigError(f"{what} is {quoted(str(value))}: {error.strerror}", fix=fix) from None
+    return path
 
 
 def check_folder(

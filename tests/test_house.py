@@ -14,7 +14,7 @@ FILE_LINES = 400
 FUNCTION_LINES = 60
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
 
-BASE = {"errors", "places", "registry", "settings", "config"}
+BASE = {"errors", "places", "plain_json", "registry", "settings", "config"}
 ENGINE = BASE | {"acceptance", "drafting"}
 # What each part of fly/ may import of the others; itself always.
 ARROWS = {
@@ -22,14 +22,15 @@ ARROWS = {
     "__main__": {"cli"},
     "errors": set(),
     "places": {"errors"},
+    "plain_json": set(),
     "registry": {"errors"},
     "settings": set(),
-    "config": {"errors", "registry", "settings"},
+    "config": {"errors", "places", "plain_json", "registry", "settings"},
     "acceptance": BASE,
     "drafting": BASE,
     "decoding": ENGINE,
     "backend": ENGINE | {"decoding", "formats"},
-    "formats": {"errors"},
+    "formats": {"errors", "plain_json"},
     "report": {"errors", "formats", "places"},  # reads files
     "execution": {"errors"},
     "demo": ENGINE | {"decoding", "execution"},

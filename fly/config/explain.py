@@ -9,9 +9,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from fly.config.origin import Origin
-from fly.errors import ConfigError
+from fly.errors import ConfigError, quoted
 from fly.registry import did_you_mean
 
+LONGEST_KEY = 60  # characters: a longer key is not looked up among those that are known
 NOUNS = {
     "boolean": "true or false",
     "integer": "a whole number",
@@ -29,17 +30,18 @@ def config_error(error: ValidationError, origin: Origin, schema: Mapping[str, An
     lines: dict[str, str] = {}
     hints: dict[str, str] = {}
     for problem in error.errors():
-        key = str(problem["loc"][0])
+        # Of an object with a key that is no text, pydantic names no place.
+        key = str(next(iter(problem["loc"]), problem["msg"]))
         if key in lines:
             continue
         if key not in properties:
-            nearest = did_you_mean(key, list(properties))
-            lines[key] = f"{origin.of(key)}: unknown key {key!r}{nearest}"
+            nearest = did_you_mean(key[:LONGEST_KEY], list(properties))
+            lines[key] = f"{origin.of(key)}: unknown key {quoted(key)}{nearest}"
             hints["keys"] = f"the keys are {', '.join(properties)}"
             continue
         value = problem["input"]
         near = did_you_mean(value, _choices(properties[key])) if isinstance(value, str) else ""
-        text = f"{key} is {value!r}, but it must be {allowed(properties[key])}{near}"
+        text = f"{key} is {quoted(value)}, but it must be {allowed(properties[key])}{near}"
         lines[key] = f"{origin.of(key)}: {text}"
         hints[key] = f"{key}: {properties[key]['description']}"
     return ConfigError("\n".join(lines.values()), fix="\n".join(hints.values()))
@@ -53,9 +55,10 @@ def settings_error(error: ValidationError, where: str, schema: Mapping[str, Any]
     for problem in error.errors():
         path = ".".join(map(str, problem["loc"])) or "all of it"
         if problem["type"] == "extra_forbidden" and len(problem["loc"]) == 1:
-            lines.append(f"{where}: unknown setting {path!r}{did_you_mean(path, names)}")
+            near = did_you_mean(path[:LONGEST_KEY], names)
+            lines.append(f"{where}: unknown setting {quoted(path)}{near}")
         else:
-            lines.append(f"{where}: {path} is {problem['input']!r}: {problem['msg']}")
+            lines.append(f"{where}: {path} is {quoted(problem['input'])}: {problem['msg']}")
     return ConfigError("\n".join(lines), fix=known)
 
 

@@ -3,16 +3,17 @@ place model folders."""
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import fly_config
+from fly import plain_json
 from fly.config.origin import Origin
 from fly.config.variants import settings_models
-from fly.errors import ConfigError
+from fly.errors import ConfigError, quoted
+from fly.places import user_path
 from fly.registry import did_you_mean
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
+LONGEST_BITS = 10_000  # Python writes no number that is much longer
 PATH_KEYS = ("target_model_path", "draft_model_path")
 SHIPPED = Path(fly_config.__file__).parent
 
@@ -36,7 +38,7 @@ def resolve_config_path(path: PathLike) -> Path:
     Raises:
         ConfigError: there is no such file, or it is a directory.
     """
-    given = Path(path).expanduser()
+    given = user_path(path, "config_path")
     if given.is_file():
         return given
     name = given.name.removesuffix(".json")
@@ -45,9 +47,9 @@ def resolve_config_path(path: PathLike) -> Path:
         return SHIPPED / f"{name}.json"
     fix = f"give a JSON file, or one of the shipped ones: {', '.join(names)}"
     if given.is_dir():
-        raise ConfigError(f"config_path {str(path)!r} is a directory, not a file", fix=fix)
+        raise ConfigError(f"config_path {quoted(str(path))} is a directory, not a file", fix=fix)
     raise ConfigError(
-        f"config_path {str(path)!r} does not exist{did_you_mean(name, names)}", fix=fix
+        f"config_path {quoted(str(path))} does not exist{did_you_mean(name, names)}", fix=fix
     )
 
 
@@ -64,19 +66,23 @@ def read_json(file: Path) -> dict[str, object]:
         if len(settings) < len(pairs):
             keys = [key for key, _ in pairs]
             twice = next(key for key in keys if keys.count(key) > 1)
-            raise ConfigError(f"{file}: key {twice!r} is written twice", fix="keep one of them")
+            raise ConfigError(
+                f"{file}: key {quoted(twice)} is written twice", fix="keep one of them"
+            )
         return settings
 
     try:
-        value = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=unique)
-    except json.JSONDecodeError as error:
-        raise ConfigError(
-            f"{file}: line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}",
-            fix="mend that place; JSON has no comments and no comma after the last entry",
-        ) from None
+        value = plain_json.loads(file.read_text(encoding="utf-8-sig"), unique)
     except UnicodeDecodeError as error:
         raise ConfigError(
             f"{file}: not UTF-8 text (byte {error.start})", fix="save the file as UTF-8"
+        ) from None
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(
+            f"{file}: {error}",
+            fix="mend that place; JSON has no comments and no comma after the last entry",
         ) from None
     except OSError as error:
         raise ConfigError(
@@ -84,7 +90,7 @@ def read_json(file: Path) -> dict[str, object]:
         ) from None
     if not isinstance(value, dict):
         raise ConfigError(
-            f"{file}: holds {json.dumps(value)[:40]}, but a configuration is an object",
+            f"{file}: holds {quoted(value)}, but a configuration is an object",
             fix='write {"target_model_path": "...", "spd_k": 15}',
         )
     return value
@@ -148,12 +154,12 @@ def place_model(value: str, folder: Path, what: str) -> str:
     Raises:
         ConfigError: `value` can only be a path (`./x`, `../x`, `~/x`, `/x`), and nothing is there.
     """
-    path = folder / Path(value).expanduser()
+    path = user_path(value, what, folder)
     if path.is_dir():
         return str(path.resolve())
     if value.startswith(("./", "../", "~", "/")) or value in (".", ".."):
         raise ConfigError(
-            f"{what} is {value!r}, but there is no folder {path.resolve()}",
+            f"{what} is {quoted(value)}, but there is no folder {path.resolve()}",
             fix="give the folder that holds the model's config.json, or a hub id such as "
             "meta-llama/Llama-3.1-8B-Instruct",
         )
@@ -171,7 +177,7 @@ def parse(field: Mapping[str, Any], value: object) -> object:
     choices = [choice for branch in branches for choice in branch.get("enum", [])]
     # A command line that casts what looks like a number also casts a revision made of digits.
     if isinstance(value, int) and not isinstance(value, bool) and types <= {"string", "null"}:
-        return str(value)
+        return str(value) if value.bit_length() < LONGEST_BITS else value
     if not isinstance(value, str) or value in choices:
         return value
     text = value.strip().lower()

@@ -12,16 +12,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fly import plain_json
 from fly.config import FLyConfig
 from fly.config.combinations import is_inert
 from fly.config.loading import PathLike, parse
 from fly.config.variants import all_settings_models
-from fly.errors import ConfigError, FLyWarning
+from fly.errors import ConfigError, FLyWarning, quoted
+from fly.places import user_path
 
 Grid = Mapping[str, Sequence[object]]
 
 GRID = "--grid"
 YAML_SUFFIXES = (".yaml", ".yml")
+LONGEST_KEY = 60  # characters that messages show of a key
 EXAMPLE = "spd_k=5,10,15 win_len=4,6 entropy_thre=0,0.3"
 # Keys that no point may have a value of its own for, and why.
 REFUSED = {
@@ -61,16 +64,18 @@ def parse_grid(items: Sequence[str], source: str = GRID) -> dict[str, list[objec
         key = key.strip()
         if not equals or not key:
             raise ConfigError(
-                f"{source}: {item!r} is no key=value,value", fix=f"write it as in {EXAMPLE}"
+                f"{source}: {quoted(item)} is no key=value,value", fix=f"write it as in {EXAMPLE}"
             )
         if key in grid:
             raise ConfigError(
-                f"{source}: key {key!r} is written twice", fix="list all its values behind one key"
+                f"{source}: key {quoted(key)} is written twice",
+                fix="list all its values behind one key",
             )
         grid[key] = [value.strip() for value in values.split(",")] if values.strip() else []
         if "" in grid[key]:
             raise ConfigError(
-                f"{source}: {item!r} has an empty value", fix="put one comma between two values"
+                f"{source}: {quoted(item)} has an empty value",
+                fix="put one comma between two values",
             )
     return check_grid(grid, source)
 
@@ -81,12 +86,12 @@ def read_grid(path: PathLike) -> dict[str, list[object]]:
     Raises:
         ConfigError: it cannot be read, is malformed or repeats a key, or see `check_grid`.
     """
-    file = Path(path).expanduser()
+    file = user_path(path, "--grid-file")
     try:
         text = file.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(
-            f"--grid-file {str(path)!r} cannot be read: {error.strerror}",
+            f"--grid-file {quoted(str(path))} cannot be read: {error.strerror}",
             fix="give a JSON or YAML file",
         ) from None
     except UnicodeDecodeError as error:
@@ -97,10 +102,10 @@ def read_grid(path: PathLike) -> dict[str, list[object]]:
     grid: dict[str, list[object]] = {}
     for key, values in pairs:
         if key in grid:
-            raise ConfigError(f"{file}: key {key!r} is written twice", fix="keep one of them")
+            raise ConfigError(f"{file}: key {quoted(key)} is written twice", fix="keep one of them")
         if not isinstance(values, list) or isinstance(values, _Pairs):
             raise ConfigError(
-                f"{file}: {key} is {values!r}, but a grid has a list of values for every key",
+                f"{file}: {key[:LONGEST_KEY]} is {quoted(values)}, but a grid has a list of values for every key",
                 fix="write a list, even of one value",
             )
         grid[key] = values
@@ -113,10 +118,10 @@ class _Pairs(list[tuple[str, Any]]):
 
 def _json_pairs(text: str, file: Path) -> _Pairs:
     try:
-        value = json.loads(text, object_pairs_hook=_Pairs)
-    except json.JSONDecodeError as error:
+        value = plain_json.loads(text, _Pairs)
+    except ValueError as error:
         raise ConfigError(
-            f"{file}: line {error.lineno}, column {error.colno}: not valid JSON: {error.msg}",
+            f"{file}: {error}",
             fix="mend that place, or call the file .yaml if it is YAML",
         ) from None
     if not isinstance(value, _Pairs):
@@ -130,7 +135,8 @@ def _yaml_pairs(text: str, file: Path) -> _Pairs:
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
         values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
+    # Numbers of thousands of digits are refused by Python, deep nesting by its stack.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: not valid YAML: {error}", fix="mend that place") from None
     if not isinstance(values, dict):
         raise _no_object(file)
