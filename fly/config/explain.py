@@ -12,6 +12,7 @@ from fly.config.origin import Origin
 from fly.errors import ConfigError, quoted
 from fly.registry import did_you_mean
 
+LONGEST_BITS = 64  # of a whole number
 LONGEST_KEY = 60  # characters: a longer key is not looked up among those that are known
 NOUNS = {
     "boolean": "true or false",
@@ -22,6 +23,28 @@ NOUNS = {
     "object": "an object of settings",
     "array": "a list of two texts",
 }
+
+
+def refuse_long_numbers(settings: Mapping[str, object], origin: Origin) -> None:
+    """Refuse whole numbers that no setting can mean: Python can hold them, but hardly write them.
+
+    Raises:
+        ConfigError: one is there, at any depth.
+    """
+    for key, value in settings.items():
+        pending = [value]
+        while pending:
+            inner = pending.pop()
+            if isinstance(inner, int) and inner.bit_length() > LONGEST_BITS:
+                raise ConfigError(
+                    f"{origin.of(key)}: {quoted(key)} holds a whole number of more than "
+                    f"{LONGEST_BITS} bits",
+                    fix="give a smaller one",
+                )
+            if isinstance(inner, Mapping):
+                pending += inner.values()
+            elif isinstance(inner, (list, tuple)):
+                pending += inner
 
 
 def config_error(error: ValidationError, origin: Origin, schema: Mapping[str, Any]) -> ConfigError:

@@ -198,6 +198,7 @@ class FLyConfig(BaseModel):
         """
         settings.pop("$schema", None)
         origin = Origin(where) if isinstance(where, str) else where
+        explain.refuse_long_numbers(settings, origin)
         try:
             super().__init__(**settings)
         except ValidationError as error:
