@@ -21,10 +21,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from fly.backend.lines import InUseError, LineFile, read_lines
+from fly.backend.lines import InUseError, LineFile, read_line, read_lines
 from fly.backend.records import RequestRecord
 from fly.decoding import Statistics
 from fly.errors import JournalError
+from fly.formats.reading import reason
+from fly.settings import STRICT
+
+from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -34,6 +38,23 @@ if TYPE_CHECKING:
 class Entry:
     """A finished request."""
 
+    answer: str
+    record: RequestRecord
+
+
+class _Header(BaseModel):
+    """The first line of a journal."""
+
+    model_config = STRICT
+    fly_journal: str
+    settings: dict[str, Any]
+
+
+class _Line(BaseModel):
+    """Every other line."""
+
+    model_config = STRICT | {"revalidate_instances": "always"}
+    key: str
     answer: str
     record: RequestRecord
 
@@ -163,15 +184,15 @@ def read_journal(path: Path, fingerprint: str) -> tuple[dict[str, Entry], int]:
     entries: dict[str, Entry] = {}
     for number, line in enumerate(lines, start=1):
         try:
-            value = json.loads(line)
+            value = read_line(line)
             if number == 1:
-                known = value["fly_journal"]
+                known = _Header.model_validate(value).fly_journal
             else:
                 key, entry = _entry(value)
                 entries[key] = entry
         except (ValueError, KeyError, TypeError) as error:
             raise JournalError(
-                f"{path}, line {number}: not a line of a journal ({type(error).__name__}: {error})",
+                f"{path}, line {number}: not a line of a journal ({reason(error)})",
                 fix="delete that line to decode its request again, or the file to start anew"
                 if number > 1
                 else "delete the file to start anew, or name another --use_cache",
@@ -189,8 +210,7 @@ def _header(fingerprint: str, settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _entry(value: dict[str, Any]) -> tuple[str, Entry]:
-    key, answer, record = value["key"], value["answer"], value["record"]
-    if not isinstance(key, str) or not isinstance(answer, str):
-        raise TypeError("key and answer have to be texts")
-    statistics = Statistics(**record["statistics"])
-    return key, Entry(answer, RequestRecord(**(record | {"statistics": statistics})))
+    record = value["record"]
+    made = RequestRecord(**(record | {"statistics": Statistics(**record["statistics"])}))
+    line = _Line.model_validate(value | {"record": made})
+    return line.key, Entry(line.answer, line.record)

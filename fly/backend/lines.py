@@ -1,4 +1,6 @@
-"""A file to which one process appends lines of JSON, each whole as soon as it is written."""
+"""A file to which one process appends lines of JSON, each whole as soon as it is written and with
+a checksum.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +10,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from fly import plain_json
 
 
 class InUseError(Exception):
@@ -54,7 +58,7 @@ class LineFile:
                 full.
         """
         # ASCII, so that no character of a text can end a line or break in the middle.
-        line = json.dumps(value).encode("ascii") + b"\n"
+        line = json.dumps(plain_json.seal(dict(value))).encode("ascii") + b"\n"
         num_written = os.write(self._fd, line)
         if num_written < len(line):
             raise OSError(f"only {num_written} of {len(line)} bytes were written")
@@ -70,6 +74,15 @@ def read_lines(path: Path) -> tuple[list[bytes], int]:
     data = path.read_bytes()
     num_bytes = data.rfind(b"\n") + 1
     return data[:num_bytes].split(b"\n")[:-1], num_bytes
+
+
+def read_line(line: bytes) -> Any:
+    """The value of a line, which has the checksum that it was written with, or none (0.1).
+
+    Raises:
+        ValueError: it is no JSON, or was changed.
+    """
+    return plain_json.unseal(plain_json.loads(line))
 
 
 def _lock(fd: int) -> None:

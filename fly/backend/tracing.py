@@ -4,7 +4,6 @@ where they were recorded.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from fly.acceptance import Reason, rules
-from fly.backend.lines import InUseError, LineFile, read_lines
+from fly.backend.lines import InUseError, LineFile, read_line, read_lines
 from fly.backend.pieces import Pieces
 from fly.backend.records import RequestRecord, to_json
 from fly.decoding import Result, RoundRecord, SpeculativeDecoder
@@ -209,9 +208,9 @@ class AnswerWriter:
         for number, line in enumerate(lines, start=1):
             try:
                 if number == 1:
-                    self._check(Header.model_validate_json(line))
+                    self._check(Header.model_validate(read_line(line)))
                     continue
-                value = json.loads(line)
+                value = read_line(line)
                 method, task, idx = value["method"], value["task"], value["idx"]
                 finished.add((method, task, value["doc_id"], idx, value["repeat"]))
             except (ValidationError, ValueError, KeyError, TypeError) as error:

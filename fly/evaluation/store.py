@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 
 from fly import places
-from fly.backend.lines import LineFile, read_lines
+from fly.backend.lines import LineFile, read_line, read_lines
 from fly.backend.tracing import writing
 from fly.decoding import Result
 from fly.errors import ConfigError, JournalError
@@ -61,7 +61,7 @@ def check_header(folder: Path, known: Mapping[str, Any]) -> None:
     if not lines:
         return
     try:
-        line = json.loads(lines[0])
+        line = read_line(lines[0])
         found = dict(line["settings"]) if line.get("fly_answers") == VERSION else {}
     except (ValueError, TypeError, KeyError, AttributeError):
         return  # opening the store says what is wrong
@@ -171,7 +171,7 @@ class Store:
     def _read(self, lines: Sequence[bytes]) -> None:
         for number, text in enumerate(lines, start=1):
             try:
-                line = json.loads(text)
+                line = read_line(text)
                 if number == 1:
                     self._check_header(line)
                 elif "block" in line:

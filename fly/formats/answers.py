@@ -6,6 +6,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from pydantic import model_validator
+
+from fly import plain_json
 from fly.formats.model import Format
 
 FILE_NAME = "answers.jsonl"
@@ -36,7 +39,16 @@ class Round(Format):
     mismatches: list[Mismatch]
 
 
-class Answer(Format):
+class Line(Format):
+    """A line of the file, which has the checksum that it was written with, or none (version 1)."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unseal(cls, value: Any) -> Any:
+        return plain_json.unseal(value)
+
+
+class Answer(Line):
     """A finished request of one method."""
 
     kind: Literal["answer"] = "answer"
@@ -57,10 +69,10 @@ class Answer(Format):
     rounds: list[Round] | None = None
 
 
-class Header(Format):
+class Header(Line):
     """The first line: what the answers belong to."""
 
-    fly_answers: Literal[1] = 1
+    fly_answers: Literal[2] = 2
     fingerprint: str
     settings: dict[str, Any]
     methods: dict[
@@ -68,7 +80,7 @@ class Header(Format):
     ]  # by name: settings, and `window` inspected behind a loose token
 
 
-class Block(Format):
+class Block(Line):
     """A block of requests that a method decoded without interruption."""
 
     block: int  # number in its task
@@ -80,13 +92,13 @@ class Block(Format):
     peak_memory_bytes: int | None
 
 
-class Search(Format):
+class Search(Line):
     """What plain decoding reached at some batch sizes, in tokens/s by method."""
 
     search: dict[str, float]
 
 
-class Rung(Format):
+class Rung(Line):
     """A part of a sweep's items, tried by a point, or by all that were still in."""
 
     rung: int

@@ -3,7 +3,6 @@ that was only half written and refuses what is damaged, naming file and line."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,15 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from fly.errors import ReportError
+from fly import plain_json
+from fly.errors import ReportError, quoted
 from fly.formats.answers import Answer, Header
 from fly.formats.comparison import Comparison
 from fly.formats.items import Item
 from fly.formats.model import Format
 from fly.formats.sweep import Sweep
 
-COMPARE_VERSION, SWEEP_VERSION, ANSWERS_VERSION = 1, 2, 1
+COMPARE_VERSION, SWEEP_VERSION, ANSWERS_VERSION = 1, 2, 2
 
 Record = dict[str, Any]
 Kind = TypeVar("Kind", bound=Format)
@@ -39,7 +39,7 @@ def _add_is_lossless(sweep: Record) -> Record:
 
 
 # What turns a record of version i into one of version i + 1; none: the record did not change.
-_ANSWER_STEPS: tuple[Callable[[Record], Record], ...] = (_add_origins,)
+_ANSWER_STEPS: tuple[Callable[[Record], Record], ...] = (_add_origins, dict)  # 1: no checksum
 _SWEEP_STEPS: tuple[Callable[[Record], Record], ...] = (_add_is_lossless,)  # from version 1
 
 
@@ -114,8 +114,8 @@ def identity(answer: Answer) -> tuple[object, ...]:
 def read_object(path: Path) -> Record:
     """A file that is one JSON object; raises as `read_comparison`."""
     try:
-        record = json.loads(_bytes(path))
-    except ValueError as error:  # JSON's and Unicode's
+        record = plain_json.loads(_bytes(path))
+    except ValueError as error:
         raise ReportError(
             f"{path} is damaged: {error}", fix="write it again with the command that made it"
         ) from error
@@ -137,7 +137,7 @@ def read_lines(path: Path, notes: list[str]) -> Iterator[tuple[int, Record]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = plain_json.unseal(plain_json.loads(line))
             if not isinstance(record, dict):
                 raise ValueError(f"a {type(record).__name__} where an object is expected")
         except ValueError as error:
@@ -177,14 +177,20 @@ def _check_version(record: Record, key: str, path: Path, oldest: int, newest: in
     return version
 
 
+def reason(error: Exception) -> str:
+    """What is wrong with a record, with the key where that is known."""
+    if not isinstance(error, ValidationError):
+        return f"{type(error).__name__}: {error}"[:200]
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    return f"{key[:60]}: {first['msg']}, got {quoted(first['input'])}"
+
+
 def _validated(kind: type[Kind], record: Record, place: str) -> Kind:
     try:
         return kind.model_validate(record)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
         raise ReportError(
-            f"{place} is no valid {kind.__name__}: {key}: {first['msg']}, got "
-            f"{str(first['input'])[:80]!r}",
+            f"{place} is no valid {kind.__name__}: {reason(error)}",
             fix="write the file again with the command that made it",
         ) from error

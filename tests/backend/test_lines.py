@@ -1,11 +1,12 @@
 """Lines that are whole or not there."""
 
+import contextlib
 import json
 import os
 
 import pytest
 
-from fly.backend.lines import InUseError, LineFile, read_lines
+from fly.backend.lines import InUseError, LineFile, read_line, read_lines
 
 ODD = 'é\u2028\r\n\0"\ud800 \U0001f600'
 
@@ -22,7 +23,7 @@ def test_a_line_is_there_when_append_returns(file):
     file.append({"text": ODD})
     file.append({"n": 1})
     lines, num_bytes = read_lines(file.path)
-    assert [json.loads(line) for line in lines] == [{"text": ODD}, {"n": 1}]
+    assert [read_line(line) for line in lines] == [{"text": ODD}, {"n": 1}]
     assert num_bytes == file.path.stat().st_size
     assert file.path.read_bytes().isascii()
 
@@ -36,6 +37,25 @@ def test_half_a_line_is_not_read_and_can_be_cut(file):
     file.cut(num_bytes)
     file.append({"n": 3})
     assert [json.loads(line)["n"] for line in read_lines(file.path)[0]] == [1, 3]
+
+
+def test_a_changed_bit_is_noticed(file):
+    """Each of the line's; one that breaks the key of the checksum leaves a key nobody knows."""
+    file.append({"text": "two words", "n": [1, 2.5]})
+    [line], _ = read_lines(file.path)
+    unnoticed = []
+    for place in range(len(line)):
+        for bit in range(8):
+            changed = bytearray(line)
+            changed[place] ^= 1 << bit
+            with contextlib.suppress(ValueError):
+                value = read_line(bytes(changed))
+                unnoticed += [value] if value.keys() == {"text", "n"} else []
+    assert not unnoticed
+
+
+def test_a_line_without_a_checksum_is_read():
+    assert read_line(b'{"n": 1}') == {"n": 1}
 
 
 def test_an_empty_file_has_no_lines(file):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fly.backend.lines import read_line
 from fly.backend.lm import FLyLM
 
 GRID = ("--grid", "spd_k=4,8")
@@ -130,7 +131,7 @@ def test_resume_with_other_settings(refused, run_toy, pair, tmp_path, capsys):
     assert "other settings: requests, num_requests" in capsys.readouterr().err
     assert (out / "answers.jsonl").read_bytes() == before
 
-    header = json.loads(before.splitlines()[0]) | {"fly_answers": 99}
+    header = read_line(before.splitlines()[0]) | {"fly_answers": 99}
     (out / "answers.jsonl").write_text(json.dumps(header) + "\n")
     said = refused("compare", *arguments, "--resume", "--methods", "native")
     assert "written in version 99" in said

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from fly.backend.lines import read_line
 from fly.config import FLyConfig
 from fly.errors import ConfigError, JournalError
 from fly.evaluation.methods import parse_methods
@@ -133,8 +134,10 @@ def test_other_settings_are_named(tmp_path):
 
 def test_another_version(tmp_path):
     path = fill(tmp_path)
-    path.write_text(path.read_text().replace('"fly_answers": 1', '"fly_answers": 7'))
-    with pytest.raises(JournalError, match="written in version 7 of this format, and 1 is"):
+    header, *lines = path.read_bytes().splitlines(keepends=True)
+    other = json.dumps(read_line(header) | {"fly_answers": 7}).encode()
+    path.write_bytes(b"".join([other, b"\n", *lines]))
+    with pytest.raises(JournalError, match="written in version 7 of this format, and 2 is"):
         store(tmp_path).__enter__()
 
 

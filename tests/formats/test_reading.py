@@ -57,7 +57,7 @@ def test_version_0_is_brought_up_to_date(folder):
     before = read_answers(path).answers
     older(path)
     found = read_answers(path)
-    assert found.header.fly_answers == 1
+    assert found.header.fly_answers == 2
     assert [one.tokens for one in found.answers] == [one.tokens for one in before]
     assert all((one.origins, one.round_lens, one.rounds) == ("", [], None) for one in found.answers)
 
@@ -83,8 +83,8 @@ def test_a_sweep_of_version_1_does_not_tell_what_is_lossless(tmp_path):
 
 def test_newer_answers_are_refused(folder):
     path = folder / "answers.jsonl"
-    path.write_text(path.read_text().replace('"fly_answers":1', '"fly_answers":7'))
-    with pytest.raises(ReportError, match="version 7 of the format; this reads 0 up to 1"):
+    path.write_text(path.read_text().replace('"fly_answers":2', '"fly_answers":7'))
+    with pytest.raises(ReportError, match="version 7 of the format; this reads 0 up to 2"):
         read_answers(path)
 
 
