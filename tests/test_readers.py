@@ -3,6 +3,7 @@ another exception, never a page of text.
 """
 
 import contextlib
+import copy
 import json
 import string
 import warnings
@@ -11,9 +12,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fly.backend.journal import read_journal
+from fly.backend.lines import LineFile
+from fly.backend.records import summarise
 from fly.config import FLyConfig
+from fly.decoding import Statistics
 from fly.errors import FLyError
 from fly.evaluation.grid import grid_points, parse_grid, read_grid
+from fly.report.folder import load_folder
+from fly.report.view import build
+from tests.report import folders
 
 LONGEST = 500  # characters of a message
 FUZZ = settings(
@@ -44,6 +52,8 @@ def text_of(value: object) -> str:
         return "9" * 5000
     if isinstance(value, dict):
         return f"{{{', '.join(f'{json.dumps(k)}: {text_of(v)}' for k, v in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(text_of, value))}]"
     return json.dumps(value)
 
 
@@ -52,12 +62,14 @@ def words(*named):
     """Nothing but a FLyError comes out, short, and naming what is to be mended."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        told = None
         try:
             yield
         except FLyError as error:
-            assert len(str(error)) < LONGEST, str(error)
-            for name in named:
-                assert str(name) in str(error)
+            told = str(error)
+    if told is not None:
+        assert len(told) < LONGEST, told
+        assert all(str(name) in told for name in named), told
 
 
 @FUZZ
@@ -138,3 +150,125 @@ def test_any_path(path):
     with words():
         read_grid(path)
         pytest.fail("was read")
+
+
+def places_of(value: object, path: tuple = ()) -> list[tuple]:
+    """Every place inside a JSON value."""
+    if not isinstance(value, dict | list):
+        return [path]
+    entries = value.items() if isinstance(value, dict) else enumerate(value)
+    return [path, *(found for key, inner in entries for found in places_of(inner, (*path, key)))]
+
+
+def with_other(value, path, other):
+    """The value with another one at a place."""
+    if not path:
+        return other
+    changed = copy.copy(value)
+    changed[path[0]] = with_other(value[path[0]], path[1:], other)
+    return changed
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """Folders of results of every command, and their files."""
+    folder = tmp_path_factory.mktemp("results")
+    compared = folders.write_comparison(folder / "compare", num_items=1, num_tokens=8)
+    swept = folders.write_sweep(folder / "sweep")
+    ran = folders.write_run(folder / "run", num_items=1)
+    files = [*compared.iterdir(), *swept.rglob("*.json"), *ran.rglob("*.json*")]
+    return sorted(file for file in files if file.is_file())
+
+
+@settings(FUZZ, max_examples=FUZZ.max_examples // 5)  # reading a folder takes a while
+@given(st.data())
+def test_any_result(written, data):
+    """One value anywhere in a file is another one, or a byte is."""
+    file = data.draw(st.sampled_from(written))
+    folder = next(parent for parent in file.parents if parent.name in ("compare", "sweep", "run"))
+    before = file.read_bytes()
+    try:
+        if data.draw(st.booleans()):
+            lines = (
+                [json.loads(line) for line in before.splitlines()]
+                if "jsonl" in file.suffix
+                else [json.loads(before)]
+            )
+            number = data.draw(st.integers(0, len(lines) - 1))
+            path = data.draw(st.sampled_from(places_of(lines[number])))
+            lines[number] = with_other(lines[number], path, data.draw(VALUES))
+            file.write_text("".join(f"{text_of(line)}\n" for line in lines))
+        else:
+            place = data.draw(st.integers(0, len(before) - 1))
+            file.write_bytes(
+                before[:place] + data.draw(st.binary(max_size=3)) + before[place + 1 :]
+            )
+        with words():
+            build(load_folder(folder))
+    finally:
+        file.write_bytes(before)
+
+
+JOURNAL = [
+    {"fly_journal": "abc", "settings": {"k": 1}},
+    {"key": "k0", "answer": "some text", "record": {
+        "task": "toy", "doc_id": 0, "doc_hash": None, "idx": 0, "copy": 0, "finish_reason": "eos",
+        "num_tokens": 3, "statistics": Statistics(requests=1, emitted=3).to_dict(),
+        "resumed": False,
+    }},
+]  # fmt: skip
+
+
+def test_a_journal_without_checksums_is_read(tmp_path):
+    file = tmp_path / "journal.jsonl"
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in JOURNAL))
+    entries, _ = read_journal(file, "abc")
+    assert entries["k0"].answer == "some text"
+    assert entries["k0"].record.statistics == Statistics(requests=1, emitted=3)
+
+
+@FUZZ
+@given(st.data())
+def test_any_journal(tmp_path, data):
+    """Of 0.1, without checksums: a value of a wrong type is found when it is opened."""
+    number = data.draw(st.integers(0, 1))
+    path = data.draw(st.sampled_from(places_of(JOURNAL[number])))
+    other = data.draw(VALUES)
+    lines = list(JOURNAL)
+    lines[number] = with_other(lines[number], path, other)
+    file = tmp_path / "journal.jsonl"
+    file.write_text("".join(f"{text_of(line)}\n" for line in lines))
+    with words(file.name):
+        entries, _ = read_journal(file, "abc")
+        for entry in entries.values():
+            entry.record.statistics.metrics()
+            summarise([entry.record])
+
+
+@pytest.mark.parametrize("content", TORN.values(), ids=TORN)
+def test_torn_journal(tmp_path, content):
+    file = tmp_path / "journal.jsonl"
+    file.write_bytes(content + b"\n")
+    with words(file.name):
+        read_journal(file, "abc")
+        pytest.fail("was read")
+
+
+def test_a_flipped_bit_of_a_journal_changes_no_answer(tmp_path):
+    file = tmp_path / "journal.jsonl"
+    lines = LineFile(file)
+    lines.open()
+    for line in JOURNAL:
+        lines.append(line)
+    lines.close()
+    before = file.read_bytes()
+    [own] = read_journal(file, "abc")[0].items()
+    for place in range(len(before)):
+        for bit in range(8):
+            changed = bytearray(before)
+            changed[place] ^= 1 << bit
+            file.write_bytes(changed)
+            with words(file.name):
+                found = read_journal(file, "abc")[0]
+                # A flipped end of a line leaves half a line, which is decoded again.
+                assert list(found.items()) in ([own], [])

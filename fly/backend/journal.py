@@ -21,14 +21,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel
+
 from fly.backend.lines import InUseError, LineFile, read_line, read_lines
 from fly.backend.records import RequestRecord
 from fly.decoding import Statistics
 from fly.errors import JournalError
 from fly.formats.reading import reason
 from fly.settings import STRICT
-
-from pydantic import BaseModel
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance

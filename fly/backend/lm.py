@@ -295,6 +295,13 @@ class FLyLM(HFLM):
             super()._get_config(pretrained, **options)
         pair.check_decoder_only(self.config, "target_model_path", pretrained)
 
+    def _create_tokenizer(self, pretrained: Any, tokenizer: Any, **options: Any) -> None:
+        """Hook of HFLM, between the two others."""
+        path = tokenizer or pretrained
+        key = "tokenizer" if tokenizer else "target_model_path"
+        with pair.opening(key, path if isinstance(path, str) else type(path).__name__):
+            super()._create_tokenizer(pretrained, tokenizer, **options)
+
     def _create_model(self, pretrained: str, **options: Any) -> None:
         """Hook of HFLM, after the tokenizer and before the weights: here the tokenizers are
         compared, unless the drafter translates."""

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from fly.decoding.vocabularies import compare_ids
-from fly.errors import FLyError, ModelError
+from fly.errors import FLyError, ModelError, quoted
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -145,22 +145,23 @@ def opening(key: str, path: str, options: Mapping[str, Any] | None = None) -> It
     """
     try:
         yield
-    except FLyError:
+    except (FLyError, torch.OutOfMemoryError):
         raise
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    # Files that are damaged make the libraries behind transformers raise errors of every kind.
+    except Exception as error:
+        unknown = _UNKNOWN_ARGUMENT.search(str(error)) if isinstance(error, TypeError) else None
+        if unknown is not None and unknown[1] in (options or {}):
+            name = unknown[1]
+            raise ModelError(
+                f"unknown model argument {name!r} (value {quoted((options or {})[name])}): "
+                f"neither fly, lm-eval's hf nor the model {path!r} has it",
+                fix="check its name, or leave it out",
+            ) from error
+        reason = next((line for line in str(error).splitlines() if line.strip()), "")
+        kind = "" if isinstance(error, (OSError, ValueError)) and reason else type(error).__name__
         raise ModelError(
-            f"{key} is {path!r}, which transformers could not open: {reason}",
+            f"{key} is {path!r}, which transformers could not open: "
+            f"{': '.join(part for part in (kind, reason.strip()) if part)}",
             fix="check the name; a folder needs config.json, weights and tokenizer; "
             "a gated model needs access and a login (hf auth login)",
-        ) from error
-    except TypeError as error:
-        unknown = _UNKNOWN_ARGUMENT.search(str(error))
-        if unknown is None or unknown[1] not in (options or {}):
-            raise
-        name = unknown[1]
-        raise ModelError(
-            f"unknown model argument {name!r} (value {(options or {})[name]!r}): neither fly, "
-            f"lm-eval's hf nor the model {path!r} has it",
-            fix="check its name, or leave it out",
         ) from error

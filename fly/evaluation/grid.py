@@ -105,7 +105,8 @@ def read_grid(path: PathLike) -> dict[str, list[object]]:
             raise ConfigError(f"{file}: key {quoted(key)} is written twice", fix="keep one of them")
         if not isinstance(values, list) or isinstance(values, _Pairs):
             raise ConfigError(
-                f"{file}: {key[:LONGEST_KEY]} is {quoted(values)}, but a grid has a list of values for every key",
+                f"{file}: {key[:LONGEST_KEY]} is {quoted(values)}, but a grid has a list of values "
+                "for every key",
                 fix="write a list, even of one value",
             )
         grid[key] = values

@@ -6,7 +6,9 @@ second of wall time, prefill included.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import AllowInfNan
 
 from fly.formats.model import Format, Interval
 
@@ -26,8 +28,9 @@ class Score(Format):
 
     metric: str
     filter: str
-    value: float | None
-    stderr: float | None
+    # As perplexities may be.
+    value: Annotated[float, AllowInfNan(True)] | None
+    stderr: Annotated[float, AllowInfNan(True)] | None
     higher_is_better: bool
 
 

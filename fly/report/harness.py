@@ -4,6 +4,7 @@ out."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -79,21 +80,20 @@ def _tasks(record: dict[str, Any]) -> Iterable[RunTask]:
         scores = []
         for key, value in _mapping(values).items():
             metric, comma, chosen = key.partition(",")
-            if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+            if not comma or metric.endswith("_stderr") or _number(value) is None:
                 continue
-            stderr = values.get(f"{metric}_stderr,{chosen}")
             is_higher = _mapping(directions.get(name)).get(metric) is not False
-            known = stderr if isinstance(stderr, int | float) else None
             scores.append(
                 Score(
                     metric=metric,
                     filter=chosen,
-                    value=value,
-                    stderr=known,
+                    value=_number(value),
+                    stderr=_number(values.get(f"{metric}_stderr,{chosen}")),
                     higher_is_better=is_higher,
                 )
             )
-        yield RunTask(name, _mapping(counts.get(name)).get("effective"), scores)
+        count = _mapping(counts.get(name)).get("effective")
+        yield RunTask(name, count if isinstance(count, int) else None, scores)
 
 
 def _newest_samples(folder: Path) -> dict[str, Path]:
@@ -120,17 +120,28 @@ def _items(path: Path, task: str, methods: list[str], notes: list[str]) -> list[
             continue
         names = line.get("metrics")
         first = names[0] if isinstance(names, list) and names else ""
-        value = line.get(first) if isinstance(first, str) else None
+        value = _number(line.get(first)) if isinstance(first, str) else None
         target = line.get("target")
         items[place] = Item(
             task=task,
             doc_id=place[0],
             doc_hash=place[1],
             target_text=target if isinstance(target, str) else None,
-            scores=dict.fromkeys(methods, float(value)) if isinstance(value, int | float) else {},
+            scores={} if value is None or math.isinf(value) else dict.fromkeys(methods, value),
             divergences={},
         )
     return list(items.values())
+
+
+def _number(value: object) -> float | None:
+    """A number, which may be infinite; None for all else."""
+    if not isinstance(value, int | float):
+        return None
+    try:
+        found = float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+    return None if math.isnan(found) else found
 
 
 def _mapping(value: object) -> dict[str, Any]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 from fly.formats.model import Interval
 
 UNKNOWN = "\N{EN DASH}"
+INFINITE = "\N{INFINITY}"
 MINUS = "\N{MINUS SIGN}"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def number(value: float | None, digits: int = 2) -> str:
     """Fixed digits, thousands apart."""
+    if value is not None and math.isinf(value):
+        return INFINITE if value > 0 else f"{MINUS}{INFINITE}"
     return UNKNOWN if value is None else f"{value:,.{digits}f}"
 
 

@@ -117,8 +117,8 @@ PASSED_ON = {
 }
 
 
-class Loaded(Exception):
-    """Ends a constructor where it has asked for the target's weights."""
+class Loaded(BaseException):
+    """Ends a constructor where it has asked for the target's weights; no error of theirs."""
 
 
 def asked_for(monkeypatch, make) -> tuple[tuple, dict]:

@@ -127,10 +127,18 @@ def test_unknown_argument_is_named(pair):
     assert "leave it out" in caught.value.fix
 
 
-def test_other_type_errors_keep_their_traceback():
+def test_other_errors_are_told_by_name_and_keep_their_cause():
     for text in ("foo() got an unexpected keyword argument 'bar'", "no number"):
-        with pytest.raises(TypeError, match=r"bar|number"), opening("key", "path", {"foo": 1}):
+        with pytest.raises(ModelError) as caught, opening("key", "path", {"foo": 1}):
             raise TypeError(text)
+        assert "key is 'path'" in caught.value.message
+        assert f"TypeError: {text}" in caught.value.message
+        assert isinstance(caught.value.__cause__, TypeError)
+
+
+def test_out_of_memory_is_no_fault_of_the_file():
+    with pytest.raises(torch.OutOfMemoryError), opening("key", "path"):
+        raise torch.OutOfMemoryError
 
 
 def test_no_draft_is_loaded_without_need(pair):
