@@ -18,7 +18,7 @@ from fly.places import check_file
 from fly.report.folder import Results, load_folder
 from fly.report.tokens import TARGET, payload, to_script
 from fly.report.view import build
-from fly.report.visible import visible
+from fly.terminal import visible
 
 FILE_NAME = "report.html"
 _SCRIPTS = ("text.js", "compare.js", "tokens.js", "answers.js", "item.js")

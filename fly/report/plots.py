@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from fly.report.visible import visible
+from fly.terminal import visible
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,148 @@
+"""The one way to the terminal.  Names, paths and settings come from others: here nothing of them is
+taken for markup, and control characters are made visible.  report.js does the same in the browser
+(`visible`).
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.table import Table
+
+# Line feed and tab stay.  Controls of C0, DEL and C1; soft hyphen; Arabic letter mark; zero widths
+# and direction marks; line and paragraph separators; direction overrides, isolates and invisible
+# operators; byte order mark; interlinear marks; surrogates; tags.
+HIDDEN = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+    "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+FILE_WIDTH = 400  # columns, where the output is no terminal: no name is broken in two
+
+
+def visible(text: str) -> str:
+    """The text with every hidden character as its picture (ESC: ␛) or its number (⟦U+202E⟧)."""
+    return HIDDEN.sub(lambda found: _picture(ord(found[0])), text)
+
+
+def _picture(code: int) -> str:
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "\u2421" if code == 0x7F else f"⟦U+{code:04X}⟧"
+
+
+def console(*, is_error: bool = False) -> Console:
+    """A console that shows every text as it is written, tables included: no markup, no emoji
+    codes, controls visible.
+
+    Args:
+        is_error: on standard error, not standard output.
+    """
+    from rich.console import Console
+
+    class _Plain(Console):
+        def render_str(self, text: str, **options: Any) -> Any:
+            return super().render_str(visible(text), **options)
+
+    options: dict[str, Any] = {
+        "stderr": is_error,
+        "markup": False,
+        "emoji": False,
+        "highlight": False,
+    }
+    found = _Plain(**options)
+    return found if found.is_terminal else _Plain(width=FILE_WIDTH, **options)
+
+
+def say(text: str = "", *, is_error: bool = False) -> None:
+    """Print a text; the terminal breaks its lines."""
+    console(is_error=is_error).print(text, soft_wrap=True)
+
+
+def make_table(title: str, columns: Sequence[str], first: str = "method") -> Table:
+    """A table for `console().print`.
+
+    Args:
+        title: above it.
+        columns: of numbers, behind the first one.
+        first: names the column that names the rows.
+    """
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True)
+    table.add_column(first, overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def progress(*, disable: bool = False) -> Progress:
+    """A progress bar on standard error.  Its tasks have a field `state`, a text behind the bar."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeRemaining
+    from rich.text import Text
+
+    class _Plain(TextColumn):
+        def render(self, task: Any) -> Text:
+            return Text(visible(self.text_format.format(task=task)))
+
+    return Progress(
+        _Plain("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Plain("{task.fields[state]}"),
+        TimeRemaining(),
+        console=console(is_error=True),
+        disable=disable,
+    )
+
+
+@contextmanager
+def guarding() -> Iterator[None]:
+    """Inside, controls are visible also in what others write: warnings, log records, and what
+    lm-eval prints on standard output.
+    """
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(_show_controls)
+    show = warnings.formatwarning
+
+    def formatwarning(message: Any, *rest: Any, **options: Any) -> str:
+        return visible(show(message, *rest, **options))
+
+    warnings.formatwarning = formatwarning
+    try:
+        with redirect_stdout(_VisibleStream(sys.stdout)):  # type: ignore[type-var]
+            yield
+    finally:
+        warnings.formatwarning = show
+        for handler in handlers:
+            handler.removeFilter(_show_controls)
+
+
+def _show_controls(record: logging.LogRecord) -> bool:
+    record.msg, record.args = visible(record.getMessage()), None
+    return True
+
+
+class _VisibleStream:
+    """A stream that makes controls visible, and else is the other one."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write(visible(text))
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
