@@ -107,6 +107,22 @@ def check_cache(prefix: str, name: str = "--use_cache") -> None:
             ) from error
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file of UTF-8 in one piece, with the rights that new files have: a reader never sees
+    half of it, and the old one stays where the new one cannot be written.
+
+    Raises:
+        OSError: that is so.
+    """
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        partial.write_text(text, encoding="utf-8", newline="\n")
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 def _try(folder: Path, stem: str, suffix: str) -> None:
     made: list[Path] = []
     try:

@@ -72,3 +72,30 @@ def test_caches(tmp_path):
     for prefix in ("file/cache", "folder", "text", "x" * 300):
         with pytest.raises(ConfigError, match="--use_cache"):
             places.check_cache(str(tmp_path / prefix))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no rights of this kind there")
+@pytest.mark.parametrize(("mask", "rights"), [(0o077, 0o600), (0o022, 0o644), (0o027, 0o640)])
+def test_what_is_written_whole_obeys_the_umask(tmp_path, mask, rights):
+    before = os.umask(mask)
+    try:
+        places.write_whole(tmp_path / "page.html", "text é\n")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "page.html").stat().st_mode & 0o777 == rights
+    assert (tmp_path / "page.html").read_bytes() == "text é\n".encode()
+    assert {each.name for each in tmp_path.iterdir()} == {"page.html", "file"}
+
+
+def test_what_cannot_be_written_whole_leaves_the_old(tmp_path, monkeypatch):
+    file = tmp_path / "page.html"
+    places.write_whole(file, "old")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        places.write_whole(file, "new")
+    assert file.read_text() == "old"
+    assert {each.name for each in tmp_path.iterdir()} == {"page.html", "file"}

@@ -5,6 +5,7 @@ another exception, never a page of text.
 import contextlib
 import copy
 import json
+import random
 import string
 import warnings
 
@@ -17,7 +18,9 @@ from fly.backend.lines import LineFile
 from fly.backend.records import summarise
 from fly.config import FLyConfig
 from fly.decoding import Statistics
-from fly.errors import FLyError
+from fly.drafting.arms import Knowledge
+from fly.drafting.policies import POLICIES
+from fly.errors import FLyError, FLyWarning
 from fly.evaluation.grid import grid_points, parse_grid, read_grid
 from fly.report.folder import load_folder
 from fly.report.view import build
@@ -272,3 +275,38 @@ def test_a_flipped_bit_of_a_journal_changes_no_answer(tmp_path):
                 found = read_journal(file, "abc")[0]
                 # A flipped end of a line leaves half a line, which is decoded again.
                 assert list(found.items()) in ([own], [])
+
+
+@FUZZ
+@given(st.data())
+def test_any_state_of_a_bandit(tmp_path, data):
+    """What cannot be used is learned anew, and said so; what can be used can be chosen by."""
+    names = ["none", "suffix:k=4"]
+    file = tmp_path / "state.json"
+    if file.exists():
+        file.unlink()
+    known = Knowledge(names, file)
+    for arm in known.of("toy"):
+        arm.note(4, 0.5)
+    known.save()
+    state = json.loads(file.read_text())
+    path = data.draw(st.sampled_from(places_of(state)))
+    file.write_text(text_of(with_other(state, path, data.draw(VALUES))))
+    with words(), warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = Knowledge(names, file)
+    assert all(len(str(one.message)) < LONGEST for one in caught)
+    for sums in [found.of("toy"), *map(found.of, list(found.report()))]:
+        for policy in POLICIES.values():
+            assert policy(sums, 0.5, random.Random(0)) in (0, 1)
+        sums[0].note(3, 0.5)
+    found.report()
+
+
+@pytest.mark.parametrize("content", TORN.values(), ids=TORN)
+def test_torn_state_of_a_bandit(tmp_path, content):
+    file = tmp_path / "state.json"
+    file.write_bytes(content)
+    with pytest.warns(FLyWarning, match="cannot be used") as caught:
+        Knowledge(["none"], file)
+    assert len(str(caught[0].message)) < LONGEST

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 import fly
-
 from fly.terminal import console, guarding, make_table, progress, say, visible
 
 CASES = {

@@ -4,15 +4,15 @@ carried from request to request, and to the next start as JSON."""
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fly import plain_json
 from fly.drafting.policies import ArmSums
-from fly.errors import FLyWarning
+from fly.errors import FLyWarning, quoted
+from fly.places import write_whole
 
 VERSION = 1
 
@@ -32,19 +32,19 @@ class Knowledge:
         self._sums: dict[str, list[ArmSums]] = {}
         if path is not None and path.is_file():
             try:
-                self._read(json.loads(path.read_text(encoding="utf-8")))
+                self._read(plain_json.loads(path.read_bytes()))
             except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
                 self._sums = {}
                 warnings.warn(
                     f"what was learned about drafters in {str(path)!r} cannot be used "
-                    f"({error}); it is learned anew",
+                    f"({quoted(error)}); it is learned anew",
                     FLyWarning,
                     stacklevel=2,
                 )
 
     def _read(self, found: dict[str, Any]) -> None:
         if found["version"] != VERSION:
-            raise ValueError(f"its version is {found['version']!r}, not {VERSION}")
+            raise ValueError(f"its version is {quoted(found['version'])}, not {VERSION}")
         if found["arms"] != self.names:
             raise ValueError("it is about other arms")
         for situation, sums in found["situations"].items():
@@ -81,14 +81,7 @@ class Knowledge:
         table = {key: [arm.to_dict() for arm in sums] for key, sums in self._sums.items()}
         text = json.dumps({"version": VERSION, "arms": self.names, "situations": table}, indent=1)
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-            os.replace(temporary, path)
-        except OSError:
-            os.unlink(temporary)
-            raise
+        write_whole(path, text)
 
     def report(self) -> dict[str, Any]:
         """Per situation the arms' pulls and rates, and what the best fixed arm would have brought

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, fields
 # spread, and arms that never spread are tried again all the same.
 PRIOR_ROUNDS, PRIOR_NOISE = 2.0, 0.5
 MOST_NOISE = 1.0  # gains of 1 to K+1 tokens hardly spread more; stalls of the machine do
+LARGEST = 1e12  # of a sum that is read from a file
 LEAST_PULLS = 1e-9
 
 
@@ -91,8 +92,16 @@ class ArmSums:
         if not isinstance(squares, list | tuple) or len(squares) != 3:
             raise ValueError("squares are no three numbers")
         numbers = [*found.values(), *squares]
-        if not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
+        if not all(type(n) in (int, float) for n in numbers):
             raise ValueError("not all are numbers")
+        weight = found["weight"]
+        sums = [value for name, value in found.items() if name != "weight"]
+        if (
+            not all(0 <= value <= LARGEST for value in sums)
+            or not all(0 <= value <= LARGEST**2 for value in squares)
+            or not -LARGEST <= weight <= LARGEST
+        ):
+            raise ValueError("a sum is negative, infinite or larger than years of decoding make it")
         return cls(squares=(squares[0], squares[1], squares[2]), **found)  # type: ignore[arg-type]
 
 

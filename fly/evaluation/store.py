@@ -225,7 +225,5 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         JournalError: it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.part")
     with writing(path):
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
+        places.write_whole(path, text)

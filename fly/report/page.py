@@ -6,15 +6,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.util
-import os
-import tempfile
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import fly
 from fly.errors import MissingExtraError, ReportError
-from fly.places import check_file
+from fly.places import check_file, write_whole
 from fly.report.folder import Results, load_folder
 from fly.report.tokens import TARGET, payload, to_script
 from fly.report.view import build
@@ -54,7 +52,7 @@ def write_report(folder: Path, output: Path | None = None) -> Path:
     check_file(path, "--output")
     text = render(results)
     try:
-        _replace(path, text)
+        write_whole(path, text)
     except OSError as error:
         raise ReportError(
             f"{path} cannot be written: {error.strerror or error}",
@@ -112,16 +110,3 @@ def _asset(name: str) -> str:
 def _hash(text: str) -> str:
     digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
     return f"'sha256-{digest}'"
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write beside the place and move there, so that no half page is ever seen."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
