@@ -85,7 +85,7 @@ def largest_size(num_either: int, ratio: float) -> float:
             range(num_either - ours + 1),
             True,
             key=lambda theirs, ours=ours: bool(
-                exact.p_at_most(ours, theirs, num_either, ratio) < LEVEL
+                exact.p_at_most(ours, theirs, exact.of_ratio(num_either, ratio)) < LEVEL
             ),
         )
         for ours in lost.tolist()

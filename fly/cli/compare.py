@@ -31,11 +31,18 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--margin",
         type=float,
-        default=0.97,
         help="share of the target's score that has to be kept (default: 0.97)",
     )
     parser.add_argument(
-        "--metric", help='the metric that decides, as in "exact_match,strict-match"'
+        "--margin_points",
+        type=float,
+        metavar="POINTS",
+        help="in its place, what may be lost: hundredths of the score (of BLEU, chrF, TER: units)",
+    )
+    parser.add_argument(
+        "--metric",
+        help='the metric that decides, as in "exact_match,strict-match" (default: the first mean '
+        "over items, else the first)",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output_path")
 
@@ -75,6 +82,7 @@ def main(arguments: Sequence[str]) -> int:
         asked.options,
         methods=own.methods,
         margin=own.margin,
+        margin_points=own.margin_points,
         metric=own.metric,
         resume=own.resume,
         trace=own.trace,

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fly.formats.comparison import Comparison, MethodResult, TaskResult
+from fly.formats.comparison import POINT, Comparison, MethodResult, Paired, Score, TaskResult
 from fly.formats.model import Interval
 
 FILE_WIDTH = 400  # columns, where the output is no terminal: no name is broken in two
@@ -18,6 +18,9 @@ _NOTHING = "-"
 _SCORE_COLUMNS = (
     *("score", "recovery", "95 %", "difference, points", "gained", "lost", "McNemar p"),
     *("same text", "verdict"),
+)
+_OTHER_COLUMNS = (
+    *("metric", "items", "score", "recovery", "95 %", "difference, points", "gained", "lost"),
 )
 _SPEED_COLUMNS = (
     *("batch", "tokens/s", "/ baseline", "95 %", "/ target", "/ native", "τ", "accepted"),
@@ -40,6 +43,8 @@ def print_comparison(result: Comparison) -> None:
         console = Console(width=FILE_WIDTH)
     for task in result.tasks:
         console.print(_scores(task, result))
+        if task.methods[0].other_scores:
+            console.print(_others(task))
         console.print(_speeds(task, result))
         console.print(_rounds(task))
         console.print(_texts(task))
@@ -63,11 +68,10 @@ def make_table(title: str, columns: Sequence[str]) -> Table:
 
 def _scores(task: TaskResult, result: Comparison) -> Table:
     first = task.methods[0].score
-    points = "" if task.margin_points is None else f" = {task.margin_points:.1f} points"
-    title = (
-        f"{task.task}: {first.metric} ({first.filter}), {task.num_items:,} items, margin "
-        f"{result.margin:g}{points}"
-    )
+    items = f"{task.num_items:,} items"
+    if first.num_items not in (None, task.num_items):
+        items = f"{first.num_items:,} of {items}"
+    title = f"{task.task}: {first.metric} ({first.filter}), {items}, margin {_margin(task, result)}"
     table = make_table(
         title,
         _SCORE_COLUMNS,
@@ -76,16 +80,34 @@ def _scores(task: TaskResult, result: Comparison) -> Table:
         paired = method.paired
         table.add_row(
             f"{escape(method.name)}{_ROLES[method.role]}",
-            _score(method),
+            _value(method.score),
             number(paired.recovery.estimate if paired else None, "{:.1%}"),
-            bounds(paired.recovery if paired else None, "{:.1%}"),
-            _points(paired.difference if paired else None),
-            str(paired.gained) if paired else _NOTHING,
-            str(paired.lost) if paired else _NOTHING,
+            spread(paired.recovery if paired else None, "{:.1%}"),
+            _points(paired.difference if paired else None, task.point),
+            *_changes(paired),
             number(paired.mcnemar_p if paired else None, "{:.3f}"),
             f"{method.texts.num_equal}/{method.texts.num_answers}",
             _verdict(method),
         )
+    return table
+
+
+def _others(task: TaskResult) -> Table:
+    """The metrics that do not decide, a row for each of every method."""
+    table = make_table(f"{task.task}: other metrics", _OTHER_COLUMNS)
+    for method in task.methods:
+        for score in method.other_scores:
+            paired = score.paired
+            table.add_row(
+                f"{escape(method.name)}{_ROLES[method.role]}",
+                escape(f"{score.metric} ({score.filter})"),
+                _NOTHING if score.num_items is None else f"{score.num_items:,}",
+                _value(score),
+                number(paired.recovery.estimate if paired else None, "{:.1%}"),
+                spread(paired.recovery if paired else None, "{:.1%}"),
+                _points(paired.difference if paired else None, POINT),
+                *_changes(paired),
+            )
     return table
 
 
@@ -148,6 +170,9 @@ def _texts(task: TaskResult) -> Table:
 
 def _sentences(task: TaskResult, result: Comparison) -> list[str]:
     lines = []
+    if task.metric is not None and task.methods[0].other_scores:
+        others = [f"{each.metric},{each.filter}" for each in task.methods[0].other_scores]
+        lines.append(f"{task.metric} decides; --metric lets another: {', '.join(others)}.")
     for method in task.methods:
         if method.verdict is not None:
             lines.append(f"{method.name}: {method.verdict.verdict}. {method.verdict.explanation}")
@@ -164,10 +189,12 @@ def _sentences(task: TaskResult, result: Comparison) -> list[str]:
     control = next((m for m in task.methods if m.name == result.control), None)
     if control is not None and control.paired is not None:
         texts, paired = control.texts, control.paired
+        changes = ""
+        if paired.gained is not None:
+            changes = f", {paired.gained} items gained, {paired.lost} lost"
         lines.append(
             f"Noise floor ({control.name} beside {task.methods[0].name}): "
-            f"{texts.num_answers - texts.num_equal} of {texts.num_answers} texts differ, "
-            f"{paired.gained} items gained, {paired.lost} lost."
+            f"{texts.num_answers - texts.num_equal} of {texts.num_answers} texts differ{changes}."
         )
     return lines
 
@@ -180,9 +207,9 @@ def _memory(num_bytes: int | None) -> str:
     return _NOTHING if num_bytes is None else f"{num_bytes / 2**20:,.0f} MiB"
 
 
-def _score(method: MethodResult) -> str:
-    value = number(method.score.value, "{:.4f}")
-    return value if method.score.stderr is None else f"{value} ± {method.score.stderr:.4f}"
+def _value(score: Score) -> str:
+    value = number(score.value, "{:.4f}")
+    return value if score.stderr is None else f"{value} ± {score.stderr:.4f}"
 
 
 def _verdict(method: MethodResult) -> str:
@@ -193,13 +220,34 @@ def _verdict(method: MethodResult) -> str:
     return "lossless" if method.is_lossless else _NOTHING
 
 
-def _points(interval: Interval | None) -> str:
+def _points(interval: Interval | None, point: float) -> str:
     if interval is None or interval.estimate is None:
         return _NOTHING
-    text = f"{100 * interval.estimate:+.1f}"
+    text = f"{interval.estimate / point:+.1f}"
     if interval.low is None or interval.high is None:
         return text
-    return f"{text} ({100 * interval.low:+.1f} to {100 * interval.high:+.1f})"
+    return f"{text} ({interval.low / point:+.1f} to {interval.high / point:+.1f})"
+
+
+def _changes(paired: Paired | None) -> tuple[str, str]:
+    """Items gained and lost."""
+    if paired is None or paired.gained is None or paired.lost is None:
+        return _NOTHING, _NOTHING
+    return str(paired.gained), str(paired.lost)
+
+
+def spread(interval: Interval | None, form: str) -> str:
+    """Both ends, or why there are none."""
+    if interval is not None and interval.estimate is not None and interval.low is None:
+        return interval.method
+    return bounds(interval, form)
+
+
+def _margin(task: TaskResult, result: Comparison) -> str:
+    if result.margin_points is not None:
+        return f"{result.margin_points:g} points ({result.margin_points * task.point:g})"
+    points = "" if task.margin_points is None else f" = {task.margin_points:.1f} points"
+    return f"{result.margin:g}{points}"
 
 
 def bounds(interval: Interval | None, form: str) -> str:

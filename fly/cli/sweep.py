@@ -61,6 +61,7 @@ def main(arguments: Sequence[str]) -> int:
         grid,
         heldout=own.heldout,
         margin=own.margin,
+        margin_points=own.margin_points,
         metric=own.metric,
         resume=own.resume,
         trace=own.trace,

@@ -11,11 +11,12 @@ from fly.cli.comparison_table import (
     number,
     print_comparison,
 )
+from fly.formats.comparison import POINT
 from fly.formats.sweep import Point, Sweep
 
 _COLUMNS = (
-    *("items", "speedup (from rounds)", "95 %", "score", "recovery", "lower bound", "gained"),
-    *("lost", "τ", "accepted", "loose", "remarks"),
+    *("items", "speedup (from rounds)", "95 %", "score", "recovery", "difference, points"),
+    *("lower bound", "gained", "lost", "τ", "accepted", "loose", "remarks"),
 )
 
 
@@ -26,7 +27,7 @@ def print_sweep(result: Sweep) -> None:
         console = Console(width=FILE_WIDTH)
     table = make_table(
         f"{', '.join(result.tasks)}: {len(result.points)} settings on {result.num_search_items:,} "
-        f"items, margin {result.margin:g}",
+        f"items, margin {_margin(result)}",
         _COLUMNS,
     )
     for point in sorted(result.points, key=lambda point: -(point.speedup.estimate or 0.0)):
@@ -37,7 +38,8 @@ def print_sweep(result: Sweep) -> None:
             bounds(point.speedup, "{:.2f}"),
             f"{point.score:.4f}",
             number(point.recovery.estimate, "{:.1%}"),
-            number(point.recovery_lower, "{:.1%}"),
+            _points(point),
+            _lower(point),
             str(point.paired.gained),
             str(point.paired.lost),
             number(point.mean_acceptance_length, "{:.2f}"),
@@ -58,6 +60,22 @@ def print_sweep(result: Sweep) -> None:
     if result.heldout is not None:
         console.print("\nHeld-out items:")
         print_comparison(result.heldout)
+
+
+def _margin(result: Sweep) -> str:
+    return f"{result.margin:g}" if result.margin else f"{result.margin_points:g} points"
+
+
+def _points(point: Point) -> str:
+    estimate = point.paired.difference.estimate
+    return number(None if estimate is None else estimate / POINT, "{:+.1f}")
+
+
+def _lower(point: Point) -> str:
+    """Of what the margin is held against."""
+    if point.points_lower is not None:
+        return f"{point.points_lower:+.1f} points"
+    return number(point.recovery_lower, "{:.1%}")
 
 
 def _remarks(point: Point, result: Sweep) -> str:

@@ -17,7 +17,8 @@ def compare(
     *,
     methods: Sequence[str] = ("target", "native", "fly"),
     batch_size: int = 16,
-    margin: float = 0.97,
+    margin: float | None = None,
+    margin_points: float | None = None,
     metric: str | None = None,
     output_path: str | Path | None = None,
     resume: bool = False,
@@ -31,8 +32,11 @@ def compare(
         tasks: lm-eval's, or the embedded ones.
         methods: names as in `fly compare --methods`.
         batch_size: rows decoded at once.
-        margin: share of the target's score that has to be kept.
-        metric: the one that decides; None takes each task's first.
+        margin: share of the target's score that has to be kept; 0.97 where neither is given.
+        margin_points: in its place, what may be lost: hundredths of the score (of BLEU, chrF and
+            TER, which run to 100, units).
+        metric: the one that decides, as in "exact_match" or "exact_match,strict-match"; None takes
+            each task's first mean over items, else its first.
         output_path: a folder for results, answers and what a killed run goes on from.
         resume: go on with the run in `output_path`.
         trace: keep every round's decisions for `fly report`.
@@ -51,6 +55,7 @@ def compare(
         methods=methods,
         batch_size=batch_size,
         margin=margin,
+        margin_points=margin_points,
         metric=metric,
         output_path=output_path,
         resume=resume,
@@ -66,7 +71,8 @@ def sweep(
     *,
     heldout: float = 0.5,
     batch_size: int = 16,
-    margin: float = 0.97,
+    margin: float | None = None,
+    margin_points: float | None = None,
     metric: str | None = None,
     output_path: str | Path | None = None,
     resume: bool = False,
@@ -81,6 +87,7 @@ def sweep(
         heldout: share of the documents that the search does not see.
         batch_size: as for `compare`.
         margin: as for `compare`.
+        margin_points: as for `compare`.
         metric: as for `compare`.
         output_path: as for `compare`; recommended.json in it is a configuration.
         resume: as for `compare`.
@@ -100,6 +107,7 @@ def sweep(
         heldout=heldout,
         batch_size=batch_size,
         margin=margin,
+        margin_points=margin_points,
         metric=metric,
         output_path=output_path,
         resume=resume,

@@ -9,22 +9,30 @@ from typing import Any
 
 from fly.decoding import Statistics
 from fly.evaluation import cost
+from fly.evaluation.columns import Column
+from fly.evaluation.judged import Judged
+from fly.evaluation.margins import SHARE, Margin, Share
 from fly.evaluation.methods import NATIVE, Method
-from fly.evaluation.paired import PairedScores, compare_scores
-from fly.evaluation.scoring import Doc, Metric, Scorer, Scores
+from fly.evaluation.metrics import Metric
+from fly.evaluation.scoring import Doc, Scorer, Scores
 from fly.evaluation.speed import speed_ratio
 from fly.formats.answers import Answer, Block
 from fly.formats.comparison import (
+    POINT,
     Acceptance,
     Cost,
     MethodResult,
+    OtherScore,
+    Paired,
     Role,
+    Score,
     Speed,
     TaskResult,
     Texts,
     Verdict,
 )
 from fly.formats.items import Divergence, Item
+from fly.formats.model import Interval
 
 AnswerKey = tuple[Doc, int, int]  # document, index of the request, repeat
 PHASES = ("prefill", "draft", "target", "acceptance", "rest")
@@ -53,8 +61,9 @@ class Compared:
 
     task: str
     scorer: Scorer
-    clusters: Sequence[str | int | None]  # of the items: what tells repeated documents
-    metric: Metric | None
+    docs: Sequence[Doc]  # that were asked, which may be a part of the task's
+    deciding: Metric  # what was fixed before the run
+    columns: Sequence[Column]  # by metric
     decoded: Sequence[Decoded]
     has_phases: bool  # whether seconds by phase are wall times
 
@@ -64,35 +73,33 @@ class Compared:
         return self.decoded[0]
 
     @property
-    def docs(self) -> list[Doc]:
-        """The items that were asked, which may be a part of the task's."""
-        return list(self.target.scores)
+    def column(self) -> Column | None:
+        """The metric that decides; None where no document has it."""
+        return next((each for each in self.columns if each.metric == self.deciding), None)
 
-    def paired(self, decoded: Decoded) -> PairedScores | None:
-        """A method's scores beside the target's; None where the metric is no mean over items."""
-        if self.metric is None or decoded is self.target:
-            return None
-        metric = self.metric
-        own, other = (
-            [float(scores[doc][metric]) for doc in self.docs]
-            for scores in (self.target.scores, decoded.scores)
-        )
-        is_better = self.scorer.aggregate(self.target.scores, metric).higher_is_better
-        return compare_scores(own, other, self.clusters, higher_is_better=is_better)
+    @property
+    def others(self) -> list[Column]:
+        """The other metrics."""
+        return [each for each in self.columns if each.metric != self.deciding]
+
+    def paired(self, decoded: Decoded) -> Judged | None:
+        """A method's scores beside the target's; None where there is nothing to compare."""
+        return self.column.pair(decoded.method.name) if self.column else None
 
     def items(self) -> list[Item]:
         """A record for every document."""
+        column = self.column
+        scores = {
+            each.method.name: column.items(each.method.name) if column else {}
+            for each in self.decoded
+        }
         return [
             Item(
                 task=self.task,
                 doc_id=doc,
                 doc_hash=_doc_hash(self.target, doc),
                 target_text=self.scorer.reference(doc),
-                scores={
-                    each.method.name: float(each.scores[doc][self.metric])
-                    for each in self.decoded
-                    if self.metric is not None
-                },
+                scores={name: own[doc] for name, own in scores.items() if doc in own},
                 divergences={
                     each.method.name: each.divergences[doc]
                     for each in self.decoded
@@ -111,7 +118,7 @@ def task_result(
     compared: Compared,
     baseline: str,
     verdicts: Mapping[str, Verdict],
-    margin: float,
+    margin: Margin,
 ) -> TaskResult:
     """One task's record.
 
@@ -119,20 +126,24 @@ def task_result(
         compared: its answers and scores.
         baseline: name of the fastest plain decoding.
         verdicts: by the method's name, of those that were judged.
-        margin: recovery that has to be kept.
+        margin: what has to be kept.
     """
-    paired = {each.method.name: compared.paired(each) for each in compared.decoded}
-    metric = compared.metric
-    value = compared.scorer.aggregate(compared.target.scores, metric).value if metric else None
+    column, target = compared.column, compared.target.method.name
+    loss, point = None, column.measure.point if column else POINT
+    score = column.score(target) if column else None
+    if score is not None and score.value is not None:
+        is_better = score.higher_is_better
+        loss = margin.loss_of(score.value, higher_is_better=is_better, point=point)
+    values = column.items(target).values() if column else ()
     return TaskResult(
         task=compared.task,
         num_items=len(compared.docs),
-        is_binary=metric is not None
-        and all(own[metric] in (0, 1) for own in compared.target.scores.values()),
-        margin_points=None if value is None else 100 * (1 - margin) * value,
+        metric=column.name if column else None,
+        is_binary=bool(values) and all(value in (0, 1) for value in values),
+        point=point,
+        margin_points=None if loss is None else loss / point,
         methods=[
-            _method_result(compared, each, baseline, paired[each.method.name], verdicts)
-            for each in compared.decoded
+            _method_result(compared, each, baseline, verdicts, margin) for each in compared.decoded
         ],
     )
 
@@ -141,15 +152,9 @@ def _method_result(
     compared: Compared,
     decoded: Decoded,
     baseline: str,
-    paired: PairedScores | None,
     verdicts: Mapping[str, Verdict],
+    margin: Margin,
 ) -> MethodResult:
-    metrics = list(next(iter(decoded.scores.values())))
-    first = compared.metric or metrics[0]
-    scores = [
-        compared.scorer.aggregate(decoded.scores, metric)
-        for metric in [first, *(metric for metric in metrics if metric != first)]
-    ]
     by_name = {each.method.name: each for each in compared.decoded}
     speed = Speed(
         **_pace(decoded),
@@ -160,24 +165,59 @@ def _method_result(
     accepted = acceptance(decoded)
     pooled = decoded.statistics
     peaks = [block.peak_memory_bytes or 0 for block in decoded.blocks.values()]
-    method = decoded.method
+    method, texts = decoded.method, texts_beside(compared.target, decoded)
     return MethodResult(
         name=method.name,
         role=decoded.role,
         batch_size=method.batch_size,
         settings=method.settings,
         is_lossless=method.is_lossless,
-        score=scores[0],
-        other_scores=scores[1:],
-        paired=paired.to_paired() if paired else None,
+        score=compared.column.score(method.name) if compared.column else _no_score(compared),
+        other_scores=[_other_score(each, method.name, texts, margin) for each in compared.others],
+        paired=_shown_beside(compared.paired(decoded), texts, margin),
         verdict=verdicts.get(method.name),
         speed=speed,
         acceptance=accepted,
-        texts=_texts(compared.target, decoded),
+        texts=texts,
         seconds_by_phase={phase: getattr(pooled, f"seconds_{phase}") for phase in PHASES},
         peak_memory_bytes=max(peaks, default=0) or None,
         cost=_cost(compared, decoded, accepted),
     )
+
+
+def _no_score(compared: Compared) -> Score:
+    """Of a metric that no document has."""
+    return compared.scorer.aggregate([], compared.deciding)
+
+
+def _other_score(column: Column, method: str, texts: Texts, margin: Margin) -> OtherScore:
+    # A function of all items is drawn again where it decides: that takes its time.
+    paired = column.pair(method) if column.measure.is_mean else None
+    score = column.score(method).model_dump()
+    return OtherScore(**score, paired=_shown_beside(paired, texts, margin))
+
+
+def _shown_beside(paired: Judged | None, texts: Texts, margin: Margin) -> Paired | None:
+    return None if paired is None else shown(paired, texts.num_equal, texts.num_answers, margin)
+
+
+def shown(paired: Judged, num_equal: int, num_texts: int, margin: Margin) -> Paired:
+    """The record, without the intervals that say nothing: around equal texts, and of the ratio to a
+    score that rests on a few items.
+    """
+    record = paired.to_paired()
+    recovery, difference = record.recovery, record.difference
+    if num_equal == num_texts:
+        same = f"all {num_texts:,} texts identical"
+        recovery, difference = (_without_ends(each, same) for each in (recovery, difference))
+    elif Share(margin.share or SHARE).why_unsupported(paired) and paired.weight_told:
+        told = paired.weight_told
+        recovery = _without_ends(recovery, f"{told[:1].lower()}{told[1:]}: too few for a ratio")
+    return record.model_copy(update={"recovery": recovery, "difference": difference})
+
+
+def _without_ends(interval: Interval, why: str) -> Interval:
+    return Interval(estimate=interval.estimate, low=None, high=None, method=why)
 
 
 def _cost(compared: Compared, decoded: Decoded, accepted: Acceptance | None) -> Cost | None:
@@ -257,7 +297,8 @@ def kept_by_position(answers: Iterable[Answer]) -> list[float]:
     return shares
 
 
-def _texts(target: Decoded, decoded: Decoded) -> Texts:
+def texts_beside(target: Decoded, decoded: Decoded) -> Texts:
+    """How a method's answers differ from the target's."""
     pairs = [(target.answers[key], answer) for key, answer in decoded.answers.items()]
     gaps = [each.gap for each in decoded.divergences.values() if each.gap is not None]
     count = len(pairs)

@@ -74,13 +74,13 @@ class Bootstrap:
 
     def p_at_most(self, value: float) -> float:
         """The p value of "the truth is at most `value`": the level whose bound is `value`."""
-        reached = np.searchsorted(self.replicates, value * (1 + ROUNDING), side="right")
+        reached = np.searchsorted(self.replicates, value + ROUNDING * abs(value), side="right")
         p = self._p(stats.norm.ppf(self._share(int(reached))), side=1)
         return self._beyond(p, self.estimate - value) if reached == 0 else p
 
     def p_at_least(self, value: float) -> float:
         """The p value of "the truth is at least `value`"."""
-        reached = np.searchsorted(self.replicates, value * (1 - ROUNDING), side="left")
+        reached = np.searchsorted(self.replicates, value - ROUNDING * abs(value), side="left")
         num_reached = len(self.replicates) - int(reached)
         p = self._p(-stats.norm.ppf(self._share(num_reached)), side=-1)
         return self._beyond(p, value - self.estimate) if num_reached == 0 else p
@@ -121,19 +121,24 @@ def bootstrap(
     Replicates that are not a number (0 / 0) take no side: they count as the estimate.
     """
     total = sums.sum(axis=0)
-    estimate = float(statistic(total))
-    replicates = statistic(redrawn)
+    estimate, left_out = float(statistic(total)), statistic(total - sums)
+    return from_replicates(estimate, statistic(redrawn), left_out, num_made_up=num_made_up)
+
+
+def from_replicates(
+    estimate: float, replicates: Floats, left_out: Floats, *, num_made_up: int = 0
+) -> Bootstrap:
+    """The same from values: of the data, of its resamples [R], and without each cluster [C]."""
     replicates = np.sort(np.where(np.isnan(replicates), estimate, replicates))
     tie = ROUNDING * max(abs(estimate), 1.0)
     below = float(np.mean(replicates < estimate - tie))
     not_above = float(np.mean(replicates <= estimate + tie))
     edge = 1 / (len(replicates) + 1)
     bias = float(stats.norm.ppf(np.clip((below + not_above) / 2, edge, 1 - edge)))
-    left_out = statistic(total - sums)
     influence = left_out.mean() - left_out
     if not np.isfinite(influence).all() or np.abs(influence).max() <= tie:
-        influence = np.zeros(len(sums))
-    return Bootstrap(estimate, replicates, bias, influence, len(sums) - num_made_up)
+        influence = np.zeros(len(left_out))
+    return Bootstrap(estimate, replicates, bias, influence, len(left_out) - num_made_up)
 
 
 def redraw(sums: Floats, *, resamples: int = RESAMPLES, seed: int = SEED) -> Floats:

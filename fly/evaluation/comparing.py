@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fly.evaluation import environment
-from fly.evaluation.assembling import AnswerKey, Compared, Decoded, task_result
+from fly.evaluation.assembling import AnswerKey, Compared, Decoded, task_result, texts_beside
+from fly.evaluation.columns import columns, pointer
 from fly.evaluation.divergence import Divergences
 from fly.evaluation.drafting import copying_notes, drafting_notes
+from fly.evaluation.judged import CONFIDENCE
+from fly.evaluation.looking import FirstLook
+from fly.evaluation.margins import Margin
 from fly.evaluation.measuring import (
     SEARCHED,
     Ready,
@@ -26,7 +30,7 @@ from fly.evaluation.measuring import (
 )
 from fly.evaluation.memory import PeakMemory
 from fly.evaluation.methods import GENERATE, Method, parse_method
-from fly.evaluation.paired import CONFIDENCE
+from fly.evaluation.metrics import Metric, named
 from fly.evaluation.plan import Plan
 from fly.evaluation.runners import EngineRunner, Runner, make_runner
 from fly.evaluation.scoring import Doc, Scorer
@@ -52,6 +56,7 @@ class Loaded:
     lm: FLyLM
     tasks: Tasks
     ready: Sequence[Ready]
+    deciding: Mapping[str, Metric] | None = None  # by task, where it is known already
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,10 @@ def carry_out(
         def make(method: Method) -> Runner:
             return make_runner(method, loaded.lm, trace=plan.trace)
 
+        deciding = loaded.deciding
+        if deciding is None:
+            look = FirstLook(plan.target, make, store, plan.metric)
+            deciding = look.deciding(loaded.tasks, ready)
         contest = choose(plan, store, make, ready)
         runners = {method.name: make(method) for method in contest.methods}
         slices = cut(ready, plan.batch_size, contest.baseline.batch_size)
@@ -97,7 +106,7 @@ def carry_out(
         memory = PeakMemory(loaded.lm.device)
         measure(contest.methods, runners, slices, store, memory, on_progress)
         names = dict.fromkeys(one.asked.task for one in ready)
-        compared = [_compared(plan, loaded, name, contest, store) for name in names]
+        compared = [_compared(loaded, name, deciding[name], contest, store) for name in names]
         drafting = {
             name: runner.drafting
             for name, runner in runners.items()
@@ -115,7 +124,7 @@ def choose(
 ) -> Contest:
     """Look for the fastest plain decoding, and put together what takes part: the methods asked for,
     the target at another batch size, and that baseline."""
-    target = replace(plan.methods[0], batch_size=plan.batch_size)
+    target = plan.target
     generate = parse_method(GENERATE, plan.config, plan.batch_size)
     if not store.search:
         warm_up({each.name: make(each) for each in (target, generate)}, ready)
@@ -139,7 +148,9 @@ def choose(
     return Contest(methods, roles, baseline, control.name)
 
 
-def _compared(plan: Plan, loaded: Loaded, task: str, contest: Contest, store: Store) -> Compared:
+def _compared(
+    loaded: Loaded, task: str, deciding: Metric, contest: Contest, store: Store
+) -> Compared:
     """Score one task's answers by all methods."""
     scorer = Scorer(loaded.tasks.by_name[task])
     own = [one for one in loaded.ready if one.asked.task == task]
@@ -163,13 +174,16 @@ def _compared(plan: Plan, loaded: Loaded, task: str, contest: Contest, store: St
                 divergences=_find_divergences(divergences, own, reference, answers),
             )
         )
-    hashes = {one.asked.instance.doc_id: one.asked.doc_hash for one in own}
-    scores = decoded[0].scores
+    clusters = {
+        one.asked.instance.doc_id: one.asked.doc_hash or str(one.asked.instance.doc_id)
+        for one in own
+    }
     return Compared(
         task=task,
         scorer=scorer,
-        clusters=[hashes[doc] or str(doc) for doc in scores],
-        metric=scorer.primary(scores, plan.metric),
+        docs=list(clusters),
+        deciding=deciding,
+        columns=columns(scorer, {each.method.name: each.scores for each in decoded}, clusters),
         decoded=decoded,
         has_phases=loaded.lm.device.type == "cpu",
     )
@@ -201,18 +215,30 @@ def _find_divergences(
     return found
 
 
-def judge(compared: Sequence[Compared], margin: float) -> dict[tuple[str, str], Verdict]:
+def judge(compared: Sequence[Compared], margin: Margin) -> dict[tuple[str, str], Verdict]:
     """Verdicts by task and method on all that loosens the text, corrected for their number."""
     judged = [
-        (one.task, each.method.name, paired)
+        (one, each, paired)
         for one in compared
         for each in one.decoded
         if each.method.is_candidate and (paired := one.paired(each)) is not None
     ]
     verdicts = judge_all([paired for *_, paired in judged], margin, CONFIDENCE)
     return {
-        (task, name): verdict for (task, name, _), verdict in zip(judged, verdicts, strict=True)
+        (one.task, each.method.name): _with_remarks(verdict, one, each)
+        for (one, each, _), verdict in zip(judged, verdicts, strict=True)
     }
+
+
+def _with_remarks(verdict: Verdict, compared: Compared, decoded: Decoded) -> Verdict:
+    """What the numbers alone do not tell: equal texts, and a metric that is the same everywhere."""
+    texts, parts = texts_beside(compared.target, decoded), [verdict.explanation]
+    if texts.num_equal == texts.num_answers:
+        parts.insert(0, f"All {texts.num_answers:,} texts are identical to the target's.")
+    if compared.column is not None:
+        found = pointer(compared.column, compared.others, decoded.method.name)
+        parts += [found] if found else []
+    return verdict.model_copy(update={"explanation": " ".join(parts)})
 
 
 def _result(
@@ -234,7 +260,8 @@ def _result(
         draft=config["draft_model_path"],
         config=config,
         tasks=results,
-        margin=plan.margin,
+        margin=plan.margin.share,
+        margin_points=plan.margin.points,
         confidence=CONFIDENCE,
         baseline=contest.baseline.name,
         control=contest.control,
@@ -253,8 +280,7 @@ def _notes(compared: Sequence[Compared], num_blocks: Mapping[str, int]) -> list[
             "time; what rounds cost is not told from them"
         )
     for one in compared:
-        if one.metric is None:
-            notes.append(f"{one.task}: no metric is a mean over items, so none is compared")
+        notes += [f"{one.task}: {note}" for note in _of_metric(one)]
         count = num_blocks[one.task]
         for each in one.decoded:
             if len(each.blocks) < count:
@@ -263,6 +289,17 @@ def _notes(compared: Sequence[Compared], num_blocks: Mapping[str, int]) -> list[
                     "were interrupted and are not timed"
                 )
     return notes
+
+
+def _of_metric(compared: Compared) -> list[str]:
+    """What is to be known of the metric that decides."""
+    column, name = compared.column, named(compared.deciding)
+    if column is None:
+        return [f"no answer has {name}, so nothing is compared"]
+    found = [column.told_missing] if column.told_missing else []
+    if column.docs and column.score(compared.target.method.name).value is None:
+        found.append(f"the aggregation of {name} gives no number, so nothing is compared")
+    return found
 
 
 def _save(folder: Path, result: Comparison, items: Sequence[Item]) -> None:

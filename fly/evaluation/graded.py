@@ -105,6 +105,33 @@ class Clusters:
         unseen: float = self.ratio * (1 - confidence) ** (1 / effective_number(self.target))
         return max(0.0, min(self.ratios.bound(1 - confidence), unseen))
 
+    def p_difference_at_most(self, difference: float) -> float:
+        """The p value of "the mean score is at most `difference` above the target's"; 1 where that
+        cannot be told.
+        """
+        if len(self.target) < 2:
+            return 1.0
+        unseen = 0.0
+        if self.target.any():  # as many documents may lose all as make up the distance
+            share = (self.difference - difference) / self._whole
+            unseen = (1 - min(max(share, 0.0), 1.0)) ** effective_number(self.target)
+        return max(self.differences.p_at_most(difference), unseen)
+
+    def lower_difference(self, confidence: float) -> float | None:
+        """The one-sided lower bound of the difference: where p is 1 - confidence."""
+        if len(self.target) < 2:
+            return None
+        low = self.differences.bound(1 - confidence)
+        if not self.target.any():
+            return low
+        share = 1 - float((1 - confidence) ** (1 / effective_number(self.target)))
+        return min(low, self.difference - share * self._whole)
+
+    @property
+    def _whole(self) -> float:
+        """What losing all would cost, as a mean score."""
+        return abs(float(self.target.sum())) / float(self.num_items.sum())
+
 
 def cluster(target: ArrayLike, method: ArrayLike, clusters: Sequence[Hashable]) -> Clusters:
     """Add up the items of each document."""
@@ -170,7 +197,8 @@ def _interval(data: Clusters, estimate: float, low: float, high: float) -> Inter
 
 def effective_number(weights: Floats) -> float:
     """How many equal documents say as much as these."""
-    return float(weights.sum() ** 2 / (weights**2).sum())
+    squares = float((weights**2).sum())
+    return float(weights.sum()) ** 2 / squares if squares else 0.0
 
 
 def _difference(sums: Floats) -> Floats:

@@ -10,13 +10,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+RECOVERY = "recovery"
 SHARES = (0.25, 0.5, 1.0)  # of the search's items, by rung
 
 
 @dataclass(frozen=True)
 class Standing:
-    """A point after some items.  Recovery is its score by the target's; bounds are one-sided, and
-    None where the items cannot tell.
+    """A point after some items.  Recovery is its score by the target's, or where the margin is in
+    points their difference in points; bounds are one-sided, and None where the items cannot tell.
     """
 
     name: str
@@ -47,23 +48,24 @@ def rungs(num_items: int, shares: Sequence[float] = SHARES) -> list[int]:
     return sorted(counts - {0})
 
 
-def stops(standings: Sequence[Standing], margin: float) -> dict[str, str]:
+def stops(standings: Sequence[Standing], margin: float, quantity: str = RECOVERY) -> dict[str, str]:
     """The points that get no more items, with the reason.
 
     A point stops that is not safe any more (its upper bound is below the margin) or slower than one
     whose lower bound clears the margin.  If more than half of them would still go on, the better
     half does: by Pareto rank of speedup and upper bound, ties by speed; the likeliest to be safe is
-    among them.  References always go on, and so does the last point.
+    among them.  References always go on, and so does the last point.  `quantity` is what recovery
+    is called.
     """
     tried = [point for point in standings if not point.is_reference]
-    reasons = _hopeless(standings, tried, margin)
+    reasons = _hopeless(standings, tried, margin, quantity)
     going = [point for point in tried if point.name not in reasons]
     most = math.ceil(len(tried) / 2)
     if len(going) > most:
         kept = _better(going, most)
         reasons |= {
             point.name: f"not in the better half: {most} of {len(tried)} went on, by speedup and "
-            "upper bound of recovery"
+            f"upper bound of {quantity}"
             for point in going
             if point not in kept
         }
@@ -74,7 +76,7 @@ def stops(standings: Sequence[Standing], margin: float) -> dict[str, str]:
 
 
 def _hopeless(
-    standings: Sequence[Standing], tried: Sequence[Standing], margin: float
+    standings: Sequence[Standing], tried: Sequence[Standing], margin: float, quantity: str
 ) -> dict[str, str]:
     """Points that no further item is likely to save."""
     safe = [point for point in standings if point.clears(margin)]
@@ -83,8 +85,8 @@ def _hopeless(
     for point in tried:
         if point.hope < margin:
             reasons[point.name] = (
-                f"not safe: the upper bound of its recovery, {point.hope:.4f}, is below the margin "
-                f"of {margin:g}"
+                f"not safe: the upper bound of its {quantity}, {point.hope:.4f}, is below the "
+                f"margin of {margin:g}"
             )
         elif fastest is not None and point.speedup < fastest.speedup:
             reasons[point.name] = (
@@ -154,6 +156,7 @@ def recommend(
     standings: Sequence[Standing],
     margin: float,
     items_needed: Callable[[Standing], int | None],
+    quantity: str = RECOVERY,
 ) -> Recommendation:
     """The fastest point whose lower bound on recovery clears the margin.
 
@@ -162,6 +165,7 @@ def recommend(
         margin: the least recovery that is accepted.
         items_needed: items that would let a point's lower bound clear the margin if it went on as
             it did; None if no number would.
+        quantity: what recovery is called.
     """
     safe = [point for point in standings if point.clears(margin)]
     if safe:
@@ -169,14 +173,14 @@ def recommend(
         return Recommendation(
             best.name,
             None,
-            f"{best.name} is the fastest setting whose recovery is at least {margin:g} "
+            f"{best.name} is the fastest setting whose {quantity} is at least {margin:g} "
             f"(lower bound {best.assurance:.4f}), at {best.speedup:.3f}x",
         )
     needed = {point.name: items_needed(point) for point in standings}
     counted = {name: count for name, count in needed.items() if count is not None}
     if not counted:
         return Recommendation(
-            None, None, f"no setting tried has a recovery of at least {margin:g} on these items"
+            None, None, f"no setting tried has a {quantity} of at least {margin:g} on these items"
         )
     name = min(counted, key=lambda point: counted[point])
     return Recommendation(

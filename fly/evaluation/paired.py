@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
 
 from fly.evaluation import binary, exact, graded
 from fly.evaluation.binary import Floats, PairCounts, count_pairs
 from fly.evaluation.graded import Clusters, cluster, effective_number
-from fly.formats.comparison import Paired
+from fly.evaluation.judged import CONFIDENCE, Judged
+from fly.formats.comparison import POINT, Paired
 from fly.formats.model import Interval
-
-POWER = 0.80  # chance of a verdict with as many items as are said to be needed
-CONFIDENCE = 0.95  # of one-sided bounds
 
 
 @dataclass(frozen=True)
-class PairedScores:
-    """Scores of both, ready to be judged; `compare_scores` makes them."""
+class PairedScores(Judged):
+    """Scores of both, item by item; `compare_scores` makes them."""
 
     num_items: int
     gained: int  # items scored better than by the target
@@ -34,6 +31,7 @@ class PairedScores:
     counts: PairCounts | None  # of ones; None where scores are graded or documents repeat
     data: Clusters
     higher_is_better: bool
+    point: float = POINT
 
     @property
     def mean(self) -> float:
@@ -47,66 +45,82 @@ class PairedScores:
             return binary.ratio_interval(self._counts)
         return graded.ratio_interval(self._data)
 
-    def p_safe(self, margin: float) -> float:
-        """The p value of "the recovery is at most the margin"; 1 where that cannot be told."""
-        if self._counts is not None:
-            return exact.p_ratio_at_most(self._counts, margin)
-        return self._data.p_ratio_at_most(margin)
+    @property
+    def why_no_ratio(self) -> str | None:
+        """As in Judged."""
+        return self._data.why_no_ratio
 
-    def p_not_safe(self, margin: float) -> float:
-        """The p value of "the recovery is at least the margin"; 1 where that cannot be told."""
+    def p_ratio_at_most(self, ratio: float) -> float:
+        """As in Judged."""
         if self._counts is not None:
-            return exact.p_ratio_at_least(self._counts, margin)
-        return self._data.p_ratio_at_least(margin)
+            return exact.p_ratio_at_most(self._counts, ratio)
+        return self._data.p_ratio_at_most(ratio)
 
-    def lower_bound(self, confidence: float = CONFIDENCE) -> float | None:
-        """One-sided, of the recovery: the margin at which `p_safe` is 1 - confidence, so it clears
-        just those margins that the test rejects.
-        """
+    def p_ratio_at_least(self, ratio: float) -> float:
+        """As in Judged."""
+        if self._counts is not None:
+            return exact.p_ratio_at_least(self._counts, ratio)
+        return self._data.p_ratio_at_least(ratio)
+
+    def p_difference_at_most(self, difference: float) -> float:
+        """As in Judged."""
+        if self._counts is not None:
+            return exact.p_difference_at_most(self._counts, difference)
+        return self._data.p_difference_at_most(difference)
+
+    def p_difference_at_least(self, difference: float) -> float:
+        """As in Judged."""
+        return self._exchanged.p_difference_at_most(-difference)
+
+    def lower_ratio(self, confidence: float = CONFIDENCE) -> float | None:
+        """As in Judged."""
         if self._counts is not None:
             return exact.lower_ratio(self._counts, confidence)
         return self._data.lower_ratio(confidence)
 
-    def upper_bound(self, confidence: float = CONFIDENCE) -> float | None:
-        """The same from above; None where there is none."""
-        if self._counts is not None:
-            low: float | None = exact.lower_ratio(self._counts.exchanged, confidence)
-        else:
-            low = self._data.exchanged.lower_ratio(confidence)
+    def upper_ratio(self, confidence: float = CONFIDENCE) -> float | None:
+        """As in Judged."""
+        low = self._exchanged.lower_ratio(confidence)
         return 1 / low if low else None
 
-    def points_allowed(self, margin: float) -> float | None:
-        """What the margin allows to lose, in points (hundredths) of the score."""
-        if self.mean <= 0:
-            return None
-        return 100 * self.mean * (1 - margin if self.higher_is_better else 1 / margin - 1)
+    def lower_difference(self, confidence: float = CONFIDENCE) -> float | None:
+        """As in Judged."""
+        if self._counts is not None:
+            return exact.lower_difference(self._counts, confidence)
+        return self._data.lower_difference(confidence)
 
-    def items_needed(self, margin: float, confidence: float = CONFIDENCE) -> int | None:
-        """How many items would show SAFE if nothing is truly lost and as many differ as did."""
-        points = self.points_allowed(margin)
-        if points is None or self._data.why_no_ratio:
-            return None
-        return max(
-            items_to_decide(self.discordance, points / 100, confidence),
-            self.items_at_least(margin, confidence),
-        )
+    def upper_difference(self, confidence: float = CONFIDENCE) -> float | None:
+        """As in Judged."""
+        low = self._exchanged.lower_difference(confidence)
+        return None if low is None else -low
 
-    def items_at_least(self, margin: float, confidence: float = CONFIDENCE) -> int:
-        """Below this even a method that loses nothing is not SAFE: with so many items it would show
-        no loss by chance too often.
-        """
-        effective = effective_number(self._data.target)
-        documents = math.log(1 - confidence) / math.log(margin)
-        return math.ceil(documents * self.num_items / effective)
+    @property
+    def weight(self) -> float:
+        """As in Judged; of 0/1 scores the number of solved items."""
+        return effective_number(self._data.target)
 
-    def items_at_observed(self, margin: float, confidence: float = CONFIDENCE) -> int | None:
-        """How many items would decide if the observed recovery is the true one."""
-        data = self._data
-        if data.why_no_ratio or data.ratio == margin:
-            return None
-        rest = data.method - margin * data.target
-        reach = abs(float(rest.sum())) / self.num_items
-        return items_to_decide(self._per_item((rest - rest.mean()) ** 2), reach, confidence)
+    @property
+    def weight_told(self) -> str:
+        """As in Judged."""
+        if self.counts is not None and self.higher_is_better:
+            return f"The target solves {self.counts.num_target:,} of {self.num_items:,} items"
+        return f"Scores are worth {self.weight:,.1f} solved ones among {self.num_items:,} items"
+
+    def weight_needed(self, ratio: float, confidence: float) -> int:
+        """As in Judged."""
+        if self._counts is not None:
+            return exact.solved_needed(ratio, confidence)
+        return math.ceil(math.log(1 - confidence) / math.log(ratio))
+
+    def items_to_see(self, loss: float, confidence: float) -> int:
+        """As in Judged."""
+        if self._counts is not None:
+            return exact.items_needed(loss, confidence)
+        mean = abs(float(self._data.target.sum())) / self.num_items
+        if loss >= mean:
+            return 1
+        documents = math.log(1 - confidence) / math.log1p(-loss / mean)
+        return math.ceil(documents * self.num_items / self.weight)
 
     @property
     def discordance(self) -> float:
@@ -115,8 +129,18 @@ class PairedScores:
         """
         return self._per_item((self.data.method - self.data.target) ** 2) or 1 / self.num_items
 
+    @property
+    def share_told(self) -> str:
+        """As in Judged."""
+        return "" if self.counts is None else f" ({100 * self.discordance:.1f} % of items)"
+
+    def spread(self, slope: float) -> tuple[float, float]:
+        """As in Judged."""
+        rest = self._data.method - slope * self._data.target
+        return float(rest.sum()) / self.num_items, self._per_item((rest - rest.mean()) ** 2)
+
     def to_paired(self) -> Paired:
-        """For the comparison's file; the difference is method minus target, whatever is better."""
+        """As in Judged."""
         if self.counts is not None:
             mcnemar_p = binary.mcnemar_p(self.counts.lost, self.counts.gained)
             difference = binary.difference_interval(self.counts)
@@ -146,6 +170,11 @@ class PairedScores:
             return self.counts
         return self.counts.exchanged
 
+    @property
+    def _exchanged(self) -> PairedScores:
+        """The method in the target's place, for bounds from above."""
+        return replace(self, higher_is_better=not self.higher_is_better)
+
 
 def compare_scores(
     target: Sequence[float],
@@ -153,6 +182,7 @@ def compare_scores(
     clusters: Sequence[Hashable],
     *,
     higher_is_better: bool = True,
+    point: float = POINT,
 ) -> PairedScores:
     """Pair two lists of scores, item by item; `clusters` names the document of each.
 
@@ -174,17 +204,8 @@ def compare_scores(
         counts=count_pairs(own, other) if is_binary and _are_distinct(clusters) else None,
         data=cluster(own, other, clusters),
         higher_is_better=higher_is_better,
+        point=point,
     )
-
-
-def items_to_decide(
-    discordance: float, points: float, confidence: float = CONFIDENCE, power: float = POWER
-) -> int:
-    """Items for a one-sided bound to clear, with chance `power`, a margin that lies `points` (here
-    in units of the score) off the truth, where each adds `discordance` to the variance.
-    """
-    z = float(stats.norm.ppf(confidence) + stats.norm.ppf(power))
-    return math.ceil(z**2 * discordance / points**2)
 
 
 def _are_distinct(clusters: Sequence[Hashable]) -> bool:

@@ -4,11 +4,12 @@ model is loaded."""
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from fly.config import FLyConfig
 from fly.config.batch_size import read_batch_size
 from fly.errors import ConfigError, ConfigWarning, MissingExtraError
 from fly.evaluation.environment import processor
+from fly.evaluation.margins import SHARE, Margin, Points, Share
 from fly.evaluation.measuring import Ready
 from fly.evaluation.methods import Method, parse_methods
 from fly.evaluation.store import Store, check_folder, check_header
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
     from fly.formats.answers import Answer
 
 DEFAULT_METHODS = ("target", "native", "fly")
-DEFAULT_MARGIN = 0.97
 DEFAULT_BATCH_SIZE = 16
 _STATISTICS = ("scipy", "statsmodels", "pandas")  # of the extra `stats`
 _DRAFTING: dict[str, Any] = {"use_sd": True, "use_ngram": False, "tree_verify": False}
@@ -50,7 +51,7 @@ class Plan:
     options: Mapping[str, Any]  # of lm-eval's simple_evaluate
     methods: Sequence[Method]  # the target is the first
     batch_size: int
-    margin: float
+    margin: Margin
     metric: str | None = None
     folder: Path | None = None
     resume: bool = False
@@ -59,16 +60,23 @@ class Plan:
     more: Mapping[str, Any] = field(default_factory=dict)  # settings that tell runs apart
     more_methods: Sequence[Method] = ()  # decoded beside those that are compared
 
+    @property
+    def target(self) -> Method:
+        """The reference, at the batch asked for."""
+        return replace(self.methods[0], batch_size=self.batch_size)
+
     def load_tasks(self) -> Tasks:
         """The tasks, without a model.
 
         Raises:
-            ConfigError: see `workload.load_tasks`; or a method does not decode at a task's
-                temperature.
+            ConfigError: see `workload.load_tasks` and `metrics.check_metrics`; or a method does not
+                decode at a task's temperature.
         """
+        from fly.evaluation.metrics import check_metrics
         from fly.evaluation.workload import load_tasks
 
-        tasks = load_tasks(self.options, self.metric)
+        tasks = load_tasks(self.options)
+        check_metrics(tasks.by_name, self.metric)
         for task, temperature in tasks.temperatures(self.config.temperature).items():
             for method in [*self.methods, *self.more_methods]:
                 method.check_temperature(temperature, f"task {task!r}")
@@ -100,14 +108,9 @@ class Plan:
         """All requests of all tasks, as the engine takes them.
 
         Raises:
-            ConfigError: a task has no such metric as was asked for.
             RequestError: there are no requests, or one is impossible.
         """
-        from fly.evaluation.scoring import Scorer
-
         asked = tasks.requests(lm)
-        for task in tasks.by_name.values():
-            Scorer(task).check_metric(self.metric)
         instances = [one.instance for one in asked]
         prepared = lm.reader().read(instances, [one.seed for one in asked])
         ready = [Ready(one, two) for one, two in zip(asked, prepared, strict=True)]
@@ -150,16 +153,18 @@ class Plan:
     @property
     def known_settings(self) -> dict[str, Any]:
         """Of `settings`, what is known before anything is loaded."""
-        return {
+        known = {
             "methods": {
                 method.name: method.settings | {"config": method.config.fingerprint()}
                 for method in self.methods
             },
             "batch_size": self.batch_size,
             "trace": self.trace,
-            "margin": self.margin,  # a verdict is fixed before the run
+            "margin": self.margin.share,  # a verdict is fixed before the run
             "metric": self.metric,
         }
+        # Not where there are none: runs that were begun without this key go on.
+        return known | ({"margin_points": points} if (points := self.margin.points) else {})
 
     def check_resumed(self) -> None:
         """Refuse to go on with a run that was started otherwise, as far as that is known before
@@ -201,7 +206,8 @@ def make_plan(
     *,
     methods: Sequence[str] = DEFAULT_METHODS,
     batch_size: int | str | None = DEFAULT_BATCH_SIZE,
-    margin: float = DEFAULT_MARGIN,
+    margin: float | None = None,
+    margin_points: float | None = None,
     metric: str | None = None,
     output_path: str | Path | None = None,
     resume: bool = False,
@@ -225,7 +231,7 @@ def make_plan(
             f"--batch_size is {rows!r}, but methods are compared at the same number of rows",
             fix="give a number; the fastest one for plain decoding is looked for anyway",
         )
-    check_margin(margin)
+    chosen_margin = read_margin(margin, margin_points)
     check_alone()
     if resume and output_path is None:
         raise ConfigError(
@@ -245,7 +251,7 @@ def make_plan(
         options=dict(options) | own_tasks,
         methods=chosen,
         batch_size=rows,
-        margin=margin,
+        margin=chosen_margin,
         metric=metric,
         folder=folder,
         resume=resume,
@@ -269,17 +275,31 @@ def check_alone() -> None:
         )
 
 
-def check_margin(margin: float) -> None:
-    """Refuse a margin that is no share.
+def read_margin(share: float | None, points: float | None) -> Margin:
+    """The share of the target's score that has to be kept, or the points that may be lost.
 
     Raises:
-        ConfigError: it is not between 0 and 1.
+        ConfigError: both are given, the share is not between 0 and 1, or the points not above 0.
     """
-    if not 0 < margin < 1:
+    if share is not None and points is not None:
         raise ConfigError(
-            f"--margin is {margin!r}, but it is the share of the target's score to be kept",
+            f"--margin is {share!r} and --margin_points {points!r}, but one margin decides",
+            fix="give one of them",
+        )
+    if points is not None:
+        if not 0 < points < math.inf:
+            raise ConfigError(
+                f"--margin_points is {points!r}, but it is what may be lost, in points",
+                fix="give a number above 0; 2 allows a score of 0.80 to fall to 0.78",
+            )
+        return Points(points)
+    share = SHARE if share is None else share
+    if not 0 < share < 1:
+        raise ConfigError(
+            f"--margin is {share!r}, but it is the share of the target's score to be kept",
             fix="give a number between 0 and 1; 0.97 allows to lose 3 % of the score",
         )
+    return Share(share)
 
 
 def require_statistics() -> None:

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from lm_eval.api.metrics import mean, stderr_for_metric
+import numpy as np
+from lm_eval.api.metrics import sample_stddev, stderr_for_metric
 
 from fly.backend.replacing import replaced
 from fly.errors import ConfigError
+from fly.evaluation.corpus import evaluator
+from fly.evaluation.metrics import HUNDREDS, Aggregation, Measure, Metric, measure_of, named
 from fly.formats.comparison import Score
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from lm_eval.api.task import Task
 
-Metric = tuple[str, str]  # name and filter, as in lm-eval's "exact_match,strict-match"
 Scores = Mapping[Metric, Any]  # of one item
 Doc = int | None
+Key = TypeVar("Key")
 # Bootstrap iterations for metrics whose standard error has no formula.
 _MANY, _FEW = 1000, 100
-_SLOW = ("bleu", "chrf", "chrf++", "ter")
 
 
 class Scorer:
@@ -80,64 +83,102 @@ class Scorer:
                 found |= {(metric, filter_name): value for metric, value in metrics.items()}
             self._known[doc, own] = found
 
+    def metrics(self, scores: Iterable[Scores]) -> list[Metric]:
+        """All that items have, in the task's order; an item may lack some, or have none."""
+        found = dict.fromkeys(metric for own in scores for metric in own)
+        filters = list(dict.fromkeys(filter_name for _, filter_name in found))
+        names = list(self._task.aggregation())
+        names += [name for name, _ in found if name not in names]
+        order = ((name, filter_name) for filter_name in filters for name in names)
+        return [metric for metric in order if metric in found]
+
+    def measure(self, metric: Metric) -> Measure:
+        """How its values become a score."""
+        return measure_of(self._task, metric[0])
+
+    def values(self, scores: Mapping[Key, Scores], metric: Metric) -> dict[Key, Any]:
+        """Of the documents that have the metric: numbers where it is a mean, else what its
+        aggregation takes.
+        """
+        found = {doc: own[metric] for doc, own in scores.items() if metric in own}
+        if self.measure(metric).is_mean:
+            return {
+                doc: _number(value) for doc, value in found.items() if _number(value) is not None
+            }
+        return {doc: value for doc, value in found.items() if value is not None}
+
+    def usable(self, scores: Mapping[Key, Scores]) -> list[Metric]:
+        """The metrics that some document has and that make a score, means first."""
+        found = [
+            metric
+            for metric in self.metrics(scores.values())
+            if self.measure(metric).is_usable and self.values(scores, metric)
+        ]
+        return sorted(found, key=lambda metric: not self.measure(metric).is_mean)
+
     def primary(self, scores: Mapping[Doc, Scores], wanted: str | None) -> Metric | None:
-        """The metric that decides: the one that is wanted ("exact_match" or
-        "exact_match,strict-match"), else the task's first that is a mean over items; None where
-        there is none.
+        """The metric that decides: the one that is wanted ("exact_match,strict-match", or
+        "exact_match" behind the first filter), else the task's first that is a mean over items,
+        else its first; None where there is none.
 
         Raises:
-            ConfigError: the task has no such metric, or it is no mean over items.
+            ConfigError: the task has no such metric, or it makes no score.
         """
-        metrics = list(next(iter(scores.values())))
-        usable = [metric for metric in metrics if self._is_mean(metric, scores)]
+        usable = self.usable(scores)
         if wanted is None:
             return usable[0] if usable else None
         for metric in usable:
-            if wanted in (metric[0], ",".join(metric)):
+            if wanted in (metric[0], named(metric)):
                 return metric
         raise ConfigError(
-            f"task {self._task.config.task!r} has no metric {wanted!r} that is a mean over items",
-            fix=f"choose one of {', '.join(','.join(metric) for metric in usable) or 'none'}",
+            f"task {self._task.config.task!r} has no metric {wanted!r} that makes a score: "
+            f"{len(scores)} answers were looked at",
+            fix=f"choose one of {', '.join(map(named, usable)) or 'none'}",
         )
 
-    def _is_mean(self, metric: Metric, scores: Mapping[Doc, Scores]) -> bool:
-        values = [own[metric] for own in scores.values() if metric in own]
-        return (
-            len(values) == len(scores)
-            and all(_number(value) is not None for value in values)
-            and self._task.aggregation().get(metric[0], mean) is mean
-        )
-
-    def check_metric(self, wanted: str | None) -> None:
-        """Make sure that the task has the metric, from the score of an empty answer.
-
-        Raises:
-            ConfigError: see `primary`.
-        """
-        if wanted is None:
-            return
-        doc, instances = next(iter(self._docs.items()))
-        empty = {(doc, instance.idx): [""] * (instance.repeats or 1) for instance in instances}
-        self.primary(self.score(empty), wanted)
-
-    def aggregate(self, scores: Mapping[Doc, Scores], metric: Metric) -> Score:
-        """The task's score and its standard error, as lm-eval reports them."""
-        values = [own[metric] for own in scores.values() if metric in own]
-        aggregation = self._task.aggregation().get(metric[0], mean)
-        value = aggregation(values) if values else None
-        iterations = _FEW if metric[0] in _SLOW else _MANY
-        error = stderr_for_metric(metric=aggregation, bootstrap_iters=iterations)
-        stderr = error(values) if error and len(values) > 1 else None
+    def aggregate(self, values: Sequence[Any], metric: Metric) -> Score:
+        """The score of values of a metric and its standard error, as lm-eval reports them."""
+        measure = self.measure(metric)
+        value = stderr = None
+        if values and measure.is_usable:
+            value, stderr = _aggregate(measure, values)
         return Score(
             metric=metric[0],
             filter=metric[1],
-            value=_number(value),
-            stderr=_number(stderr),
-            higher_is_better=bool(self._task.higher_is_better().get(metric[0], True)),
+            value=value,
+            stderr=stderr,
+            higher_is_better=measure.higher_is_better,
+            num_items=len(values),
         )
 
 
+def _aggregate(measure: Measure, values: Sequence[Any]) -> tuple[float | None, float | None]:
+    aggregation = measure.aggregation
+    assert aggregation is not None
+    try:
+        value = _number(aggregation(values))
+    except Exception:  # noqa: BLE001  tasks raise whatever they like, and all is decoded by now
+        return None, None
+    if value is None or len(values) < 2:
+        return value, None
+    if aggregation in HUNDREDS:
+        return value, _error_of_sums(aggregation, values)
+    error = stderr_for_metric(metric=aggregation, bootstrap_iters=_MANY)
+    return value, _number(error(values)) if error else None
+
+
+def _error_of_sums(aggregation: Aggregation, values: Sequence[Any]) -> float | None:
+    """lm-eval's bootstrap of sacrebleu's scores, on the same resamples, which it computes anew."""
+    evaluate, draw = evaluator(aggregation, values), random.Random(0)
+    places = range(len(values))
+    replicates = [
+        evaluate(np.array(draw.choices(places, k=len(values)), dtype=np.int64)) for _ in range(_FEW)
+    ]
+    return _number(sample_stddev(replicates))
+
+
 def _number(value: Any) -> float | None:
-    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+    is_real = isinstance(value, numbers.Real | np.bool_)
+    if not is_real or not math.isfinite(value):
         return None  # JSON has no others
     return float(value)

@@ -17,14 +17,16 @@ from fly.evaluation.comparing import Loaded, texts_by_request
 from fly.evaluation.costs import RoundCosts
 from fly.evaluation.grid import GridPoint
 from fly.evaluation.halving import Standing, rungs, stops
+from fly.evaluation.margins import Margin
 from fly.evaluation.measuring import Key, Ready, cut, measure, warm_up
 from fly.evaluation.memo import PointAnswer
 from fly.evaluation.memory import PeakMemory
 from fly.evaluation.methods import Method
+from fly.evaluation.metrics import named
 from fly.evaluation.paired import PairedScores, compare_scores
 from fly.evaluation.plan import Plan
 from fly.evaluation.runners import make_runner
-from fly.evaluation.scoring import Doc, Metric, Scorer, Scores
+from fly.evaluation.scoring import Doc, Scorer
 from fly.evaluation.sharing import SharedDecoding
 from fly.evaluation.store import Store
 from fly.formats.answers import Answer, Rung
@@ -43,8 +45,10 @@ class Tried:
     point: GridPoint
     answers: Mapping[Key, Answer]
     own: Mapping[Key, Answer]  # the target's
+    num_items: int  # answered; scores may lack some
     paired: PairedScores  # all tasks pooled
     by_task: Sequence[PairedScores]
+    margin: Margin
     score: float
     speedup: Interval
     stopped: str | None
@@ -52,12 +56,12 @@ class Tried:
     @property
     def standing(self) -> Standing:
         """For halving, frontier and recommendation."""
-        bounds = [paired.upper_bound() for paired in self.by_task]
+        bounds = [self.margin.upper(paired) for paired in self.by_task]
         uppers = [bound for bound in bounds if bound is not None]
         return Standing(
             name=self.point.name,
             speedup=self.speedup.estimate or 0.0,
-            recovery=self.paired.recovery.estimate,
+            recovery=self.margin.kept(self.paired),
             lower=self.lower,
             upper=min(uppers, default=None),
             is_reference=not self.point.config.is_loose,
@@ -65,18 +69,23 @@ class Tried:
 
     @property
     def lower(self) -> float | None:
-        """One-sided bound of the recovery: the worst task's, as each has to clear the margin."""
-        bounds = [paired.lower_bound() for paired in self.by_task]
+        """One-sided bound of what is kept, as the margin has it: the worst task's, as each has to
+        clear the margin."""
+        bounds = [self.margin.lower(paired) for paired in self.by_task]
         return None if None in bounds else min(bound for bound in bounds if bound is not None)
 
-    def items_needed(self, margin: float) -> int | None:
+    @property
+    def items_needed(self) -> int | None:
         """Items that would let the point clear the margin on every task if nothing is truly lost;
-        None where more would not help."""
-        needed = []
+        the least that could support it, where the target solves too few; None where more would not
+        help."""
+        needed, margin = [], self.margin
         for paired in self.by_task:
-            if (paired.recovery.estimate or 0.0) < margin:
+            kept = margin.kept(paired)
+            if kept is None or kept < margin.least:
                 return None
-            count = paired.items_needed(margin)
+            is_supported = margin.why_unsupported(paired) is None
+            count = (margin.items_needed if is_supported else margin.items_at_least)(paired)
             if count is None:
                 return None
             needed.append(count * self.paired.num_items / paired.num_items)
@@ -104,7 +113,6 @@ class Search:
         """Order the items; a part of them is spread over all tasks."""
         self._target = self.plan.methods[0]
         self._scorers = {name: Scorer(task) for name, task in self.loaded.tasks.by_name.items()}
-        self._metrics: dict[str, Metric] = {}
         self._by_item: dict[tuple[str, Doc], list[Ready]] = {}
         for one in sorted(self.ready, key=lambda one: shuffled(one, "order")):
             self._by_item.setdefault(one.asked.key[:2], []).append(one)
@@ -157,13 +165,13 @@ class Search:
             self._decode_point(by_name[name], ready, shared)
             decoded = shared.rounds_decoded - before
             self.store.keep_rung(Rung(rung=number, rounds_decoded=decoded, stopped=None))
-        leaving = {}
+        leaving, margin = {}, self.plan.margin
         if not is_last:
             tried = [self._tried(by_name[name], costs).standing for name in going]
             count = len(items[:size])
             leaving = {
                 name: f"after {count} items: {why}"
-                for name, why in stops(tried, self.plan.margin).items()
+                for name, why in stops(tried, margin.least, margin.quantity).items()
             }
         self.store.keep_rung(Rung(rung=number, rounds_decoded=0, stopped=leaving))
         for name, why in leaving.items():
@@ -251,8 +259,10 @@ class Search:
             point=point,
             answers=answers,
             own=reference,
+            num_items=len(documents),
             paired=compare_scores(own, other, clusters),
             by_task=[compare_scores(*part) for part in scores],
+            margin=self.plan.margin,
             score=sum(other) / len(other),
             speedup=speedup,
             stopped=self.stopped.get(point.name),
@@ -273,31 +283,24 @@ class Search:
                 columns.append(scorer.score(texts_by_request(answers)))
             if not columns[0]:
                 continue
-            metric = self._metric(task, scorer, columns[0])
+            assert self.loaded.deciding is not None
+            metric = self.loaded.deciding[task]
+            own, other = (scorer.values(column, metric) for column in columns)
+            docs = [doc for doc in other if doc in own]
+            if not docs:
+                raise ConfigError(
+                    f"point {point.name}: of {len(columns[1])} items of task {task!r} none has "
+                    f"{named(metric)} by both its answer and the target's",
+                    fix="raise --limit, or let another metric decide by --metric",
+                )
             found.append(
                 (
-                    [float(columns[0][doc][metric]) for doc in columns[1]],
-                    [float(columns[1][doc][metric]) for doc in columns[1]],
-                    [document(self._by_item[task, doc][0]) for doc in columns[1]],
+                    [own[doc] for doc in docs],
+                    [other[doc] for doc in docs],
+                    [document(self._by_item[task, doc][0]) for doc in docs],
                 )
             )
         return found
-
-    def _metric(self, task: str, scorer: Scorer, scores: Mapping[Doc, Scores]) -> Metric:
-        """The task's metric that decides.
-
-        Raises:
-            ConfigError: it has none that is a mean over items, or one where less is better.
-        """
-        if task not in self._metrics:
-            found = scorer.primary(scores, self.plan.metric)
-            if found is None or not scorer.aggregate(scores, found).higher_is_better:
-                raise ConfigError(
-                    f"task {task!r} has no metric that is a mean over items and better when higher",
-                    fix="compare single settings with `fly compare`, or name another task",
-                )
-            self._metrics[task] = found
-        return self._metrics[task]
 
 
 def price_group(config: FLyConfig) -> str:

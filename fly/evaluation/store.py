@@ -138,9 +138,13 @@ class Store:
         """Whether a method's answer is there."""
         return key in self.answers.get(method, {})
 
+    def answer(self, method: Method, ready: Ready, result: Result) -> Answer:
+        """What would be saved of a result."""
+        return self._make_answer(method, ready, result)
+
     def keep(self, method: Method, ready: Ready, result: Result) -> None:
         """Save an answer; it is the operating system's when this returns."""
-        answer = self._make_answer(method, ready, result)
+        answer = self.answer(method, ready, result)
         self._append(answer)
         self.answers.setdefault(method.name, {})[ready.asked.key] = answer
 

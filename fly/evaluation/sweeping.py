@@ -8,22 +8,31 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fly.backend.arguments import check_state
 from fly.errors import ConfigError
 from fly.evaluation import environment
-from fly.evaluation.assembling import kept_by_position
+from fly.evaluation.assembling import kept_by_position, shown
 from fly.evaluation.comparing import Loaded, carry_out
 from fly.evaluation.grid import GridPoint, grid_points
 from fly.evaluation.halving import Recommendation, Standing, frontier, recommend
+from fly.evaluation.looking import FirstLook
+from fly.evaluation.margins import Margin
+from fly.evaluation.measuring import Ready
 from fly.evaluation.methods import NATIVE, TARGET, Method, parse_method
+from fly.evaluation.metrics import Metric, measure_of, named
 from fly.evaluation.plan import Plan, make_plan
+from fly.evaluation.runners import Runner, make_runner
 from fly.evaluation.searching import OnProgress, Search, Tried, halves
-from fly.evaluation.store import write_result, write_text
+from fly.evaluation.store import Store, write_result, write_text
 from fly.formats import sweep as sweep_format
 from fly.formats.comparison import Comparison, MethodResult
 from fly.formats.sweep import Point, Saving, Sweep
+
+if TYPE_CHECKING:
+    from fly.backend import FLyLM
+    from fly.evaluation.workload import Tasks
 
 HELD_OUT = 0.5
 CONFIG_NAME = "recommended.json"
@@ -120,20 +129,22 @@ def run(sweep: SweepPlan, on_start: Callable[[int], None], on_progress: OnProgre
             f"{len(ready)} requests cannot be split into a search and a held-out part",
             fix="raise --limit, or change --heldout",
         )
-    on_start(len(seen) * (1 + len(sweep.points)))
     with lm.precision(), plan.open_store(lm, ready) as store:
-        search = Search(plan, Loaded(lm, tasks, seen), seen, sweep.points, store, on_progress)
+        loaded = Loaded(lm, tasks, seen, _deciding(plan, lm, tasks, seen, store))
+        on_start(len(seen) * (1 + len(sweep.points)))
+        search = Search(plan, loaded, seen, sweep.points, store, on_progress)
         tried = search.run()
         saving = _saving(tried, search)
     found = recommend(
         [each.standing for each in tried if each.stopped is None],
-        plan.margin,
+        plan.margin.least,
         lambda standing: _needed(standing, tried, sweep),
+        plan.margin.quantity,
     )
     chosen = next((each for each in tried if each.point.name == found.name), None)
     verdict = None
     if chosen is not None:
-        unseen_by_search = Loaded(lm, tasks, unseen)
+        unseen_by_search = replace(loaded, ready=unseen)
         verdict = carry_out(_verifying(plan, chosen.point), unseen_by_search, on_start, on_progress)
     result = _result(sweep, search, tried, saving, found, verdict)
     if plan.folder is not None:
@@ -144,10 +155,34 @@ def run(sweep: SweepPlan, on_start: Callable[[int], None], on_progress: OnProgre
     return result
 
 
+def _deciding(
+    plan: Plan, lm: FLyLM, tasks: Tasks, ready: Sequence[Ready], store: Store
+) -> dict[str, Metric]:
+    """The metric that decides, by task, as a first look at answers has it.
+
+    Raises:
+        ConfigError: it is no mean over items, or one where less is better.
+    """
+
+    def make(method: Method) -> Runner:
+        return make_runner(method, lm, trace=False)
+
+    found = FirstLook(plan.target, make, store, plan.metric).deciding(tasks, ready)
+    for name, metric in found.items():
+        measure = measure_of(tasks.by_name[name], metric[0])
+        if not (measure.is_mean and measure.higher_is_better):
+            raise ConfigError(
+                f"task {name!r}: a sweep chooses by a mean over items that is better when higher, "
+                f"and {named(metric)} is none",
+                fix="compare single settings with `fly compare`, or name another task or --metric",
+            )
+    return found
+
+
 def _needed(standing: Standing, tried: Sequence[Tried], sweep: SweepPlan) -> int | None:
     """Items in all, those held out included, that would let a point be recommended."""
     point = next(each for each in tried if each.point.name == standing.name)
-    needed = point.items_needed(sweep.plan.margin)
+    needed = point.items_needed
     return None if needed is None else math.ceil(needed / (1 - sweep.heldout))
 
 
@@ -165,7 +200,7 @@ def _verifying(plan: Plan, point: GridPoint) -> Plan:
 
 def _saving(tried: Sequence[Tried], search: Search) -> Saving:
     each = {one.point.name: one.statistics.rounds for one in tried}
-    items = {one.point.name: one.paired.num_items for one in tried}
+    items = {one.point.name: one.num_items for one in tried}
     whole = sum(round(each[name] * search.num_items / items[name]) for name in each)
     decoded = search.store.rounds_decoded + search.rounds_calibrating
     return Saving(
@@ -196,31 +231,35 @@ def _result(
         config=config,
         tasks=list(dict.fromkeys(one.asked.task for one in search.ready)),
         grid={key: list(values) for key, values in sweep.grid.items()},
-        margin=plan.margin,
+        margin=plan.margin.share,
+        margin_points=plan.margin.points,
         num_search_items=search.num_items,
         num_heldout_items=sum(task.num_items for task in verdict.tasks) if verdict else 0,
-        points=[_point(one, one.point.name in front) for one in tried],
+        points=[_point(one, one.point.name in front, plan.margin) for one in tried],
         saving=saving,
         recommended=found.name,
         recommended_config=None if chosen is None else environment.told(chosen.config),
         heldout=verdict,
-        conclusion=_conclude(found, verdict),
+        conclusion=_conclude(found, tried, plan.margin, verdict),
     )
 
 
-def _point(tried: Tried, on_frontier: bool) -> Point:
+def _point(tried: Tried, on_frontier: bool, margin: Margin) -> Point:
     pooled = tried.statistics
     metrics = pooled.metrics()
+    equal = [ours.token_ids == tried.own[key].token_ids for key, ours in tried.answers.items()]
+    paired = shown(tried.paired, sum(equal), len(equal), margin)
     return Point(
         name=tried.point.name,
         settings=tried.point.settings,
         is_lossless=not tried.point.config.is_loose,
-        num_items=tried.paired.num_items,
+        num_items=tried.num_items,
         stopped=tried.stopped,
         score=tried.score,
-        recovery=tried.paired.recovery,
-        recovery_lower=tried.lower,
-        paired=tried.paired.to_paired(),
+        recovery=paired.recovery,
+        recovery_lower=None if margin.share is None else tried.lower,
+        points_lower=None if margin.points is None else tried.lower,
+        paired=paired,
         speedup=tried.speedup,
         mean_acceptance_length=metrics["mean_acceptance_length"],
         acceptance_rate=metrics["acceptance_rate"],
@@ -230,17 +269,20 @@ def _point(tried: Tried, on_frontier: bool) -> Point:
         mean_tokens=pooled.emitted / len(tried.answers),
         mean_tokens_target=sum(len(tried.own[key].token_ids) for key in tried.answers)
         / len(tried.answers),
-        num_equal=sum(
-            answer.token_ids == tried.own[key].token_ids for key, answer in tried.answers.items()
-        ),
-        num_answers=len(tried.answers),
+        num_equal=sum(equal),
+        num_answers=len(equal),
         on_frontier=on_frontier,
     )
 
 
-def _conclude(found: Recommendation, verdict: Comparison | None) -> str:
+def _conclude(
+    found: Recommendation, tried: Sequence[Tried], margin: Margin, verdict: Comparison | None
+) -> str:
     """The search's conclusion and what held-out items say of it."""
     told = [found.conclusion[:1].upper() + found.conclusion[1:] + "."]
+    if found.name is None:
+        unsupported = [margin.why_unsupported(paired) for one in tried for paired in one.by_task]
+        told += [text for text in unsupported if text][:1]
     for task in verdict.tasks if verdict else []:
         method = _chosen(task.methods, found.name)
         speed = method.speed.vs_target

@@ -1,9 +1,9 @@
 """The verdict of a comparison, by a rule fixed before the run.
 
-SAFE: the recovery's one-sided lower bound clears the margin.  That bound is the margin at which the
-test's p is 1 - confidence, so it clears just the margins that the test rejects: the verdict is read
-from p, which Holm's correction can then raise.  NOT SAFE is the same from above.  Each of the two
-families, one p of its kind per verdict, is corrected on its own.
+SAFE: the one-sided lower bound of what is kept clears the margin.  That bound is the margin at
+which the test's p is 1 - confidence, so it clears just the margins that the test rejects: the
+verdict is read from p, which Holm's correction can then raise.  NOT SAFE is the same from above.
+Each of the two families, one p of its kind per verdict, is corrected on its own.
 """
 
 from __future__ import annotations
@@ -12,24 +12,26 @@ from collections.abc import Sequence
 
 from statsmodels.stats.multitest import multipletests
 
-from fly.evaluation.paired import CONFIDENCE, PairedScores
+from fly.evaluation.judged import CONFIDENCE, Judged
+from fly.evaluation.margins import SHARE, Margin, Share, rounded
 from fly.formats.comparison import Verdict, VerdictName
 
-MARGIN = 0.97
+MARGIN = Share(SHARE)
+OFFER = "--margin_points takes a margin that does not hang on the target's score."
 
 
 def judge_all(
-    comparisons: Sequence[PairedScores], margin: float = MARGIN, confidence: float = CONFIDENCE
+    comparisons: Sequence[Judged], margin: Margin = MARGIN, confidence: float = CONFIDENCE
 ) -> list[Verdict]:
     """Judge all of a comparison together.
 
     Raises:
-        ValueError: the margin or the confidence is not between 0 and 1.
+        ValueError: the confidence is not between 0.5 and 1.
     """
-    if not (0 < margin < 1 and 0.5 < confidence < 1):
-        raise ValueError(f"no margin {margin!r} with confidence {confidence!r}: both are below 1")
-    safe = holm([scores.p_safe(margin) for scores in comparisons])
-    not_safe = holm([scores.p_not_safe(margin) for scores in comparisons])
+    if not 0.5 < confidence < 1:
+        raise ValueError(f"no confidence {confidence!r}: it lies between 0.5 and 1")
+    safe = holm([margin.p_safe(scores) for scores in comparisons])
+    not_safe = holm([margin.p_not_safe(scores) for scores in comparisons])
     return [
         _judge(scores, p_safe, p_not_safe, margin, confidence, len(comparisons))
         for scores, p_safe, p_not_safe in zip(comparisons, safe, not_safe, strict=True)
@@ -44,10 +46,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _judge(
-    scores: PairedScores,
+    scores: Judged,
     p_safe: float,
     p_not_safe: float,
-    margin: float,
+    margin: Margin,
     confidence: float,
     num_verdicts: int,
 ) -> Verdict:
@@ -55,17 +57,21 @@ def _judge(
     needed = None
     if p_safe < 1 - confidence:
         name = "SAFE"
-        text = f"At least {_percent(scores.lower_bound(confidence))} is kept: more than"
-        text += f" {_margin(scores, margin)}."
+        text = margin.bound(margin.lower(scores, confidence), is_lower=True)
+        text += f": better than {margin.phrase(scores)}."
     elif p_not_safe < 1 - confidence:
         name = "NOT SAFE"
-        text = f"At most {_percent(scores.upper_bound(confidence))} is kept: less than"
-        text += f" {_margin(scores, margin)}."
+        text = margin.bound(margin.upper(scores, confidence), is_lower=False)
+        text += f": worse than {margin.phrase(scores)}."
     else:
         # What the smallest of so many p values has to reach.
         strict = 1 - (1 - confidence) / num_verdicts
-        needed = _items_needed(scores, margin, strict)
-        text = _open_question(scores, margin, strict)
+        unsupported = margin.why_unsupported(scores, strict)
+        if unsupported is not None:
+            needed, text = margin.items_at_least(scores, strict), unsupported
+        else:
+            needed = _items_needed(scores, margin, strict)
+            text = _open_question(scores, margin, strict)
     if num_verdicts > 1:
         text += f" Corrected for {num_verdicts} verdicts (Holm)."
     return Verdict(
@@ -77,58 +83,37 @@ def _judge(
     )
 
 
-def _items_needed(scores: PairedScores, margin: float, confidence: float) -> int | None:
+def _items_needed(scores: Judged, margin: Margin, confidence: float) -> int | None:
     """More items than there are, or None: as many as decide if nothing is lost; where there were
-    as many, as many as decide at the observed recovery.
+    as many, as many as decide at what was observed.
     """
-    needed = scores.items_needed(margin, confidence)
+    needed = margin.items_needed(scores, confidence)
     if needed is not None and needed <= scores.num_items:
-        needed = scores.items_at_observed(margin, confidence)
+        needed = margin.items_at_observed(scores, confidence)
         needed = needed and max(needed, scores.num_items + 1)
     return needed
 
 
-def _open_question(scores: PairedScores, margin: float, confidence: float) -> str:
+def _open_question(scores: Judged, margin: Margin, confidence: float) -> str:
     """Why nothing is decided, and how many items would."""
-    recovery, items = scores.recovery, scores.num_items
-    if recovery.estimate is None:
-        return f"No recovery can be told: {recovery.method}."
+    kept, items = margin.kept(scores), scores.num_items
+    if kept is None:
+        return f"No {margin.quantity} can be told: {scores.recovery.method}. {OFFER}"
     parts = [
-        f"{items:,} items with {_percent(recovery.estimate)} kept do not tell on which side of "
-        f"{_margin(scores, margin)} the truth lies."
+        f"{items:,} items with {margin.show(kept)} do not tell on which side of "
+        f"{margin.phrase(scores)} the truth lies."
     ]
-    if_lossless = scores.items_needed(margin, confidence)
+    if_lossless = margin.items_needed(scores, confidence)
     if if_lossless is not None and if_lossless > items:
         parts.append(
-            f"So few cannot support this margin: as often as scores differ{_share(scores)}, about "
-            f"{_rounded(if_lossless)} would show SAFE if nothing is truly lost."
+            f"So few cannot support this margin: as often as scores differ{scores.share_told}, "
+            f"about {rounded(if_lossless)} would show SAFE if nothing is truly lost."
         )
-    if_observed = scores.items_at_observed(margin, confidence)
-    if if_observed is not None and recovery.estimate < margin:
-        about = _rounded(max(if_observed, items + 1))
+    if_observed = margin.items_at_observed(scores, confidence)
+    if if_observed is not None and kept < margin.least:
+        about = rounded(max(if_observed, items + 1))
         parts.append(f"If so much is truly lost, about {about} would show NOT SAFE.")
     elif if_observed is not None and len(parts) == 1:
-        about = _rounded(max(if_observed, items + 1))
+        about = rounded(max(if_observed, items + 1))
         parts.append(f"If so much is truly kept, about {about} would show SAFE.")
     return " ".join(parts)
-
-
-def _share(scores: PairedScores) -> str:
-    return f" ({_percent(scores.discordance)} of items)" if scores.counts is not None else ""
-
-
-def _margin(scores: PairedScores, margin: float) -> str:
-    """The margin as a share and in points of the score."""
-    points = scores.points_allowed(margin)
-    allows = "" if points is None else f", which allows to lose {points:.1f} points"
-    return f"the margin of {_percent(margin)}{allows}"
-
-
-def _percent(share: float | None) -> str:
-    return "an unknown share" if share is None else f"{100 * share:.1f} %"
-
-
-def _rounded(number: int) -> str:
-    """Two digits are all that an estimate from a sample is worth."""
-    unit = 10 ** max(len(str(number)) - 2, 0)
-    return f"{-(-number // unit) * unit:,}"

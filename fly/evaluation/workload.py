@@ -109,7 +109,7 @@ class Tasks:
         return asked
 
 
-def load_tasks(options: Mapping[str, Any], metric: str | None = None) -> Tasks:
+def load_tasks(options: Mapping[str, Any]) -> Tasks:
     """Load and configure the tasks as `simple_evaluate` does; no model is needed.
 
     Args:
@@ -148,8 +148,6 @@ def load_tasks(options: Mapping[str, Any], metric: str | None = None) -> Tasks:
         pass
     tasks = dict(_flatten(reached["task_dict"]))
     _check(tasks, confirmed)
-    if metric is not None:
-        _check_metric(tasks, metric)
     return Tasks(tasks, reached)
 
 
@@ -217,19 +215,6 @@ def _check(tasks: Mapping[str, Task], unsafe_confirmed: bool) -> None:
             raise ConfigError(
                 f"task {name!r} runs programs that the model has written",
                 fix="say --confirm_run_unsafe_code if that may be done here",
-            )
-
-
-def _check_metric(tasks: Mapping[str, Task], metric: str) -> None:
-    """Refuse a metric's name that a task does not know; whether it is a mean shows with scores."""
-    wanted, _, filter_name = metric.partition(",")
-    for name, task in tasks.items():
-        metrics = list(task.aggregation())
-        filters = [each.name for each in getattr(task, "_filters", [])]
-        if wanted not in metrics or (filter_name and filter_name not in filters):
-            raise ConfigError(
-                f"task {name!r} has no metric {metric!r}{did_you_mean(wanted, metrics)}",
-                fix=f"choose one of {', '.join(f'{m},{f}' for m in metrics for f in filters)}",
             )
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 FILE_NAME = "compare.json"
 
+POINT = 0.01  # of a score, where a task's record says nothing else
+
 VerdictName = Literal["SAFE", "NOT SAFE", "INCONCLUSIVE"]
 # target: the reference of scores and texts; control: the target at another batch size; baseline:
 # the fastest plain decoding found, where it is none of the methods asked for.
@@ -32,19 +34,23 @@ class Score(Format):
     value: Annotated[float, AllowInfNan(True)] | None
     stderr: Annotated[float, AllowInfNan(True)] | None
     higher_is_better: bool
+    num_items: int | None  # that it is of; None where that is not told
 
 
 class Verdict(Format):
     """Whether a method may stand in for the target, by a rule fixed before the run.
 
-    SAFE: the recovery's one-sided 95 % lower bound clears the margin; NOT SAFE: the upper bound is
-    below it; else INCONCLUSIVE.  The p values are Holm's, over all verdicts of a comparison.
+    SAFE: the one-sided 95 % lower bound of what is kept clears the margin; NOT SAFE: the upper
+    bound is below it; else INCONCLUSIVE.  The p values are Holm's, over all verdicts of a
+    comparison.
     """
 
     verdict: VerdictName
-    p_safe: float  # of "the recovery is below the margin"
-    p_not_safe: float  # of "the recovery is at or above the margin"
-    items_needed: int | None  # at the observed share of discordant items; None where decided
+    p_safe: float  # of "no more is kept than the margin"
+    p_not_safe: float  # of "no less is kept than the margin"
+    # At the observed share of discordant items; where the target solves too few for a relative
+    # margin, the least that could support one; None where decided, or no number would.
+    items_needed: int | None
     explanation: str
 
 
@@ -52,11 +58,17 @@ class Paired(Format):
     """A method's scores against the target's on the same items."""
 
     num_items: int
-    gained: int  # items scored better than by the target
-    lost: int  # items scored worse
+    gained: int | None  # items scored better than by the target; None for scores of all items
+    lost: int | None  # items scored worse
     mcnemar_p: float | None  # exact, two-sided; None for graded scores
     difference: Interval  # of mean scores, method minus target
     recovery: Interval  # of mean scores, method by target; the other way where lower is better
+
+
+class OtherScore(Score):
+    """One that does not decide."""
+
+    paired: Paired | None  # None for the target itself, and where the score is no mean over items
 
 
 class Speed(Format):
@@ -113,8 +125,8 @@ class MethodResult(Format):
     batch_size: int
     settings: dict[str, Any]  # of the engine, or arguments of `generate`
     is_lossless: bool
-    score: Score
-    other_scores: list[Score]
+    score: Score  # the one that decides
+    other_scores: list[OtherScore]
     paired: Paired | None  # None for the target itself
     verdict: Verdict | None  # None where nothing was loosened, or scores are not per item
     speed: Speed
@@ -130,21 +142,24 @@ class TaskResult(Format):
 
     task: str
     num_items: int
+    metric: str | None  # the one that decides, as in "exact_match,strict-match"; None: none can
     is_binary: bool
-    margin_points: float | None  # what the margin allows to lose, in points of the target's score
+    point: float  # how much of the score is called a point: 0.01, of BLEU, chrF and TER 1
+    margin_points: float | None  # what the margin allows to lose, in points
     methods: list[MethodResult]
 
 
 class Comparison(Format):
     """The whole file."""
 
-    fly_compare: Literal[1] = 1
+    fly_compare: Literal[2] = 2
     environment: dict[str, Any]
     target: str
     draft: str | None
     config: dict[str, Any]
     tasks: list[TaskResult]
-    margin: float
+    margin: float | None  # share of the target's score to be kept; None where points are given
+    margin_points: float | None  # points that may be lost; None where a share is given
     confidence: float  # of one-sided bounds
     baseline: str  # name of the fastest plain decoding
     control: str  # name of the target at another batch size

@@ -88,6 +88,7 @@ def _point(point: Point, sweep: Sweep) -> dict[str, Any]:
         "score": point.score,
         **_paired(point.paired),
         "recovery_lower": point.recovery_lower,
+        "points_lower": point.points_lower,
         **dict(_spread("speedup", point.speedup)),
         "tau": point.mean_acceptance_length,
         "acceptance_rate": point.acceptance_rate,

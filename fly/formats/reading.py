@@ -18,7 +18,7 @@ from fly.formats.items import Item
 from fly.formats.model import Format
 from fly.formats.sweep import Sweep
 
-COMPARE_VERSION, SWEEP_VERSION, ANSWERS_VERSION = 1, 2, 2
+COMPARE_VERSION, SWEEP_VERSION, ANSWERS_VERSION = 2, 3, 2
 
 Record = dict[str, Any]
 Kind = TypeVar("Kind", bound=Format)
@@ -31,16 +31,57 @@ def _add_origins(answer: Record) -> Record:
 
 def _add_is_lossless(sweep: Record) -> Record:
     """Version 1 did not tell of points whether they are lossless."""
-    points = sweep.get("points")
-    if not isinstance(points, list):
-        return {**sweep, "fly_sweep": 2}
-    told = [{"is_lossless": None} | each if isinstance(each, dict) else each for each in points]
-    return {**sweep, "fly_sweep": 2, "points": told}
+    points = _with(sweep.get("points"), {"is_lossless": None})
+    return sweep | {"fly_sweep": 2, "points": points}
+
+
+def _add_points(sweep: Record) -> Record:
+    """Version 2 knew margins as shares only; its held-out comparison is of version 1."""
+    heldout = sweep.get("heldout")
+    if isinstance(heldout, dict):
+        heldout = _add_metrics(heldout)
+    points = _with(sweep.get("points"), {"points_lower": None})
+    more = {"fly_sweep": 3, "margin_points": None, "points": points, "heldout": heldout}
+    return sweep | more
+
+
+def _add_metrics(comparison: Record) -> Record:
+    """Version 1 did not tell which metric decides, nor of how many items scores are, and compared
+    one only."""
+    tasks = comparison.get("tasks")
+    if isinstance(tasks, list):
+        tasks = [_add_metric(task) if isinstance(task, dict) else task for task in tasks]
+    return comparison | {"fly_compare": 2, "margin_points": None, "tasks": tasks}
+
+
+def _add_metric(task: Record) -> Record:
+    methods, metric = task.get("methods"), None
+    if isinstance(methods, list):
+        methods = [_add_num_items(one) if isinstance(one, dict) else one for one in methods]
+        compared = [one for one in methods if isinstance(one, dict) and one.get("paired")]
+        score = compared[0].get("score") if compared else None
+        if isinstance(score, dict):
+            metric = f"{score.get('metric')},{score.get('filter')}"
+    return {"metric": metric, "point": 0.01} | task | {"methods": methods}
+
+
+def _add_num_items(method: Record) -> Record:
+    [score] = _with([method.get("score")], {"num_items": None})
+    others = _with(method.get("other_scores"), {"num_items": None, "paired": None})
+    return method | {"score": score, "other_scores": others}
+
+
+def _with(records: Any, more: Record) -> Any:
+    """Keys that records lack."""
+    if not isinstance(records, list):
+        return records
+    return [more | each if isinstance(each, dict) else each for each in records]
 
 
 # What turns a record of version i into one of version i + 1; none: the record did not change.
 _ANSWER_STEPS: tuple[Callable[[Record], Record], ...] = (_add_origins, dict)  # 1: no checksum
-_SWEEP_STEPS: tuple[Callable[[Record], Record], ...] = (_add_is_lossless,)  # from version 1
+_COMPARE_STEPS: tuple[Callable[[Record], Record], ...] = (_add_metrics,)  # from version 1
+_SWEEP_STEPS: tuple[Callable[[Record], Record], ...] = (_add_is_lossless, _add_points)
 
 
 @dataclass(frozen=True)
@@ -60,7 +101,9 @@ def read_comparison(path: Path) -> Comparison:
         ReportError: it is missing, damaged or of a version that is not read.
     """
     record = read_object(path)
-    _check_version(record, "fly_compare", path, 1, COMPARE_VERSION)
+    version = _check_version(record, "fly_compare", path, 1, COMPARE_VERSION)
+    for step in _COMPARE_STEPS[version - 1 :]:
+        record = step(record)
     return _validated(Comparison, record, str(path))
 
 

@@ -24,7 +24,8 @@ class Point(Format):
     stopped: str | None  # why it was not tried on all items of the search; None where it was
     score: float
     recovery: Interval
-    recovery_lower: float | None  # one-sided 95 % bound
+    recovery_lower: float | None  # one-sided 95 % bound; None where the margin is in points
+    points_lower: float | None  # the same of the difference in points; None elsewhere
     paired: Paired
     speedup: Interval  # against the target in the same engine, from rounds and measured costs
     mean_acceptance_length: float | None
@@ -51,14 +52,15 @@ class Saving(Format):
 class Sweep(Format):
     """The whole file."""
 
-    fly_sweep: Literal[2] = 2
+    fly_sweep: Literal[3] = 3
     environment: dict[str, Any]
     target: str
     draft: str | None
     config: dict[str, Any]
     tasks: list[str]
     grid: dict[str, list[Any]]
-    margin: float
+    margin: float | None
+    margin_points: float | None
     num_search_items: int
     num_heldout_items: int
     points: list[Point]

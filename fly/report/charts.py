@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fly.formats.comparison import POINT
 from fly.formats.model import Interval
 from fly.formats.sweep import Point
 from fly.report import numbers
@@ -256,20 +257,28 @@ def phases(name: str, entries: Sequence[tuple[str, str, dict[str, float]]]) -> P
     return Plot(name, title, label, draw(name, height, paint), columns, rows)
 
 
-def frontier(name: str, points: Sequence[Point], recommended: str | None, margin: float) -> Plot:
-    """Speedup against recovery for every point of a sweep."""
+def frontier(
+    name: str,
+    points: Sequence[Point],
+    recommended: str | None,
+    margin: float,
+    *,
+    in_points: bool = False,
+) -> Plot:
+    """Speedup against recovery for every point of a sweep, or against the difference in points."""
     known = [
-        (point, point.speedup.estimate, point.recovery.estimate)
+        (point, point.speedup.estimate, kept)
         for point in points
-        if point.speedup.estimate is not None and point.recovery.estimate is not None
+        if point.speedup.estimate is not None and (kept := _kept(point, in_points)) is not None
     ]
+    quantity = "difference in points" if in_points else "recovery"
 
     def paint(axes: Axes) -> None:
         axes.axhline(margin, color=DANGER, linewidth=1.1, linestyle=(0, (4, 3)))
         best = sorted((x, y) for point, x, y in known if point.on_frontier)
         axes.plot(*zip(*best, strict=True), color=SERIES[0], linewidth=1.4) if best else None
         for point, x, y in known:
-            lower = point.recovery_lower
+            lower = point.points_lower if in_points else point.recovery_lower
             if lower is not None:
                 axes.plot([x, x], [lower, y], color=RULE, linewidth=1.2, zorder=1)
             stopped = point.stopped is not None
@@ -289,13 +298,21 @@ def frontier(name: str, points: Sequence[Point], recommended: str | None, margin
         axes.margins(0.12)
         axes.grid()
         axes.set_xlabel("speedup against the target")
-        axes.set_ylabel("recovery")
+        axes.set_ylabel(quantity)
 
-    title = "Speedup against recovery"
+    title = f"Speedup against {quantity}"
     names = ", ".join(point.name for point, *_ in known if point.on_frontier)
     label = f"{title} of {len(known)} settings. On the frontier: {names or 'none'}. " + (
         f"Recommended: {recommended}." if recommended else "None is recommended."
     )
-    rows = [[point.name, numbers.times(x), numbers.percent(y)] for point, x, y in known]
-    columns = ["Setting", "Speedup", "Recovery"]
+    show = numbers.number if in_points else numbers.percent
+    rows = [[point.name, numbers.times(x), show(y)] for point, x, y in known]
+    columns = ["Setting", "Speedup", quantity.capitalize()]
     return Plot(name, title, label, draw(name, 3.6, paint), columns, rows)
+
+
+def _kept(point: Point, in_points: bool) -> float | None:
+    if not in_points:
+        return point.recovery.estimate
+    difference = point.paired.difference.estimate
+    return None if difference is None else difference / POINT

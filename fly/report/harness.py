@@ -90,6 +90,7 @@ def _tasks(record: dict[str, Any]) -> Iterable[RunTask]:
                     value=_number(value),
                     stderr=_number(values.get(f"{metric}_stderr,{chosen}")),
                     higher_is_better=is_higher,
+                    num_items=None,
                 )
             )
         count = _mapping(counts.get(name)).get("effective")

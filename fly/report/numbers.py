@@ -36,6 +36,13 @@ def spread(interval: Interval | None, scale: float = 1, digits: int = 2) -> str:
     return f"{scale * interval.low:,.{digits}f} to {scale * interval.high:,.{digits}f}"
 
 
+def points(interval: Interval | None, point: float) -> str:
+    """A difference in points of the score, with its sign."""
+    if interval is None or interval.estimate is None:
+        return UNKNOWN
+    return f"{interval.estimate / point:+,.1f}".replace("-", MINUS)
+
+
 def p_value(value: float | None) -> str:
     """Three digits, and never 0."""
     if value is None:
@@ -53,6 +60,8 @@ def size(num_bytes: int | None) -> str:
     return f"{value:,.0f} {_UNITS[unit]}" if unit == 0 else f"{value:,.1f} {_UNITS[unit]}"
 
 
-def changes(gained: int, lost: int) -> str:
-    """Items scored higher and lower."""
+def changes(gained: int | None, lost: int | None) -> str:
+    """Items scored higher and lower; a dash where none are scored by themselves."""
+    if gained is None or lost is None:
+        return UNKNOWN
     return f"+{gained:,} / {MINUS}{lost:,}"

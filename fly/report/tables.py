@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fly.formats.comparison import MethodResult, Score, TaskResult
+from fly.formats.comparison import POINT, MethodResult, Paired, Score, TaskResult
 from fly.formats.model import Interval
-from fly.formats.sweep import Sweep
+from fly.formats.sweep import Point, Sweep
 from fly.report import numbers
 from fly.report.harness import RunTask
 from fly.report.pooling import Measured
@@ -59,12 +59,16 @@ class Table:
 
 
 _METHOD = Column("Method", is_text=True)
+_COMPARED_COLUMNS = [
+    Column("Score", "below it its standard error"),
+    Column("Recovery", "score by the target's score, with its 95 % interval"),
+    Column("Difference", "in points of the score, method minus target, with its 95 % interval"),
+    Column("Gained / lost", "items scored higher and lower than by the target"),
+]
 _METHOD_COLUMNS = [
     _METHOD,
     Column("Verdict", "by a rule fixed before the run", is_text=True),
-    Column("Score", "below it its standard error"),
-    Column("Recovery", "score by the target's score, with its 95 % interval"),
-    Column("Gained / lost", "items scored higher and lower than by the target"),
+    *_COMPARED_COLUMNS,
     Column("McNemar p", "exact, two-sided"),
     Column(
         "vs baseline", "speed by that of the fastest plain decoding; below it the 95 % interval"
@@ -99,9 +103,38 @@ def methods_table(task: TaskResult) -> Table:
     """Scores, recovery, speed and acceptance of every method on a task."""
     direction = "" if task.methods[0].score.higher_is_better else ", lower is better"
     first = task.methods[0].score
-    caption = f"{task.task}: {task.num_items:,} items, {first.metric} ({first.filter}){direction}"
-    rows = [_method_row(method) for method in task.methods]
+    items = f"{task.num_items:,} items"
+    if first.num_items not in (None, task.num_items):
+        items = f"{first.num_items:,} of {items}"
+    decides = " decides" if task.methods[0].other_scores and task.metric else ""
+    caption = f"{task.task}: {items}, {first.metric} ({first.filter}){decides}{direction}"
+    rows = [_method_row(method, task.point) for method in task.methods]
     return Table(caption, _METHOD_COLUMNS, rows)
+
+
+def others_table(task: TaskResult) -> Table | None:
+    """The metrics that do not decide, a row for each of every method; None where there are none."""
+    columns = [
+        _METHOD,
+        Column("Metric", is_text=True),
+        Column("Items", "that have it by all methods"),
+        *_COMPARED_COLUMNS,
+    ]
+    rows = []
+    for method in task.methods:
+        for score in method.other_scores:
+            paired = score.paired
+            cells = [
+                _name(method),
+                Cell(
+                    f"{score.metric} ({score.filter})",
+                    "" if score.higher_is_better else "lower is better",
+                ),
+                Cell(numbers.UNKNOWN if score.num_items is None else f"{score.num_items:,}"),
+                *_compared(score, paired, POINT),
+            ]
+            rows.append(Row(cells, method.role))
+    return Table(f"{task.task}: other metrics", columns, rows) if rows else None
 
 
 def costs_table(task: TaskResult) -> Table:
@@ -151,15 +184,23 @@ def _name(method: MethodResult) -> Cell:
     return Cell(method.name, ", ".join(part for part in parts if part))
 
 
-def _method_row(method: MethodResult) -> Row:
+def _compared(score: Score, paired: Paired | None, point: float) -> list[Cell]:
+    """Of `_COMPARED_COLUMNS`."""
+    return [
+        score_text(score),
+        _recovery(paired.recovery if paired else None),
+        _difference(paired.difference if paired else None, point),
+        Cell(numbers.changes(paired.gained, paired.lost) if paired else numbers.UNKNOWN),
+    ]
+
+
+def _method_row(method: MethodResult, point: float) -> Row:
     paired, speed, accepted, texts = method.paired, method.speed, method.acceptance, method.texts
     verdict = method.verdict
     cells = [
         _name(method),
         Cell(verdict.verdict, kind=VERDICT_KINDS[verdict.verdict]) if verdict else Cell(""),
-        score_text(method.score),
-        _recovery(paired.recovery if paired else None),
-        Cell(numbers.changes(paired.gained, paired.lost) if paired else numbers.UNKNOWN),
+        *_compared(method.score, paired, point),
         Cell(numbers.p_value(paired.mcnemar_p if paired else None)),
         _speedup(speed.vs_baseline),
         _speedup(speed.vs_target),
@@ -183,7 +224,14 @@ def _speedup(interval: Interval | None) -> Cell:
 def _recovery(interval: Interval | None) -> Cell:
     if interval is None:
         return Cell(numbers.UNKNOWN)
-    return Cell(numbers.percent(interval.estimate), numbers.spread(interval, 100, 1))
+    below = numbers.spread(interval, 100, 1) or (interval.method if interval.estimate else "")
+    return Cell(numbers.percent(interval.estimate), below)
+
+
+def _difference(interval: Interval | None, point: float) -> Cell:
+    if interval is None:
+        return Cell(numbers.UNKNOWN)
+    return Cell(numbers.points(interval, point), numbers.spread(interval, 1 / point, 1))
 
 
 def run_table(tasks: Sequence[RunTask]) -> Table:
@@ -240,6 +288,12 @@ def measured_table(measured: Sequence[Measured]) -> Table:
     return Table("Decoding, counted from the answers", columns, rows)
 
 
+def _lower(point: Point) -> str:
+    if point.points_lower is not None:
+        return f"{point.points_lower:+,.1f} points".replace("-", numbers.MINUS)
+    return numbers.percent(point.recovery_lower)
+
+
 def points_table(swept: Sweep) -> Table:
     """Every setting that was tried."""
     columns = [
@@ -247,7 +301,8 @@ def points_table(swept: Sweep) -> Table:
         Column("Items"),
         Column("Speedup", "against the target, 95 % interval"),
         Column("Recovery", "95 % interval"),
-        Column("Lower bound", "one-sided 95 %"),
+        Column("Difference", "in points of the score, 95 % interval"),
+        Column("Lower bound", "one-sided 95 %, of recovery, or of the difference in points"),
         Column("Gained / lost"),
         Column("τ", "tokens per round, bonus included"),
         Column("Accepted"),
@@ -265,7 +320,8 @@ def points_table(swept: Sweep) -> Table:
             Cell(f"{point.num_items:,}"),
             _speedup(point.speedup),
             _recovery(point.recovery),
-            Cell(numbers.percent(point.recovery_lower)),
+            _difference(point.paired.difference, POINT),
+            Cell(_lower(point)),
             Cell(numbers.changes(point.paired.gained, point.paired.lost)),
             Cell(numbers.number(point.mean_acceptance_length)),
             Cell(numbers.percent(point.acceptance_rate)),

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fly.formats.comparison import Comparison, MethodResult, TaskResult
+from fly.formats.model import Interval
 from fly.report import charts, numbers
 from fly.report.charts import Entry, Line, Series
 from fly.report.folder import Results
@@ -19,6 +20,7 @@ from fly.report.tables import (
     costs_table,
     measured_table,
     methods_table,
+    others_table,
     points_table,
     run_table,
 )
@@ -67,7 +69,7 @@ def build(results: Results) -> View:
         title=f"{source.target}" + (f" with {source.draft}" if source.draft else ""),
         lead=swept.conclusion if swept else _lead(compared) if compared else "",
         cards=_cards(compared) if compared else [],
-        tables=[methods_table(task) for task in compared.tasks] if compared else [],
+        tables=list(_tables(compared)) if compared else [],
         costs=[costs_table(task) for task in compared.tasks] if compared else [],
         points=points_table(swept) if swept else None,
         plots=plots,
@@ -75,6 +77,14 @@ def build(results: Results) -> View:
         config=_indented(source.config),
         notes=notes,
     )
+
+
+def _tables(compared: Comparison) -> Iterator[Table]:
+    for task in compared.tasks:
+        yield methods_table(task)
+        others = others_table(task)
+        if others is not None:
+            yield others
 
 
 def _of_run(results: Results, plots: list[Plot], notes: list[str]) -> View:
@@ -100,8 +110,11 @@ def _lead(compared: Comparison) -> str:
         for name in VERDICT_KINDS
         if any(one.verdict == name for one in verdicts)
     ]
+    margin = f"{numbers.percent(compared.margin, 0)} of the target's score"
+    if compared.margin_points is not None:
+        margin = f"{compared.margin_points:g} points of the score"
     return (
-        f"Margin {numbers.percent(compared.margin, 0)} of the target's score, "
+        f"Margin {margin}, "
         f"{numbers.percent(compared.confidence, 0)} one-sided: {', '.join(counts)}."
     )
 
@@ -125,7 +138,9 @@ def _cards(compared: Comparison) -> list[Card]:
         ):
             if speedup is not None and speedup.estimate is not None:
                 facts.append((numbers.times(speedup.estimate), name))
-        if paired is not None and paired.recovery.estimate is not None:
+        if paired is not None and compared.margin is None:
+            facts.append((numbers.points(paired.difference, task.point), "points of the score"))
+        elif paired is not None and paired.recovery.estimate is not None:
             facts.append((numbers.percent(paired.recovery.estimate), "of the target's score"))
         kind = VERDICT_KINDS[verdict.verdict]
         cards.append(
@@ -165,6 +180,13 @@ def _facts(results: Results) -> list[tuple[str, str]]:
 
 
 def _margin(compared: Comparison) -> str:
+    if compared.margin is None:
+        lost = ", ".join(
+            f"{compared.margin_points or 0:g} points ({task.point:g} of the score each) on "
+            f"{task.task}"
+            for task in compared.tasks
+        )
+        return f"may be lost: {lost}"
     points = ", ".join(
         f"{task.margin_points:.2f} points on {task.task}"
         for task in compared.tasks
@@ -186,7 +208,11 @@ def _indented(value: object) -> str:
 def _plots(results: Results) -> Iterator[Plot]:
     compared, swept = results.comparison, results.sweep
     if swept is not None and swept.points:
-        yield charts.frontier("frontier", swept.points, swept.recommended, swept.margin)
+        least = swept.margin if swept.margin is not None else -(swept.margin_points or 0.0)
+        in_points = swept.margin is None
+        yield charts.frontier(
+            "frontier", swept.points, swept.recommended, least, in_points=in_points
+        )
     if compared is not None:
         yield from _comparison_plots(compared)
         measured = [
@@ -199,21 +225,43 @@ def _plots(results: Results) -> Iterator[Plot]:
 
 
 def _comparison_plots(compared: Comparison) -> Iterator[Plot]:
-    speeds, recoveries = [], []
+    speeds, kept = [], []
+    is_share = compared.margin is not None
     for task, method in _methods(compared):
         is_control = method.role == "control"
         if method.speed.vs_target is not None and method.role != "target":
             speeds.append(Entry(task.task, method.name, method.speed.vs_target, is_control))
         if method.paired is not None:
-            recoveries.append(Entry(task.task, method.name, method.paired.recovery, is_control))
+            paired = method.paired
+            interval = paired.recovery if is_share else _in_points(task, paired.difference)
+            kept.append(Entry(task.task, method.name, interval, is_control))
     even = Line(1.0, "target")
-    limit = Line(compared.margin, f"margin {compared.margin:g}", is_limit=True)
+    if compared.margin is not None:
+        limit = Line(compared.margin, f"margin {compared.margin:g}", is_limit=True)
+        name, unit = "Recovery", "of the target's score"
+    else:
+        lost = compared.margin_points or 0.0
+        limit = Line(-lost, f"margin {lost:g} points", is_limit=True)
+        name, unit = "Difference", "points better than the target's score"
     title = "Speedup against the target"
     found = (
         charts.intervals("speedup", title, "times the target's speed", speeds, [even]),
-        charts.intervals("recovery", "Recovery", "of the target's score", recoveries, [limit]),
+        charts.intervals(name.lower(), name, unit, kept, [limit]),
     )
     yield from (plot for plot in found if plot is not None)
+
+
+def _in_points(task: TaskResult, difference: Interval) -> Interval:
+    """What was gained, in points: the other way round where lower is better."""
+    scale = (1 if task.methods[0].score.higher_is_better else -1) / task.point
+
+    def scaled(value: float | None) -> float | None:
+        return None if value is None else scale * value
+
+    ends = [scaled(difference.low), scaled(difference.high)]
+    low, high = ends if scale > 0 else reversed(ends)
+    estimate = scaled(difference.estimate)
+    return Interval(estimate=estimate, low=low, high=high, method=difference.method)
 
 
 def _decoding_plots(measured: list[Measured]) -> Iterator[Plot]:

@@ -38,6 +38,12 @@ CASES = {
     "method named twice": (["compare", "--methods", "native,native"], "'native' twice"),
     "unknown setting of a method": (["compare", "--methods", "fly:win=4"], "'win'"),
     "margin": (["compare", "--margin", "1.5"], "--margin is 1.5"),
+    "two margins": (
+        ["compare", "--margin", "0.9", "--margin_points", "2"],
+        "--margin is 0.9 and --margin_points 2.0",
+    ),
+    "no points": (["compare", "--margin_points", "0"], "--margin_points is 0.0"),
+    "points of a sweep": (["sweep", *GRID, "--margin_points", "nan"], "--margin_points is nan"),
     "batch_size auto": (["compare", "--batch_size", "auto"], "--batch_size is 'auto'"),
     "limit": (["compare", "--limit", "0"], "--limit is 0"),
     "negative limit": (["sweep", *GRID, "--limit", "-3"], "--limit is -3"),

@@ -8,6 +8,7 @@ from fly.formats.comparison import (
     Comparison,
     Cost,
     MethodResult,
+    OtherScore,
     Paired,
     Score,
     Speed,
@@ -51,7 +52,12 @@ def method(name, role="method", **more):
 
 def score(value, stderr=None):
     return Score(
-        metric="exact_match", filter="answer", value=value, stderr=stderr, higher_is_better=True
+        metric="exact_match",
+        filter="answer",
+        value=value,
+        stderr=stderr,
+        higher_is_better=True,
+        num_items=1500,
     )
 
 
@@ -96,11 +102,17 @@ def full(name, **more):
 
 def comparison(*methods, notes=(), **more):
     task = TaskResult(
-        task="numbers", num_items=1500, is_binary=True, margin_points=more.pop("points", 2.25),
+        task="numbers",
+        num_items=more.pop("num_items", 1500),
+        metric="exact_match,answer",
+        is_binary=True,
+        point=more.pop("point", 0.01),
+        margin_points=more.pop("points", 2.25),
         methods=list(methods),
-    )  # fmt: skip
+    )
     given = {
         **{"environment": {}, "target": "t", "draft": None, "config": {}, "margin": 0.97},
+        "margin_points": None,
         **{"confidence": 0.95, "baseline": "hf_generate:batch_size=32", "batch_size": 16},
         **{"control": "target:batch_size=8", "block_size": 16},
     }
@@ -185,6 +197,64 @@ def test_half_an_interval_is_an_estimate(printed):
     out = printed(comparison(method("target", "target"), method("fly", paired=paired(half, half))))
     assert " -2.0 " in out
     assert " to " not in out.split("speed;")[0].split("McNemar")[1]
+
+
+def test_a_margin_in_points(printed):
+    shown = {"margin": None, "margin_points": 3.0, "points": 3.0}
+    first = full("target", role="target").model_copy(update={"paired": None})
+    assert "1,500 items, margin 3 points (0.03)" in printed(comparison(first, **shown))
+    out = printed(comparison(first, full("fly"), point=1.0, **shown))
+    assert "margin 3 points (3)" in out
+    assert "-0.0 (-0.1 to +0.1)" in out, "a point of BLEU is one"
+
+
+def test_equal_texts_are_told_in_the_intervals_place(printed):
+    same = Interval(estimate=1.0, low=None, high=None, method="all 9 texts identical")
+    none = Interval(estimate=0.0, low=None, high=None, method="all 9 texts identical")
+    out = printed(comparison(method("target", "target"), method("fly", paired=paired(none, same))))
+    assert "100.0%" in out
+    assert "all 9 texts identical" in out
+
+
+def test_other_metrics_have_rows(printed):
+    def other(value, **more):
+        given = score(value).model_dump() | {"filter": "flexible", "num_items": 1400}
+        return OtherScore(**given, paired=more.get("paired"))
+
+    out = printed(
+        comparison(
+            method("target", "target", score=score(0.5), other_scores=[other(0.75)]),
+            method(
+                "fly",
+                score=score(0.5),
+                other_scores=[other(0.625, paired=paired(interval(-0.125), interval(0.833)))],
+            ),
+        )
+    )
+    assert "numbers: other metrics" in out
+    rows = [line for line in out.splitlines() if "exact_match (flexible)" in line]
+    assert len(rows) == 2
+    for text in ("fly", "1,400", "0.6250", "83.3%", "73.3% to 93.3%", "-12.5 (-22.5 to -2.5)"):
+        assert text in rows[1]
+    assert "exact_match,answer decides; --metric lets another: exact_match,flexible." in out
+
+
+def test_documents_without_a_score_are_counted(printed):
+    first = method("target", "target", score=score(0.5))
+    assert "1,500 of 1,600 items" in printed(comparison(first, num_items=1600))
+
+
+def test_scores_of_all_items_have_no_single_gains(printed):
+    whole = paired(interval(-0.02), interval(0.973), gained=None, lost=None, mcnemar_p=None)
+    out = printed(
+        comparison(
+            method("target", "target"),
+            method("fly", paired=whole),
+            method("target:batch_size=8", "control", paired=whole),
+        )
+    )
+    assert "None" not in out
+    assert "0 of 9 texts differ." in out
 
 
 def test_brackets_of_names_are_no_markup(printed):

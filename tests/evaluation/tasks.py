@@ -1,7 +1,7 @@
 """Tasks written into a folder: two filters, repeats, metrics that are no means, several forms."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +63,17 @@ metric_list:
 """
 
 
-def write_task(folder: Path, name: str, more: str, num_items: int = 6) -> None:
-    """Add a task whose answers are the numbers 0, 1, 2 and so on."""
+def write_task(
+    folder: Path,
+    name: str,
+    more: str,
+    num_items: int = 6,
+    answer: Callable[[int], str] = str,
+) -> None:
+    """Add a task whose answers are the numbers 0, 1, 2 and so on, or made of them."""
     folder.mkdir(parents=True, exist_ok=True)
     data = folder / f"{name}.jsonl"
-    items = [{"question": f"Item {n}, say:", "answer": str(n)} for n in range(num_items)]
+    items = [{"question": f"Item {n}, say:", "answer": answer(n)} for n in range(num_items)]
     data.write_text("".join(json.dumps(item) + "\n" for item in items))
     text = FORM.format(name=name, data=data, folder=folder) + more
     (folder / f"{name}.yaml").write_text(text)

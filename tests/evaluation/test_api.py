@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 import fly.evaluation
-from fly.errors import ConfigError, MissingExtraError
+from fly.errors import ConfigError, FLyWarning, MissingExtraError
 from fly.formats.comparison import Comparison
 from fly.formats.sweep import Sweep
 from tests.backend import pairs
 from tests.backend.conftest import pair, tasks
+from tests.evaluation.tasks import ONLY_BLEU, write_task
 
 __all__ = ["pair", "tasks"]
 
@@ -91,6 +92,35 @@ def test_a_row_for_every_point(swept):
     assert list(frame["rounds"]) == [point.rounds for point in swept.points]
     assert list(frame["stopped"].notna()) == [point.stopped is not None for point in swept.points]
     assert not frame["recommended"].any()  # a pair that scores nothing supports no setting
+
+
+def test_a_sweep_by_points(pair, tasks):
+    """Three items without a score show that less than 80 points are lost."""
+    arguments = {"config_path": str(pair.config), "device": "cpu"}
+    result = fly.evaluation.sweep(
+        arguments, ["toy_text"], {"win_len": [2]}, margin_points=80, **options(tasks)
+    )
+    assert (result.margin, result.margin_points) == (None, 80)
+    [point] = result.points
+    assert point.recovery_lower is None
+    assert -80 < point.points_lower < 0
+    assert result.recommended == "win_len=2"
+    assert "difference in points is at least -80" in result.conclusion
+    assert (result.heldout.margin, result.heldout.margin_points) == (None, 80)
+    assert list(result.to_frame()["points_lower"]) == [point.points_lower]
+
+
+def test_a_sweep_takes_means_only(pair, tmp_path, monkeypatch):
+    write_task(tmp_path, "translated", ONLY_BLEU)
+    arguments = {"config_path": str(pair.config), "device": "cpu"}
+    from fly.evaluation.searching import Search
+
+    monkeypatch.setattr(Search, "run", lambda _: pytest.fail("searched"))
+    with (
+        pytest.warns(FLyWarning, match="bleu is no mean"),
+        pytest.raises(ConfigError, match="'translated': a sweep chooses by a mean over items"),
+    ):
+        fly.evaluation.sweep(arguments, ["translated"], {"win_len": [2]}, **options(tmp_path))
 
 
 @pytest.mark.parametrize("result", ["compared", "swept"])

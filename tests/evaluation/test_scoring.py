@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from lm_eval import simple_evaluate
 from lm_eval.api.model import LM
@@ -62,6 +63,11 @@ def reported(name, folder, answers, **more):
     return found["results"][name]
 
 
+def aggregate(scorer, scores, metric):
+    """Of the documents that have it."""
+    return scorer.aggregate(list(scorer.values(scores, metric).values()), metric)
+
+
 RIGHT = [f"#### {n}" for n in range(3)]
 CASES = {
     "numbers": ("numbers", ["0", "1", "9", "3"], {}),
@@ -85,7 +91,7 @@ def test_scores_are_lm_evals(name, answers, more, folder, monkeypatch):
         key for key in theirs if "," in key and "_stderr," not in key
     }
     for metric in metrics:
-        found = scorer.aggregate(scores, metric)
+        found = aggregate(scorer, scores, metric)
         assert found.value == theirs[f"{found.metric},{found.filter}"]
         stderr = theirs[f"{found.metric}_stderr,{found.filter}"]
         assert found.stderr == (None if stderr == "N/A" or math.isnan(stderr) else stderr)
@@ -99,7 +105,7 @@ def test_scores_of_the_embedded_task_are_lm_evals():
         for place, one in enumerate(asked)
     ]
     scores = scorer.score(texts_of(asked, answers))
-    found = scorer.aggregate(scores, ("exact_match", "answer"))
+    found = aggregate(scorer, scores, ("exact_match", "answer"))
     theirs = reported("fly_demo_math", TASKS_PATH, answers, **more)
     assert 0 < found.value < 1
     assert found.value == theirs["exact_match,answer"]
@@ -181,7 +187,9 @@ CHOICES = [
     ("filtered", "exact_match", ("exact_match", "strict")),
     ("filtered", "exact_match,flexible", ("exact_match", "flexible")),
     ("graded", None, ("exact_match", "none")),
-    ("bleu_only", None, None),
+    ("graded", "bleu", ("bleu", "none")),
+    ("bleu_only", None, ("bleu", "none")),
+    ("bleu_only", "bleu,none", ("bleu", "none")),
 ]
 
 
@@ -195,14 +203,40 @@ def test_the_first_mean_decides_unless_another_is_named(name, wanted, expected, 
     [
         ("filtered", "f1", "exact_match,strict, exact_match,flexible"),
         ("filtered", "exact_match,lax", "exact_match,strict, exact_match,flexible"),
-        ("graded", "bleu", "exact_match,none"),
-        ("bleu_only", "bleu", "none"),
+        ("graded", "f1", "exact_match,none, bleu,none"),
+        ("bleu_only", "acc", "bleu,none"),
     ],
 )
 def test_a_metric_that_cannot_decide(name, wanted, fix, folder):
     with pytest.raises(ConfigError, match=f"'{name}' has no metric '{wanted}'") as caught:
         metric(name, folder, wanted)
     assert caught.value.fix == f"choose one of {fix}"
+
+
+def test_documents_may_lack_a_metric(folder, monkeypatch):
+    """The first has none, and a value that is no number is none."""
+    scorer, asked = load("numbers", folder)
+    values = iter([{}, {"own": 1.0}, {"own": math.nan}, {"own": np.bool_(0)}, {"x": 1}, {"own": 1}])
+    monkeypatch.setattr(scorer._task, "process_results", lambda *_: next(values))
+    scores = scorer.score(texts_of(asked, ["0"]))
+    own = ("own", "none")
+    assert scorer.metrics(scores.values()) == [own, ("x", "none")]
+    assert scorer.values(scores, own) == {1: 1.0, 3: 0.0, 5: 1.0}
+    assert scorer.primary(scores, None) == own
+    found = aggregate(scorer, scores, own)
+    assert (found.value, found.num_items) == (2 / 3, 3)
+
+
+def test_an_aggregation_that_fails_gives_no_score(folder, monkeypatch):
+    scorer, asked = load("numbers", folder)
+    scores = scorer.score(texts_of(asked, ["0"]))
+
+    def fails(_):
+        raise KeyError("x")
+
+    monkeypatch.setitem(scorer._task.aggregation(), "exact_match", fails)
+    found = aggregate(scorer, scores, ("exact_match", "none"))
+    assert (found.value, found.stderr, found.num_items) == (None, None, 6)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, "right", None, (1, 2)])
@@ -212,4 +246,4 @@ def test_what_is_no_number_decides_nothing(value, folder, monkeypatch):
     scores = scorer.score(texts_of(asked, ["0"]))
     assert scorer.primary(scores, None) is None
     if isinstance(value, float):
-        assert scorer.aggregate(scores, ("own", "none")).value is None
+        assert aggregate(scorer, scores, ("own", "none")).value is None

@@ -6,7 +6,9 @@ from scipy import stats
 
 from fly.evaluation import exact
 from fly.evaluation.binary import PairCounts
-from fly.evaluation.paired import compare_scores, items_to_decide
+from fly.evaluation.judged import items_to_decide
+from fly.evaluation.margins import Points, Share
+from fly.evaluation.paired import compare_scores
 from fly.evaluation.verdict import holm, judge_all
 
 
@@ -52,7 +54,7 @@ def chance_of_safe(num_either, ratio, lost, gained):
             p = stats.multinomial.pmf(
                 [x, y, num_either - x - y], num_either, [lost, gained, 1 - lost - gained]
             )
-            if p > 1e-7 and exact.p_at_most(x, y, num_either, ratio) < 0.05:
+            if p > 1e-7 and exact.p_at_most(x, y, exact.of_ratio(num_either, ratio)) < 0.05:
                 total += p
     return total
 
@@ -71,20 +73,20 @@ def test_size_by_enumeration(num_either, ratio, place):
 @pytest.mark.parametrize("higher_is_better", [True, False])
 def test_bounds_clear_just_the_margins_that_are_rejected(cells, higher_is_better):
     one = scores(*cells, higher_is_better=higher_is_better)
-    low, high = one.lower_bound(), one.upper_bound()
+    low, high = one.lower_ratio(), one.upper_ratio()
     for step in (0.9, 0.99, 0.999, 1.001, 1.01, 1.1):
-        assert (one.p_safe(low * step) < 0.05) == (step < 1)
-        assert (one.p_not_safe(high * step) < 0.05) == (step > 1)
+        assert (one.p_ratio_at_most(low * step) < 0.05) == (step < 1)
+        assert (one.p_ratio_at_least(high * step) < 0.05) == (step > 1)
 
 
 def test_graded_bounds_clear_just_the_margins_that_are_rejected():
     rng = np.random.default_rng(3)
     own = rng.beta(4, 2, size=150)
     one = compare_scores(own, own * rng.choice([1, 0.8, 1.1], size=150), range(150))
-    low, high = one.lower_bound(), one.upper_bound()
+    low, high = one.lower_ratio(), one.upper_ratio()
     for step in (0.95, 0.99, 1.01, 1.05):
-        assert (one.p_safe(low * step) < 0.05) == (step < 1)
-        assert (one.p_not_safe(high * step) < 0.05) == (step > 1)
+        assert (one.p_ratio_at_most(low * step) < 0.05) == (step < 1)
+        assert (one.p_ratio_at_least(high * step) < 0.05) == (step > 1)
 
 
 @pytest.mark.parametrize(("share", "items"), [(0.02, 1527), (0.10, 7633)])
@@ -93,8 +95,8 @@ def test_99_percent_of_a_90_percent_baseline(share, items):
     assert items_to_decide(share, 0.01 * 0.9) == items
     half = int(share * 500)
     one = scores(900 - half, half, half, 100 - half)
-    assert one.items_needed(0.99) == items
-    assert one.points_allowed(0.99) == pytest.approx(0.9)
+    assert Share(0.99).items_needed(one) == items
+    assert Share(0.99).loss(one) == pytest.approx(0.009)
 
 
 def test_items_needed_give_the_power():
@@ -109,7 +111,7 @@ def test_items_needed_give_the_power():
 
 
 def test_explanations():
-    [few] = judge_all([scores(44, 1, 1, 4)])
+    [few] = judge_all([scores(132, 3, 3, 12)])
     assert few.items_needed == 340
     assert "97.0 %, which allows to lose 2.7 points" in few.explanation
     assert "cannot support this margin" in few.explanation
@@ -118,7 +120,8 @@ def test_explanations():
     assert loss.verdict == "INCONCLUSIVE"
     assert "would show NOT SAFE" in loss.explanation
     [none] = judge_all([scores(0, 0, 0, 9)])
-    assert none.explanation == "No recovery can be told: no item was solved by either."
+    assert none.explanation.startswith("No recovery can be told: no item was solved by either. ")
+    assert "--margin_points" in none.explanation
     assert none.items_needed is None
 
 
@@ -170,4 +173,10 @@ def test_scores_that_cannot_be_paired(target, method, clusters):
 @pytest.mark.parametrize("margin", [0, 1, 1.5, -0.2])
 def test_margins_out_of_range(margin):
     with pytest.raises(ValueError, match="margin"):
-        judge_all([scores(9)], margin)
+        Share(margin)
+
+
+@pytest.mark.parametrize("points", [0, -1, float("inf"), float("nan")])
+def test_points_out_of_range(points):
+    with pytest.raises(ValueError, match="points"):
+        Points(points)

@@ -27,11 +27,11 @@ def test_what_is_written_is_read(folder, tmp_path):
 
 
 @pytest.mark.parametrize(("key", "name", "read", "newest"), [
-    ("fly_compare", "compare.json", read_comparison, 1),
-    ("fly_sweep", "sweep.json", read_sweep, 2),
+    ("fly_compare", "compare.json", read_comparison, 2),
+    ("fly_sweep", "sweep.json", read_sweep, 3),
 ])  # fmt: skip
 @pytest.mark.parametrize(("version", "message"), [
-    (3, r"written by version 3 of the format; this reads 1 up to {newest}"),
+    (4, r"written by version 4 of the format; this reads 1 up to {newest}"),
     (0, r"written by version 0"),
     (None, r"does not tell its version"),
     (True, r"does not tell its version"),
@@ -68,17 +68,76 @@ def test_a_sweep_of_version_1_does_not_tell_what_is_lossless(tmp_path):
     assert [point.is_lossless for point in now.points][:2] == [False, False]
     record = json.loads(path.read_text())
     record["fly_sweep"] = 1
+    del record["margin_points"]
     for point in record["points"]:
-        del point["is_lossless"]
+        del point["is_lossless"], point["points_lower"]
     path.write_text(json.dumps(record))
     before = read_sweep(path)
-    assert before.fly_sweep == 2
+    assert before.fly_sweep == 3
     assert {point.is_lossless for point in before.points} == {None}
     told = [point.model_copy(update={"is_lossless": False}) for point in before.points]
     assert told == list(now.points)
     path.write_text(json.dumps(record | {"points": 7}))
     with pytest.raises(ReportError, match="points"):
         read_sweep(path)
+
+
+def test_a_comparison_of_version_1_compared_one_metric(folder):
+    path = folder / "compare.json"
+    now = read_comparison(path)
+    path.write_text(json.dumps(version_1(json.loads(path.read_text()))))
+    before = read_comparison(path)
+    assert before.fly_compare == 2
+    assert before.margin_points is None
+    [task] = before.tasks
+    assert (task.metric, task.point) == ("exact_match,strict-match", 0.01)
+    assert {method.score.num_items for method in task.methods} == {None}
+    assert task.methods[0].other_scores[0].paired is None
+    told = [
+        method.model_copy(
+            update={
+                "score": method.score.model_copy(update={"num_items": 1000}),
+                "other_scores": [],
+            }
+        )
+        for method in task.methods
+    ]
+    assert [task.model_copy(update={"methods": told})] == list(now.tasks)
+
+
+def test_a_sweep_of_version_2_holds_a_comparison_of_version_1(tmp_path):
+    path = folders.write_sweep(tmp_path) / "sweep.json"
+    record = json.loads(path.read_text())
+    heldout = json.loads(folders.comparison(["gsm8k"]).model_dump_json())
+    record |= {"fly_sweep": 2, "heldout": version_1(heldout)}
+    del record["margin_points"]
+    for point in record["points"]:
+        del point["points_lower"]
+    path.write_text(json.dumps(record))
+    found = read_sweep(path)
+    assert found.heldout.tasks[0].metric == "exact_match,strict-match"
+    assert {point.points_lower for point in found.points} == {None}
+
+
+def version_1(record):
+    """A comparison as version 1 had it: scores without their items, no margin in points."""
+    record["fly_compare"] = 1
+    del record["margin_points"]
+    for task in record["tasks"]:
+        del task["metric"], task["point"]
+        for method in task["methods"]:
+            del method["score"]["num_items"]
+            method["other_scores"] = [method["score"]]
+    return record
+
+
+@pytest.mark.parametrize("tasks", [None, 7, [3], [{"methods": 4}], [{"methods": [5]}]])
+def test_a_damaged_comparison_of_version_1(folder, tasks):
+    path = folder / "compare.json"
+    record = version_1(json.loads(path.read_text())) | {"tasks": tasks}
+    path.write_text(json.dumps(record))
+    with pytest.raises(ReportError, match="tasks"):
+        read_comparison(path)
 
 
 def test_newer_answers_are_refused(folder):

@@ -215,6 +215,7 @@ def method_result(
             value=0.71 * recovery,
             stderr=0.0143,
             higher_is_better=True,
+            num_items=1000,
         ),
         other_scores=[],
         paired=None
@@ -294,7 +295,9 @@ def comparison(tasks: Sequence[str]) -> Comparison:
             TaskResult(
                 task=task,
                 num_items=1000,
+                metric="exact_match,strict-match",
                 is_binary=True,
+                point=0.01,
                 margin_points=2.13,
                 methods=[
                     method_result("target", "target", 1.0, 1.0),
@@ -310,6 +313,7 @@ def comparison(tasks: Sequence[str]) -> Comparison:
             for number, task in enumerate(tasks)
         ],
         margin=0.97,
+        margin_points=None,
         confidence=0.95,
         baseline="hf_generate",
         control="target batch 8",
@@ -336,6 +340,7 @@ def sweep() -> Sweep:
                     score=0.7 * (1 - loss),
                     recovery=interval(1 - loss, 0.02),
                     recovery_lower=1 - loss - 0.017,
+                    points_lower=None,
                     paired=Paired(
                         num_items=400,
                         gained=3,
@@ -365,6 +370,7 @@ def sweep() -> Sweep:
         tasks=["gsm8k"],
         grid={"spd_k": [5, 10, 15], "win_len": [4, 6, 8]},
         margin=0.96,
+        margin_points=None,
         num_search_items=400,
         num_heldout_items=400,
         points=points,

@@ -249,3 +249,63 @@ def test_missing_extra_carries_the_install_line(tmp_path, monkeypatch):
     )
     with pytest.raises(MissingExtraError, match=r"needs jinja2\nFix: pip install .*\[report\]"):
         write_report(tmp_path)
+
+
+def rewrite(path: Path, **changes) -> dict:
+    record = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps(record))
+    return record
+
+
+def test_a_margin_in_points_and_other_metrics(tmp_path):
+    folder = folders.write_comparison(tmp_path, tasks=["gsm8k"], num_items=3, num_tokens=20)
+    path = folder / "compare.json"
+    tasks = json.loads(path.read_text())["tasks"]
+    for method in tasks[0]["methods"]:
+        other = method["score"] | {"filter": "flexible-extract", "num_items": 990}
+        method["other_scores"] = [other | {"paired": method["paired"]}]
+        if method["name"] == "fly":
+            same = {"estimate": 1, "low": None, "high": None, "method": "all 3 texts identical"}
+            method["paired"]["recovery"] = same
+    rewrite(path, margin=None, margin_points=3, tasks=tasks)
+    page = render(load_folder(folder))
+    assert "Margin 3 points of the score, 95\u00a0% one-sided" in page
+    assert "may be lost: 3 points (0.01 of the score each) on gsm8k" in page
+    assert "gsm8k: other metrics" in page
+    assert "exact_match (strict-match) decides" in page
+    assert page.count("exact_match (flexible-extract)") == 6
+    assert "all 3 texts identical" in page
+    [plot] = [plot for plot in build(load_folder(folder)).plots if plot.name == "difference"]
+    assert "margin 3 points at -3" in plot.label
+    assert [row[2] for row in plot.rows if row[1] == "fly"] == ["-0.700"]
+
+
+def test_less_is_better_in_points(tmp_path):
+    """What is plotted is what was gained."""
+    folder = folders.write_comparison(tmp_path, tasks=["wmt"], num_items=3, num_tokens=20)
+    path = folder / "compare.json"
+    tasks = json.loads(path.read_text())["tasks"]
+    tasks[0]["point"] = 1.0
+    for method in tasks[0]["methods"]:
+        method["score"]["higher_is_better"] = False
+        if method["paired"]:
+            method["paired"] |= {"gained": None, "lost": None}
+    rewrite(path, margin=None, margin_points=2, tasks=tasks)
+    [plot] = [plot for plot in build(load_folder(folder)).plots if plot.name == "difference"]
+    estimate, ends = plot.rows[0][2:4]
+    assert (estimate, ends) == ("0.007", "-0.005 to 0.019")
+    assert "lower is better" in render(load_folder(folder))
+
+
+def test_a_sweep_in_points(tmp_path):
+    folder = folders.write_sweep(tmp_path)
+    path = folder / "sweep.json"
+    points = json.loads(path.read_text())["points"]
+    for point in points:
+        point |= {"recovery_lower": None, "points_lower": -2.5}
+    rewrite(path, margin=None, margin_points=3, points=points)
+    page = render(load_folder(folder))
+    assert "\u22122.5 points" in page
+    [plot] = [plot for plot in build(load_folder(folder)).plots if plot.name == "frontier"]
+    assert plot.title == "Speedup against difference in points"
+    assert plot.columns[-1] == "Difference in points"
