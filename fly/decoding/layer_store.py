@@ -52,10 +52,19 @@ def key_of(model: PreTrainedModel, ids: Tensor, keep: float | None) -> str:
     digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
     for name, weight in model.state_dict().items():
         flat = weight.detach().flatten()
-        spread = torch.linspace(0, max(0, len(flat) - 1), min(SAMPLED_NUMBERS, len(flat))).long()
-        numbers = flat[spread.to(flat.device)].to("cpu", torch.float64)
+        places = spread(len(flat), SAMPLED_NUMBERS).to(flat.device)
+        numbers = flat[places].to("cpu", torch.float64)
         digest.update(f"{name} {tuple(weight.shape)}".encode() + numbers.numpy().tobytes())
     return digest.hexdigest()
+
+
+def spread(length: int, count: int) -> Tensor:
+    """Up to `count` different places of a weight of `length` numbers, from its first to its last.
+
+    Integers throughout: float32 does not know every whole number above 2^24.
+    """
+    count = min(count, length)
+    return torch.arange(count) * (length - 1) // max(1, count - 1)
 
 
 def find_or_search(

@@ -3,13 +3,15 @@
 import copy
 import json
 import warnings
+from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from fly.decoding import layer_store
 from fly.decoding.layer_search import LayerSet
-from fly.decoding.layer_store import default_folder, find_or_search, key_of
+from fly.decoding.layer_store import default_folder, find_or_search, key_of, spread
 from fly.errors import FLyWarning
 from tests.models import tiny
 
@@ -88,6 +90,28 @@ def test_the_key_knows_what_the_search_depends_on():
     assert len({key, *others}) == 6
     half = copy.deepcopy(model).bfloat16()
     assert key_of(half, IDS, None) != key
+
+
+@pytest.mark.parametrize("length", [1, 2, 63, 64, 65, 1000, 2**24 + 3, 49152 * 576, 2**40 + 1])
+def test_places_are_spread_over_the_whole_weight(length):
+    places = spread(length, 64).tolist()
+    assert (places[0], places[-1]) == (0, length - 1)
+    assert len(set(places)) == len(places) == min(64, length)
+    steps = {after - before for before, after in pairwise(places)} or {0}
+    assert max(steps) - min(steps) <= 1
+
+
+def test_a_weight_of_more_numbers_than_float32_counts():
+    """SmolLM2's embedding: float32 knows no 28311551, and rounds it to the length."""
+    weight = torch.zeros(49152 * 576, dtype=torch.int8)
+    model = SimpleNamespace(config=tiny("llama").config, state_dict=lambda: {"embed": weight})
+    key = key_of(model, IDS, None)
+    weight[-1] = 1
+    assert key_of(model, IDS, None) != key
+
+
+def test_a_weight_without_numbers():
+    assert spread(0, 64).tolist() == []
 
 
 def test_where_it_is_loaded_from_does_not_matter():
