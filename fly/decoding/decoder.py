@@ -76,8 +76,8 @@ class SpeculativeDecoder:
     """Decodes many prompts at once with a draft and a target model.
 
     Rows of the batch accept different numbers of tokens and end at different times; a finished row
-    makes room for the next prompt.  Answers do not depend on the batch (equal
-    as benchmarks/README.md defines it).
+    makes room for the next prompt.  Answers do not depend on the batch (equal as
+    benchmarks/README.md defines it; what makes exceptions is in docs/drafters.md).
     """
 
     def __init__(

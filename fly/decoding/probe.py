@@ -4,7 +4,8 @@ A few random tokens are read in ragged pieces, with wrong ones written and taken
 the logits must be those of one forward without a cache.  Where nothing but single tokens or whole
 texts can be read, the logits must be those that `generate` chooses from.  What differs is served by
 the next tier.  That is evidence and no proof: windows and chunks longer than the few tokens are not
-reached.
+reached.  A draft's mistakes cost speed and no text, so it need not be steadier with a cache than
+without.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ NUM_ROWS = 3
 # Root mean square of the difference over the logits' standard deviation.  In half precision
 # forwards of different shapes differ by 3 to 5 % at most; a wrong cache differs by the order of 1.
 EXACT, ROUGH = 1e-3, 0.1
+USELESS = 0.5  # the same of a draft that guesses
+UNSTEADY = 2  # times as far as it differs from itself without a cache, a draft may be off with one
 
 
 class Tier(str, Enum):
@@ -77,10 +80,15 @@ def serve(
 
 
 @torch.inference_mode()
-def probe(model: PreTrainedModel) -> Finding:
+def probe(model: PreTrainedModel, *, is_draft: bool = False) -> Finding:
     """Find the best tier that serves a model in evaluation mode; a few forwards of some 50 tokens.
 
     The model is not changed, nor is the state of any random generator.
+
+    Args:
+        model: a loaded model.
+        is_draft: its mistakes cost speed and no text, so its logits may hang on the shape of the
+            forward, as they do where what goes into a layer is quantised (`draft_tolerance`).
 
     Raises:
         ModelError: its attention implementation cannot be served.
@@ -97,7 +105,7 @@ def probe(model: PreTrainedModel) -> Finding:
             reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
             reasons[tier] = f"{type(failure).__name__}: {reason}"
             continue
-        if error <= tolerance(model):
+        if error <= tolerance(model) or (is_draft and error <= draft_tolerance(served, model)):
             return Finding(tier, reasons)
         reasons[tier] = f"logits are off by {error:.2g} of their standard deviation"
     return Finding(Tier.NONE, reasons)
@@ -111,6 +119,21 @@ def tolerance(model: PreTrainedModel) -> float:
         or torch.is_autocast_enabled(execution_device(model).type)
     )
     return ROUGH if is_rounded else EXACT
+
+
+def draft_tolerance(served: CausalModel, model: PreTrainedModel) -> float:
+    """What a draft's cache may differ by: what is honest where matrix products are rounded, or
+    somewhat more than forwards without a cache differ by among themselves, as far as its tokens are
+    no mere guesses.
+    """
+    total = min(TOKENS, served.num_positions or TOKENS)
+    texts, _, reference = sample(model, served.vocab_size, total)
+    unsteady = 0.0
+    for length in (max(1, total // 2), max(1, total - 1)):
+        want = reference[:, :length].float()
+        got = read_whole(model, texts[:, :length]).float()
+        unsteady = max(unsteady, share(got - want, want))
+    return min(max(ROUGH, UNSTEADY * unsteady), USELESS)
 
 
 def sample(model: PreTrainedModel, vocab_size: int, total: int) -> tuple[Tensor, Tensor, Tensor]:

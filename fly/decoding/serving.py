@@ -158,7 +158,7 @@ def serve_draft(
     if isinstance(draft, CausalModel):
         return replace(pair, draft=draft)
     is_target = target_found is not None and draft is pair.source
-    found = target_found if target_found and is_target else probe(draft.eval())
+    found = target_found if target_found and is_target else probe(draft.eval(), is_draft=True)
     if found.tier in (Tier.PLAIN, Tier.NONE):
         _warn("draft", draft, found, above=5)
         return replace(pair, drafter=NO_DRAFTER)

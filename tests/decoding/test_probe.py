@@ -7,9 +7,10 @@ import torch
 
 from fly.config import FLyConfig
 from fly.decoding import SpeculativeDecoder
+from fly.decoding.int8 import in_int8
 from fly.decoding.masks import MaskPlan
 from fly.decoding.model import SlotModel
-from fly.decoding.probe import Tier, deviation, probe, serve, tolerance
+from fly.decoding.probe import EXACT, Tier, deviation, probe, serve, tolerance
 from fly.decoding.rowwise import RowModel
 from tests.decoding.architectures import FAMILIES
 from tests.models import generate, prompts, tiny, tiny_tokenizer
@@ -40,9 +41,59 @@ def test_a_wrong_mask_is_seen(name, dtype, monkeypatch):
 def test_a_rejection_that_is_not_taken_back_is_seen(monkeypatch):
     model = FAMILIES["Bloom"].model()
     assert deviation(RowModel(model), model) <= tolerance(model)
-    believing = "fly.decoding.rowwise.CachedRow._rewind"
-    monkeypatch.setattr(believing, lambda self, start: setattr(self, "held", start))
+    monkeypatch.setattr("fly.decoding.rowwise.CachedRow._rewind", believe)
     assert deviation(RowModel(model), model) > 0.1
+
+
+@torch.inference_mode()
+def test_a_draft_may_differ_from_itself():
+    """In 8 bits a number on the border between two steps goes to either, by the forward's shape."""
+    model = in_int8(tiny("llama", hidden_size=128, num_hidden_layers=16))
+    assert EXACT < deviation(SlotModel(model), model) < 0.1
+    assert probe(model).tier is Tier.PLAIN
+    assert probe(model, is_draft=True).tier is Tier.BATCHED
+
+
+@torch.inference_mode()
+def test_a_draft_as_unsteady_as_a_real_model_in_8_bits():
+    """SmolLM2-135M's logits are off by 0.11, and in forwards of other shapes no less."""
+    model = shaky(0.15)
+    assert deviation(SlotModel(model), model) > 0.1
+    assert probe(model, is_draft=True).tier is Tier.BATCHED
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("amount", [0.0, 0.05])
+def test_a_draft_whose_cache_is_wrong_is_seen(amount, monkeypatch):
+    """However unsteady it is besides.  Of the tiers with which nobody drafts one is left."""
+    monkeypatch.setattr("fly.decoding.rowwise.CachedRow._rewind", believe)
+    monkeypatch.setattr("fly.decoding.probe.SlotModel", None)
+    assert probe(shaky(amount), is_draft=True).tier is Tier.PLAIN
+
+
+def test_a_draft_without_a_steady_logit_is_refused():
+    """Its tokens would be guesses whatever the cache."""
+    assert probe(shaky(3.0), is_draft=True).tier is Tier.PLAIN
+
+
+def believe(row, start):
+    """In place of taking tokens back: say so alone."""
+    row.held = start
+
+
+def shaky(amount):
+    """A model whose logits hang on how many tokens are in the forward, by a share `amount` of their
+    standard deviation.
+    """
+    model = copy.deepcopy(tiny("llama"))
+
+    def shake(module, args, logits):
+        generator = torch.Generator().manual_seed(logits.shape[1])
+        noise = torch.randn(logits.shape, generator=generator)
+        return logits + amount * logits.std() * noise
+
+    model.lm_head.register_forward_hook(shake)
+    return model
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

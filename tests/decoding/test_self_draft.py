@@ -70,6 +70,18 @@ def test_native_text_is_the_targets_own(settings, kind, batch_size):
     assert_unchanged(target, before)
 
 
+def test_a_deep_model_in_8_bits_drafts():
+    """Its logits hang on the shape of the forward, more than a target's may."""
+    target = tiny("llama", hidden_size=128, num_hidden_layers=16)
+    decoder = decoder_of(target, WAYS["int8"])
+    assert decoder.served == {"target": "batched", "draft": "batched", "drafter": "self"}
+    results = decoder.generate(prompts(5), max_new_tokens=TOKENS)
+    want = [generated(target, ids, TOKENS) for ids in prompts(5)]
+    assert_same(target, prompts(5), [result.token_ids for result in results], want)
+    counts = sum((result.statistics for result in results), Statistics())
+    assert counts.matched > 0.3 * counts.proposed
+
+
 def test_a_draft_without_idle_layers_pays(tmp_path):
     target = idle((1, 3))
     results = decoder_of(target, {"cache_dir": str(tmp_path)}).generate(
