@@ -6,8 +6,10 @@ without which most choices stay what they were, and time is estimated.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,10 @@ from fly.decoding.model_view import layer_list, without_layers
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+logger = logging.getLogger(__name__)
+
+PATIENCE = 4  # layers that are left out without a better estimate before the search ends
+LONG_S = 10.0  # a search that may take longer is told of even where nobody set up logging
 LONGEST_PROPOSAL = 128  # a search for the length that suits a draft best ends here
 
 
@@ -82,8 +88,11 @@ def search(model: PreTrainedModel, ids: Tensor, keep: float | None = None) -> La
     Raises:
         ModelError: the layers cannot be found.
     """
-    count, total, own = len(layer_list(model)), weights_read(model), choices(model, ids)
+    count, total = len(layer_list(model)), weights_read(model)
     fewest = 1 if keep is None else max(1, min(count - 1, round(keep * count)))
+    begin = time.perf_counter()
+    own = choices(model, ids)
+    _announce(count, fewest, ids.shape[1], time.perf_counter() - begin)
 
     def judge(left_out: tuple[int, ...]) -> LayerSet:
         view = without_layers(model, left_out)
@@ -98,9 +107,33 @@ def search(model: PreTrainedModel, ids: Tensor, keep: float | None = None) -> La
     found: list[LayerSet] = []
     for step in greedy_path(count, count - fewest, judge):
         found.append(step)
-        if keep is None and not can_improve(step, found, fewest / count):
+        logger.info(
+            "without layers %s: %.0f %% of choices stay, estimated %.2f times as fast as plain "
+            "decoding",
+            list(step.left_out),
+            100 * step.agreement,
+            step.speed,
+        )
+        if keep is None and not (has_patience(found) and can_improve(step, found, fewest / count)):
             break
     return found[-1] if keep is not None else max(found, key=lambda each: each.speed)
+
+
+def _announce(count: int, fewest: int, num_tokens: int, forward_s: float) -> None:
+    """What a search takes at most: all of `count` layers tried, then all but one, and so on, with a
+    forward each."""
+    num_forwards = sum(range(fewest + 1, count + 1))
+    seconds = num_forwards * forward_s
+    logger.log(
+        logging.WARNING if seconds > LONG_S else logging.INFO,
+        "searching which of %d layers the draft can do without: up to %d forwards over %d tokens, "
+        "%.0f s at most as it looks now. The result is kept; left_out names layers without a "
+        "search, and fewer calibration_tokens make it shorter",
+        count,
+        num_forwards,
+        num_tokens,
+        seconds,
+    )
 
 
 def greedy_path(
@@ -119,6 +152,12 @@ def greedy_path(
             return
         yield best
         left_out = best.left_out
+
+
+def has_patience(found: Sequence[LayerSet]) -> bool:
+    """Whether the best set so far was found lately."""
+    best = max(found, key=lambda each: each.speed)
+    return len(found) - found.index(best) <= PATIENCE
 
 
 def can_improve(step: LayerSet, found: Iterable[LayerSet], least_cost: float) -> bool:

@@ -22,7 +22,7 @@ from fly.errors import FLyWarning
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-VERSION = 1  # of the file, and of how layers are searched
+VERSION = 2  # of the file, and of how layers are searched
 SAMPLED_NUMBERS = 64  # of every weight
 
 

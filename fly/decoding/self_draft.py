@@ -28,6 +28,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+SLOWER = (
+    ", which is slower than plain decoding: this model misses every one of its layers. Choose "
+    "another drafter, or how int8 where its matrices are large"
+)
+
 
 def derive_draft(
     target: Any, tokenizer: PreTrainedTokenizerBase, config: FLyConfig
@@ -55,13 +60,15 @@ def derive_draft(
     if settings.left_out is not None:
         return without_layers(model, settings.left_out)
     found = _find_layers(model, tokenizer, settings)
-    logger.info(
+    logger.log(
+        logging.INFO if found.speed >= 1 else logging.WARNING,
         "drafting without layers %s, which chooses as the target behind %.0f %% of the calibration "
-        "text and reads %.0f %% of its weights: estimated %.2f times as fast as plain decoding",
+        "text and reads %.0f %% of its weights: estimated %.2f times as fast as plain decoding%s",
         list(found.left_out),
         100 * found.agreement,
         100 * found.cost,
         found.speed,
+        "" if found.speed >= 1 else SLOWER,
     )
     return without_layers(model, found.left_out)
 

@@ -1,6 +1,7 @@
 """Layers are left out one after the other, each time the one that is missed least."""
 
 import copy
+import logging
 from itertools import combinations
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from fly.decoding import layer_search
 from fly.decoding.layer_search import (
+    PATIENCE,
     LayerSet,
     best_speed,
     can_improve,
@@ -125,6 +127,37 @@ def test_a_search_ends_where_nothing_better_can_come():
     assert can_improve(good, [good], 0.25)
     assert not can_improve(bad, [good, bad], 0.25)
     assert can_improve(bad, [bad], 0.25)
+
+
+def test_a_search_ends_where_the_estimate_only_falls(monkeypatch):
+    """Of ten layers all of which are missed none but a few are tried."""
+    monkeypatch.setattr(layer_search, "can_improve", lambda *_: True)
+    calls, asked = [], layer_search.choices
+    monkeypatch.setattr(
+        layer_search, "choices", lambda model, ids: (calls.append(1), asked(model, ids))[1]
+    )
+    model = idle((2,), num_layers=10)
+    found = search(model, IDS)
+    assert found.left_out == (2,)
+    assert len(calls) == 1 + sum(10 - step for step in range(1 + PATIENCE))
+    calls.clear()
+    assert len(search(model, IDS, keep=0.1).left_out) == 9
+    assert len(calls) == 1 + sum(range(2, 11))
+
+
+@pytest.mark.parametrize(("is_long", "level"), [(True, "WARNING"), (False, "INFO")])
+def test_a_search_says_what_it_takes(is_long, level, monkeypatch, caplog):
+    """Before it begins, and where it is long so that it is seen whatever logging is set to."""
+    monkeypatch.setattr(layer_search, "LONG_S", 0.0 if is_long else 1e9)
+    with caplog.at_level(logging.INFO, "fly.decoding.layer_search"):
+        search(idle((1, 3)), IDS)
+    first, *steps = caplog.records
+    assert first.levelname == level
+    # 4 + 3 + 2 of four layers
+    assert f"up to 9 forwards over {IDS.shape[1]} tokens" in first.getMessage()
+    assert "left_out" in first.getMessage()
+    assert [step.levelname for step in steps] == ["INFO"] * len(steps)
+    assert "without layers [1, 3]" in "".join(step.getMessage() for step in steps)
 
 
 def test_weights_that_are_only_looked_up_cost_nothing():

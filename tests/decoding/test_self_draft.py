@@ -142,6 +142,15 @@ def test_says_what_it_found(tmp_path, caplog):
     assert "times as fast" in caplog.text
 
 
+def test_says_that_a_draft_is_slower_than_none(tmp_path, caplog):
+    """Where every layer is missed; seen whatever logging is set to."""
+    target = tiny("llama", num_hidden_layers=4)
+    derive_draft(target, tiny_tokenizer(), config_of({"cache_dir": str(tmp_path)}))
+    (record,) = [each for each in caplog.records if each.levelname == "WARNING"]
+    assert record.name == "fly.decoding.self_draft"
+    assert "slower than plain decoding" in record.getMessage()
+
+
 def test_with_config_derives_when_asked(tmp_path, searches):
     """From a decoder that had no draft, and back; what was made once serves again."""
     target, asked = idle((1, 3)), prompts(4)
