@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SLOWER = (
-    ", which is slower than plain decoding: this model misses every one of its layers. Choose "
-    "another drafter, or how int8 where its matrices are large"
+    ". This model misses every one of its layers: choose another drafter, or how int8 where its "
+    "matrices are large"
 )
 
 

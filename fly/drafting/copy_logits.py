@@ -1,11 +1,13 @@
 """What the target thought would follow each token when it met it last: the logits half of RACER
 (arXiv 2604.14885, section 3.1 and algorithm 1; code hkr04/RACER).
-Differs: the prompt is not looked at, since its logits are not kept.
+Differs: the prompt is not looked at, since its logits are not kept; tokens not met for long are
+forgotten, where the code has a row for every token of the vocabulary.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from array import array
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 
 from fly.drafting.draft_tree import DraftTree
@@ -14,13 +16,21 @@ from fly.drafting.draft_tree import DraftTree
 class CopyLogits:
     """Per token the ids that were likeliest behind its latest occurrence, best first."""
 
-    def __init__(self) -> None:
-        """Nothing was met yet."""
-        self._likeliest: dict[int, Sequence[int]] = {}
+    def __init__(self, max_tokens: int) -> None:
+        """Nothing was met yet; of more than `max_tokens` tokens those met last are kept."""
+        self.max_tokens = max_tokens
+        self._likeliest: OrderedDict[int, Sequence[int]] = OrderedDict()  # met last at the end
+
+    def __len__(self) -> int:
+        """Tokens that are known."""
+        return len(self._likeliest)
 
     def note(self, token: int, likeliest: Sequence[int]) -> None:
         """The target met `token` and found these likeliest to follow."""
-        self._likeliest[token] = likeliest
+        self._likeliest[token] = array("i", likeliest)
+        self._likeliest.move_to_end(token)
+        if len(self._likeliest) > self.max_tokens:
+            self._likeliest.popitem(last=False)
 
     def __getitem__(self, token: int) -> Sequence[int]:
         """What was likeliest behind a token; empty where it was not met."""
@@ -47,7 +57,7 @@ class CopyLogits:
             for child in self[token][:num_children]:
                 if budget == 0:
                     return
-                found, is_new = tree.add(place, child)
+                found, is_new = tree.add(place, child, ("logits", place == -1))
                 budget -= is_new
                 queue.append((found, child, max(1, share), depth + 1))
                 share //= 2

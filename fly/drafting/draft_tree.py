@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import TypeAlias
 
 import torch
 
 from fly.drafting.protocol import Proposal
+
+# What a token's chance to be kept is told by: what its source says of it, and how many others stand
+# beside it, in powers of two.
+Kind: TypeAlias = tuple[Hashable, int]
 
 
 class DraftTree:
@@ -16,7 +22,9 @@ class DraftTree:
         """Nothing is proposed yet."""
         self.tokens: list[int] = []
         self.parents: list[int] = []  # places, -1 for the last committed token
+        self.kinds: list[Kind] = []
         self._places: dict[tuple[int, int], int] = {}
+        self._num_children: Counter[int] = Counter()
 
     def __len__(self) -> int:
         """Proposed tokens."""
@@ -26,14 +34,31 @@ class DraftTree:
         """The place of a token that follows the one at `parent`."""
         return self._places.get((parent, token))
 
-    def add(self, parent: int, token: int) -> tuple[int, bool]:
+    def add(self, parent: int, token: int, source: Hashable = None) -> tuple[int, bool]:
         """The place of `token` behind the one at `parent`, and whether it is new."""
         place = self._places.setdefault((parent, token), len(self.tokens))
         is_new = place == len(self.tokens)
         if is_new:
             self.tokens.append(token)
             self.parents.append(parent)
+            self.kinds.append((source, self._num_children[parent].bit_length()))
+            self._num_children[parent] += 1
         return place, is_new
+
+    def cut(self, size: int) -> None:
+        """Keep the first `size` tokens.  Nothing is added any more."""
+        del self.tokens[size:], self.parents[size:], self.kinds[size:]
+        self._places = {key: place for key, place in self._places.items() if place < size}
+
+    def path(self, text: Sequence[int]) -> list[int]:
+        """The places of the tokens that the beginning of a text takes."""
+        places: list[int] = []
+        for token in text:
+            found = self.find(places[-1] if places else -1, token)
+            if found is None:
+                break
+            places.append(found)
+        return places
 
 
 def proposal_of(trees: Sequence[DraftTree], device: torch.device) -> Proposal:

@@ -125,9 +125,10 @@ class NgramTrie:
         if matches:
             offer(matches, -1, 1)
         while heap and budget > 0:
-            _, depth, _, _, parent, nodes = heappop(heap)
+            _, depth, unmatched, _, parent, nodes = heappop(heap)
             if depth > max_depth:
                 continue
-            place, is_new = tree.add(parent, nodes[-1].token)
+            source = ("text", (-unmatched).bit_length())
+            place, is_new = tree.add(parent, nodes[-1].token, source)
             budget -= is_new
             offer(nodes, place, depth + 1)

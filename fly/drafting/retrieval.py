@@ -6,7 +6,7 @@ Source: RACER (arXiv 2604.14885; defaults and breadths of the code, hkr04/RACER)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from pydantic import BaseModel, Field, model_validator
@@ -24,10 +24,14 @@ from fly.drafting.protocol import (
     drafters,
     greedy,
 )
+from fly.drafting.tree_pacing import TreePace
 from fly.settings import STRICT, Traits
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
+
+
+MOST_NODES = 64  # as in the code; a target that is bound by computing wants fewer
 
 
 class RetrievalSettings(BaseModel):
@@ -39,13 +43,15 @@ class RetrievalSettings(BaseModel):
     max_nodes: int = Field(
         10_000,
         ge=4,
-        description="N-grams that are kept per row, the last used; max_ngram squared at least.",
+        description="N-grams that are kept per row, the last used, and tokens with their likeliest "
+        "next ids, the last met; max_ngram squared at least.",
     )
-    draft_nodes: int = Field(
-        64,
+    draft_nodes: int | None = Field(
+        None,
         ge=2,
         le=1024,
-        description="Tokens that the target reads in a round, the last committed one included.",
+        description="Tokens that the target reads in a round at most, the last committed one "
+        f"included; null: as many as pay, up to {MOST_NODES}.",
     )
     breadth: int = Field(
         8,
@@ -79,7 +85,7 @@ class RowSources:
     def __init__(self, settings: RetrievalSettings) -> None:
         """Nothing is known yet."""
         self.trie = NgramTrie(settings.max_ngram, settings.max_nodes)
-        self.table = CopyLogits()
+        self.table = CopyLogits(settings.max_nodes)
         # Of the round that is not committed yet: its tree, and what was likeliest behind the last
         # committed token and behind each token of the tree.
         self.tree = DraftTree()
@@ -94,13 +100,10 @@ class RowSources:
 
     def commit(self, ids: Sequence[int]) -> None:
         """The text is `ids` now.  What was met on the way that it took was met last."""
-        new, place = ids[self.trie.num_tokens :], -1
-        for token in new:
-            found = self.tree.find(place, token)
-            if found is None or found + 1 >= len(self.seen):
-                break
-            self.table.note(token, self.seen[found + 1])
-            place = found
+        new = ids[self.trie.num_tokens :]
+        if self.seen:
+            for place in self.tree.path(new):
+                self.table.note(self.tree.tokens[place], self.seen[place + 1])
         self.trie.extend(new)
         self.tree, self.seen = DraftTree(), []
 
@@ -109,10 +112,17 @@ class RowSources:
 class RetrievalDrafter(Drafter):
     """N-grams and copied logits in one tree."""
 
-    def __init__(self, settings: RetrievalSettings, k: int, device: torch.device) -> None:
-        """Propose trees with branches of up to `k` tokens on `device`."""
+    def __init__(
+        self,
+        settings: RetrievalSettings,
+        k: int,
+        device: torch.device,
+        pace: TreePace | None = None,
+    ) -> None:
+        """Propose trees with branches of up to `k` tokens on `device`, as large as `pace` says."""
         self.settings = settings
         self.k = k
+        self.pace = pace
         self._device = device
         self._rows: list[RowSources] = []
 
@@ -128,9 +138,13 @@ class RetrievalDrafter(Drafter):
 
     @classmethod
     def from_config(cls, config: FLyConfig, parts: Parts) -> RetrievalDrafter:
-        """Read its settings, and spd_k as the longest branch."""
+        """Read its settings, and spd_k as the longest branch.
+
+        The text of a loose rule hangs on what is offered, and shall not hang on the clock.
+        """
         settings = RetrievalSettings.model_validate(config.drafter_settings)
-        return cls(settings, config.spd_k, parts.device)
+        is_paced = settings.draft_nodes is None and not config.is_loose
+        return cls(settings, config.spd_k, parts.device, TreePace() if is_paced else None)
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """Index the new prompts."""
@@ -144,7 +158,9 @@ class RetrievalDrafter(Drafter):
         self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
     ) -> Proposal:
         """Continuations from the text first; what room they leave goes to the copied logits."""
-        size = self.settings.draft_nodes - 1
+        if self.pace is not None:
+            self.pace.begin(rows)
+        size = (self.settings.draft_nodes or MOST_NODES) - 1
         for sources, row, limit in zip(self._rows, rows, limits, strict=False):
             tree, depth = DraftTree(), min(self.k, limit)
             if depth > 0:
@@ -153,6 +169,8 @@ class RetrievalDrafter(Drafter):
                 sources.table.grow(tree, row.ids[-1], self.settings.breadth, room, depth)
             sources.tree = tree
         trees = [sources.tree for sources in self._rows[: len(rows)]]
+        if self.pace is not None:
+            self.pace.cut(trees)
         return proposal_of(trees, self._device)
 
     def observe(self, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
@@ -166,9 +184,15 @@ class RetrievalDrafter(Drafter):
 
     def commit(self, rows: Sequence[CommittedRow]) -> None:
         """Index what the rows gained."""
+        if self.pace is not None:
+            self.pace.end(rows)
         for sources, row in zip(self._rows, rows, strict=False):
             sources.commit(row.ids)
 
     def move(self, source: int, destination: int, length: int) -> None:
         """Row `source` takes the place of row `destination`."""
         self._rows[destination] = self._rows[source]
+
+    def report(self) -> dict[str, Any]:
+        """Rounds by their largest tree."""
+        return {} if self.pace is None else self.pace.report()

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 DECAY = 0.99  # of what was measured before, per round measured
 WARM_UP = 1  # first rounds of a kind: caches grow, kernels are chosen
-OUTLIER = 2.5  # times what was expected: something else had the machine
+# Times what was expected: something else had the machine.  Or had it before, if it is so much less.
+OUTLIER = 2.5
 MOST_OUTLIERS = 3  # in a row; then it is no outlier
 TRUST = 1000.0  # squared tokens by which rounds differ, until they tell more than plain ones do
 
@@ -85,15 +86,18 @@ class RoundTimes:
             drafting: seconds of these in which the tokens were drafted; None: as usually.
         """
         place = num_rows.bit_length()
-        line = (self._speculative if length else self._plain).setdefault(place, Line())
+        lines = self._speculative if length else self._plain
+        line = lines.setdefault(place, Line())
         if line.skipped < WARM_UP:
             line.skipped += 1
             return
-        if line.weight > 3 and line.outliers < MOST_OUTLIERS:
+        if line.is_known:
             expected = self.speculative(num_rows, [length])[0] if length else line.mean
-            if seconds > OUTLIER * expected:
+            if seconds > OUTLIER * expected and line.weight > 3 and line.outliers < MOST_OUTLIERS:
                 line.outliers += 1
                 return
+            if OUTLIER * seconds < expected:  # the others were the outliers
+                line = lines[place] = Line(skipped=WARM_UP)
         line.outliers = 0
         if drafting is None:
             drafting = line.drafting / line.length * length if line.length else 0.0

@@ -8,7 +8,8 @@ import torch
 from fly.config import FLyConfig
 from fly.decoding import SpeculativeDecoder, Statistics
 from fly.drafting import Parts
-from fly.drafting.retrieval import RetrievalDrafter, RetrievalSettings
+from fly.drafting.retrieval import MOST_NODES, RetrievalDrafter, RetrievalSettings
+from fly.drafting.tree_pacing import FIRST_NODES, TreePace
 from fly.errors import ConfigError, FLyWarning
 from tests.drafting.test_model import rows_of
 from tests.drafting.test_ngram_trie import continuations
@@ -225,7 +226,9 @@ def decode(target, asked, batch_size, num_tokens, **settings):
     return decoder.generate(asked, max_new_tokens=num_tokens)
 
 
-@pytest.mark.parametrize("settings", [{}, {"breadth": 0}, {"draft_nodes": 3}, {"max_nodes": 100}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"draft_nodes": 64}, {"breadth": 0}, {"draft_nodes": 3}, {"max_nodes": 100}]
+)
 @pytest.mark.parametrize("batch_size", [1, 8])
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2"])
 def test_native_text_is_the_targets_own(kind, batch_size, settings):
@@ -256,6 +259,7 @@ def test_text_that_repeats_itself_takes_few_rounds(batch_size):
     lines = [f"total_{x} = table[row].{x} + table[row].offset\n" for x in "abcdefghij"]
     tape = TreeTape("".join(lines))
     settings = {"drafter": "retrieval", "acceptance": "native"}
+    settings["drafter_settings"] = {"draft_nodes": 64}
     decoder = SpeculativeDecoder(tape, None, Bytes(), FLyConfig(**settings), batch_size=batch_size)
     prompt = tape.tape[: len(lines[0])]
     results = decoder.generate([[99, *prompt]] * 9, max_new_tokens=300)
@@ -266,7 +270,7 @@ def test_text_that_repeats_itself_takes_few_rounds(batch_size):
 
 def test_a_real_model_that_repeats_itself():
     target, asked = tiny("llama"), prompts(8)
-    results = decode(target, asked, 4, 110)
+    results = decode(target, asked, 4, 110, draft_nodes=64)
     assert [r.token_ids for r in results] == [generated(target, ids, 110) for ids in asked]
     counts = sum((result.statistics for result in results), Statistics())
     assert counts.emitted > 1.3 * (counts.rounds + counts.plain)
@@ -293,8 +297,39 @@ def test_from_config():
     assert (drafter.k, drafter.settings.breadth) == (9, 4)
     published = RetrievalSettings()
     sizes = published.max_ngram, published.max_nodes, published.draft_nodes
-    assert sizes == (10, 10_000, 64)
+    assert sizes == (10, 10_000, None)
+    assert MOST_NODES == 64
     assert (published.breadth, published.min_match) == (8, 2)
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_paced"),
+    [
+        ({}, True),
+        ({"drafter_settings": {"draft_nodes": 64}}, False),
+    ],
+)
+def test_trees_are_as_large_as_pay_unless_their_size_is_given(settings, is_paced):
+    config = FLyConfig(drafter="retrieval", acceptance="native", **settings)
+    drafter = RetrievalDrafter.from_config(config, Parts(CPU, VOCAB))
+    assert (drafter.pace is not None) == is_paced
+    assert ("rounds_by_tree_size" in drafter.report()) == is_paced
+
+
+def test_what_is_offered_is_the_beginning_of_the_whole_tree():
+    """However much of it pays."""
+    offered = []
+    for pace in (None, TreePace()):
+        rows = rows_of(ids_of("abcabdabeacdacbaab" * 2))
+        drafter = RetrievalDrafter(RetrievalSettings(), 15, CPU, pace)
+        drafter.admit(rows, 0)
+        for turn in range(6):
+            offered.append(branches(drafter.propose(rows, [9]))[0])
+            rows[0].ids += ids_of("cabdabeac"[turn : turn + 2])
+            drafter.commit(rows)
+    for whole, paced in zip(offered[:6], offered[6:], strict=True):
+        assert paced == whole[: len(paced)]
+    assert {len(paths) for paths in offered[6:]} >= {0, FIRST_NODES}
 
 
 @pytest.mark.parametrize(

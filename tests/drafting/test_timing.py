@@ -69,6 +69,14 @@ def test_the_first_rounds_are_left_out():
     assert times.plain(1) == 1.0
 
 
+def test_what_was_measured_in_a_slow_spell_is_forgotten():
+    """Such a round says more than all those that took many times as long."""
+    times = learned([10] * 5, lambda length, rng: 25.0 if length == 0 else 500.0)
+    assert times.speculative(1, [10])[0] == pytest.approx(500)
+    times.note(1, 10, 50.0)
+    assert times.speculative(1, [10])[0] == pytest.approx(50)
+
+
 def test_single_outliers_are_left_out_and_a_change_is_not():
     times = learned([0] * 50, lambda length, rng: 1.0)
     times.note(1, 0, 50.0)
