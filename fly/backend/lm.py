@@ -96,8 +96,16 @@ class FLyLM(HFLM):
             draft_tokenizer=self.draft_tokenizer,
             batch_size=self._rows_asked,
             record_rounds=self._trace_path is not None,
+            end_ids=self.end_ids,
             **({"max_batch_size": self.max_batch_size} if self.max_batch_size else {}),
         )
+
+    @property
+    def end_ids(self) -> frozenset[int]:
+        """What ends an answer besides the generation config's end tokens: the tokenizer's, whose
+        text HFLM adds to the stop strings."""
+        end = self.tokenizer.eos_token_id
+        return frozenset() if end is None else frozenset([end])
 
     @property
     def num_rows(self) -> int | str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from fly.acceptance import rules
@@ -24,6 +25,7 @@ def make_engine(
     tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None],
     record_rounds: bool,
     judge: Judge | None,
+    end_ids: Collection[int] = (),
 ) -> Engine:
     """Rule, drafter, guards and what ends an answer.
 
@@ -33,12 +35,13 @@ def make_engine(
         tokenizers: the target's, and the draft's where it has its own.
         record_rounds: as in SpeculativeDecoder.
         judge: as in SpeculativeDecoder.
+        end_ids: as in SpeculativeDecoder.
     """
     tokenizer, draft_tokenizer = tokenizers
     target = pair.target
     if pair.drafter != config.drafter_name:  # the models cannot do what was asked for
         config = config.model_copy(update={"drafter": pair.drafter, "drafter_settings": {}})
-    stops = StopRules(tokenizer, eos_ids(pair.source, tokenizer))
+    stops = StopRules(tokenizer, eos_ids(pair.source, end_ids))
     rule = rules.get(config.acceptance_name).from_config(config)
     lookahead = rule.lookahead if judge is None else judge.lookahead
     counted = _counted(config) if judge is None else 0

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -21,8 +19,8 @@ from fly.decoding.requests import RequestCheck
 from fly.decoding.round import Judge, charge, run_round
 from fly.decoding.rows import Request, Result, Row
 from fly.decoding.scheduler import Scheduler
-from fly.decoding.self_draft import derive_draft
-from fly.decoding.serving import NO_DRAFTER, Pair, serve_draft, serve_pair
+from fly.decoding.serving import NO_DRAFTER, Pair, serve_pair
+from fly.decoding.shared_models import SharedModels
 from fly.decoding.sizing import MAX_ROWS, BatchSize
 from fly.decoding.statistics import Statistics
 from fly.decoding.vocabularies import check_draft, share_ids, warn_of_idle_translation
@@ -35,41 +33,6 @@ if TYPE_CHECKING:
 # Pause between two calls of a progress callback, in seconds: pooling the rows' counters is not
 # free.
 PROGRESS_PAUSE_S = 0.2
-
-
-@dataclass
-class _Models:
-    """What decoders share that were made of one another: the served models, and whose turn it
-    is."""
-
-    pair: Pair
-    tokenizer: PreTrainedTokenizerBase
-    has_draft: bool  # was given one, whether or not it can draft
-    draft_tokenizer: PreTrainedTokenizerBase | None = None  # None: the same
-    share_prefixes: bool = True
-    shares_ids: bool = True  # draft and target mean the same by an id
-    widest: int = 0  # rows that the caches have been used for
-    owner: Scheduler | None = None  # of the rows, both caches' and the drafters'
-    # Pairs with a draft made of the target, by the settings that it was made by.
-    derived: dict[str, Pair] = field(default_factory=dict)
-
-    def pair_for(self, config: FLyConfig) -> Pair:
-        """The models as a drafter needs them; a draft made of the target is made once."""
-        name, is_derived = config.drafter_name, config.drafter_traits.derives_model
-        if not is_derived or not self.pair.can_verify:
-            return self.pair.with_drafter(name, needs_draft=config.needs_draft)
-        key = json.dumps(config.drafter_settings, sort_keys=True)
-        if key not in self.derived:
-            alone = self.pair.with_drafter(name, needs_draft=False)
-            draft = derive_draft(alone.source, self.tokenizer, config)
-            self.derived[key] = serve_draft(alone, draft, share_prefixes=self.share_prefixes)
-        return self.derived[key]
-
-    def clear(self) -> None:
-        """Give up what all caches hold."""
-        self.widest = 0
-        for pair in (self.pair, *self.derived.values()):
-            pair.clear()
 
 
 class SpeculativeDecoder:
@@ -93,6 +56,7 @@ class SpeculativeDecoder:
         share_prefixes: bool = True,
         record_rounds: bool = False,
         judge: Judge | None = None,
+        end_ids: Collection[int] = (),
     ) -> None:
         """Combine loaded models.  Both are probed (fly/decoding/probe.py), unless they have the
         engine's own interface; a pair that cannot speculate warns and decodes plainly.
@@ -109,6 +73,7 @@ class SpeculativeDecoder:
             share_prefixes: compute what prompts begin with together only once.
             record_rounds: keep every round's decisions in `Result.rounds`.
             judge: decides in place of the configuration's rule.
+            end_ids: tokens that end an answer besides those of the target's generation config.
 
         Raises:
             ConfigError: the batch size is none, a draft model or its tokenizer is missing, or that
@@ -132,8 +97,14 @@ class SpeculativeDecoder:
             share_prefixes=share_prefixes,
             shares_ids=shares_ids,
         )
-        self._models = _Models(
-            pair, tokenizer, config.needs_draft, draft_tokenizer, share_prefixes, shares_ids
+        self._models = SharedModels(
+            pair,
+            tokenizer,
+            config.needs_draft,
+            frozenset(end_ids),
+            draft_tokenizer,
+            share_prefixes,
+            shares_ids,
         )
         self._set_up(self._models.pair_for(config), config, record_rounds, judge)
 
@@ -185,7 +156,8 @@ class SpeculativeDecoder:
         tokenizer, target = self._models.tokenizer, pair.target
         self._target = target
         tokenizers = tokenizer, self._models.draft_tokenizer
-        self._engine = make_engine(config, pair, tokenizers, record_rounds, judge)
+        ends = self._models.end_ids
+        self._engine = make_engine(config, pair, tokenizers, record_rounds, judge, ends)
         self._processing = ProcessingFactory(pair.source, target.vocab_size, target.device)
         self._check = RequestCheck(tokenizer, target.vocab_size, target.num_positions, config)
 

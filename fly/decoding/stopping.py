@@ -4,6 +4,7 @@ kept.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +14,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def eos_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    """All ids that end an answer: the generation config's, of which there may be several, and the
-    tokenizer's.
+def eos_ids(model: PreTrainedModel, more: Iterable[int] = ()) -> frozenset[int]:
+    """All ids that end an answer: those that end it in `generate`, and the caller's.
+
+    `generate` reads the generation config alone.  transformers makes that of config.json where
+    there is no generation_config.json; a model that has none is read the same way.
+
+    Args:
+        model: as loaded.
+        more: ids of the caller's own.
     """
-    ids: set[int] = set()
-    for holder in (getattr(model, "generation_config", None), model.config, tokenizer):
-        found: Any = getattr(holder, "eos_token_id", None)
-        ids.update(found if isinstance(found, (list, tuple)) else [] if found is None else [found])
-    return frozenset(ids)
+    holder = getattr(model, "generation_config", None) or model.config
+    found: Any = getattr(holder, "eos_token_id", None)
+    own = found if isinstance(found, (list, tuple)) else [] if found is None else [found]
+    return frozenset([*own, *more])
 
 
 @dataclass(frozen=True)

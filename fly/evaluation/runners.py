@@ -8,7 +8,7 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -63,7 +63,12 @@ def make_runner(method: Method, lm: FLyLM, *, trace: bool) -> Runner:
     if method.kind == "draft":
         assert lm.draft is not None
         alone = SpeculativeDecoder(
-            lm.draft, None, lm.tokenizer, method.config, batch_size=method.batch_size
+            lm.draft,
+            None,
+            lm.tokenizer,
+            method.config,
+            batch_size=method.batch_size,
+            end_ids=lm.end_ids,
         )
         return EngineRunner(alone)
     options = dict(method.options)
@@ -72,7 +77,7 @@ def make_runner(method: Method, lm: FLyLM, *, trace: bool) -> Runner:
         # Two vocabularies of one size transformers takes for one, and then no tokenizers.
         if lm.draft is not None and _vocab_size(lm.draft) != _vocab_size(lm.model):
             options |= {"tokenizer": lm.tokenizer, "assistant_tokenizer": lm.draft_tokenizer}
-    return GenerateRunner(lm.model, lm.tokenizer, method.batch_size, options)
+    return GenerateRunner(lm.model, lm.tokenizer, method.batch_size, options, lm.end_ids)
 
 
 def _vocab_size(model: PreTrainedModel) -> int:
@@ -121,12 +126,17 @@ class GenerateRunner:
     as they can be, since a small last one would be slow."""
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: Any, batch_size: int, options: dict[str, Any]
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any,
+        batch_size: int,
+        options: dict[str, Any],
+        end_ids: Iterable[int] = (),
     ) -> None:
-        """`options` are further arguments of `generate`."""
+        """`options` are further arguments of `generate`; `end_ids` as in SpeculativeDecoder."""
         self._model, self._tokenizer = model, tokenizer
         self._batch_size, self._options = batch_size, options
-        self._stops = StopRules(tokenizer, eos_ids(model, tokenizer))
+        self._stops = StopRules(tokenizer, eos_ids(model, end_ids))
 
     def decode(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result]]:
         """Decode batch by batch; requests that ask for different things do not share one."""
@@ -181,6 +191,7 @@ class GenerateRunner:
         options |= {"top_k": None}
         if first.temperature > 0:
             options = {"do_sample": True, "temperature": first.temperature}
+        options["eos_token_id"] = sorted(self._stops.eos_ids) or None
         if first.stop:
             # Given as strings, they would reach the assistant of hf_assisted without a tokenizer.
             criteria = StopStringCriteria(self._tokenizer, list(first.stop))

@@ -135,6 +135,7 @@ class Search:
             {point.name: point.config for point in self.points},
             batch_size=self.plan.batch_size,
             draft_tokenizer=self.loaded.lm.draft_tokenizer,
+            end_ids=self.loaded.lm.end_ids,
         )
         for number, size in enumerate(sizes):
             self._rung(number, size, items, shared, costs, is_last=number == len(sizes) - 1)

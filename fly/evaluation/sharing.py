@@ -10,7 +10,7 @@ draft forwards of multilevel: guesses that pay hang on what else was drafted in 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -87,6 +87,7 @@ class SharedDecoding:
         max_batch_size: int = MAX_ROWS,
         share_prefixes: bool = True,
         draft_tokenizer: PreTrainedTokenizerBase | None = None,
+        end_ids: Collection[int] = (),
     ) -> None:
         """Combine loaded models with the points by name.
 
@@ -99,6 +100,7 @@ class SharedDecoding:
             max_batch_size: as in SpeculativeDecoder.
             share_prefixes: as in SpeculativeDecoder.
             draft_tokenizer: as in SpeculativeDecoder.
+            end_ids: as in SpeculativeDecoder.
 
         Raises:
             ConfigError: no points, one that samples, or a draft model is missing.
@@ -125,7 +127,11 @@ class SharedDecoding:
         for key in dict.fromkeys(drafting_key(config) for config in points.values()):
             members = {name: c for name, c in points.items() if drafting_key(c) == key}
             self._groups[key] = SharedGroup(
-                pair, (tokenizer, draft_tokenizer), members, batch_size, max_batch_size
+                pair,
+                (tokenizer, draft_tokenizer),
+                members,
+                (batch_size, max_batch_size),
+                frozenset(end_ids),
             )
 
     def order(self, points: Iterable[str]) -> list[str]:
@@ -187,20 +193,21 @@ class SharedGroup:
         pair: Pair,
         tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None],
         points: Mapping[str, FLyConfig],
-        batch_size: int | str,
-        max_batch_size: int,
+        sizes: tuple[int | str, int],
+        end_ids: frozenset[int],
     ) -> None:
         """Share the rounds of `points`, all of one drafting key; the draft's tokenizer is None
         where it is the target's.
         """
         self._pair = pair
         self._tokenizer, self._draft_tokenizer = tokenizers
-        self._sizes = (batch_size, max_batch_size)
+        self._sizes = sizes
+        self._end_ids = end_ids
         known = [PointRule.from_config(name, config) for name, config in points.items()]
         # A longer proposal serves the points of a smaller K, and not the other way round.
         self._points = sorted(known, key=lambda point: -point.k)
         self._place = {point.name: place for place, point in enumerate(self._points)}
-        ends = eos_ids(pair.source, self._tokenizer)
+        ends = eos_ids(pair.source, end_ids)
         self._stops = StopRules(self._tokenizer, ends)
         self.judge = RoundJudge(self._points, ends)
         self.memos: dict[int, RequestMemo] = {}
@@ -309,6 +316,7 @@ class SharedGroup:
                 batch_size=batch_size,
                 max_batch_size=max_batch_size,
                 judge=self.judge,
+                end_ids=self._end_ids,
             )
         return self._decoders[point.k]
 

@@ -125,6 +125,18 @@ def test_chat_template(ours, theirs):
     assert ours.tokenizer_name == theirs.tokenizer_name
 
 
+def test_the_tokenizers_end_token_ends_an_answer(ours, theirs, problems, monkeypatch):
+    """Whatever the generation config says: HFLM takes its text for a stop string."""
+    for each in (ours, theirs):
+        monkeypatch.setattr(each.model.generation_config, "eos_token_id", 5)
+    vars(ours).pop("decoder", None)  # made anew, and once more behind this test
+    requests = instances([problems[3].prompt], until=[], max_gen_toks=192, do_sample=False)
+    texts = ours.generate_until(requests, disable_tqdm=True)
+    vars(ours).pop("decoder")
+    assert ours._records[0].finish_reason == "eos"
+    assert texts == theirs.generate_until(requests, disable_tqdm=True)
+
+
 @pytest.mark.parametrize("as_id", [False, True], ids=["string", "id"])
 def test_think_end_token(theirs, problems, monkeypatch, as_id):
     """Where the answer has the token and where it has not; some answers begin with a space."""

@@ -1,6 +1,8 @@
 """An answer ends at the first end token, stop string or budget, wherever in a round that is, and
 nothing behind it is kept or counted."""
 
+import copy
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -27,7 +29,7 @@ XST, OPY, XSTOPY, AB = PIECES
 PROMPT = [ord("p")]
 
 
-def answer(tape, *, draft=None, k=4, stop=(), eos=None, budget=30, batch=1):
+def answer(tape, *, draft=None, k=4, stop=(), eos=END_ID, budget=30, batch=1):
     """The decoded tape; by default its draft knows every third token wrong."""
     if draft is None:
         draft = [ord("#") if i % 3 == 2 else token for i, token in enumerate(tape)]
@@ -57,45 +59,69 @@ def first_end(ids, stop, ends, budget):
     return len(ids), None
 
 
-# Answer, stop strings, end tokens besides Bytes' own, budget; text, tokens kept, reason.
+# Answer, stop strings, end tokens, budget; text, tokens kept, reason.
 CASES = {
-    "budget": (["abcdefgh"], (), None, 5, "abcde", 5, "length"),
-    "budget of one": (["abcdefgh"], (), None, 1, "a", 1, "length"),
-    "end token": (["abcd", END_ID, "ef"], (), None, 9, "abcd", 5, "eos"),
-    "end token first": ([END_ID, "abcd"], (), None, 9, "", 1, "eos"),
-    "end token last in the budget": (["abcd", END_ID], (), None, 5, "abcd", 5, "eos"),
-    "end token behind the budget": (["abcd", END_ID], (), None, 4, "abcd", 4, "length"),
-    "second end token": (["ab", SECOND_END_ID, "cd"], (), [7, SECOND_END_ID], 9, "ab", 3, "eos"),
-    "a special that ends nothing": (["ab", SECOND_END_ID, "cd"], (), None, 5, "abcd", 5, "length"),
-    "first of two end tokens": (["ab", 7, END_ID, 7], (), [7], 9, "ab\x07", 3, "eos"),
-    "stop": (["abSTOPcd"], ("STOP",), None, 9, "ab", 6, "stop"),
-    "stop first": (["STOPcd"], ("STOP",), None, 9, "", 4, "stop"),
-    "stop of one character": (["abcd"], ("c",), None, 9, "ab", 3, "stop"),
-    "stop last in the budget": (["abSTOP"], ("STOP",), None, 6, "ab", 6, "stop"),
-    "stop one token behind the budget": (["abSTOP"], ("STOP",), None, 5, "abSTO", 5, "length"),
-    "stop behind the end": (["ab", END_ID, "STOP"], ("STOP",), None, 9, "ab", 3, "eos"),
-    "stop before the end": (["aSTOP", END_ID], ("STOP",), None, 9, "a", 5, "stop"),
-    "stop is the end token's text": (["ab", END_ID], ("</s>",), None, 9, "ab", 3, "eos"),
-    "stop is a special's text": (["ab", SECOND_END_ID, "c"], ("<end>",), None, 3, "ab", 3, "stop"),
-    "stop ends inside a token": (["ab", XST, OPY, "cd"], ("STOP",), None, 9, "abx", 4, "stop"),
-    "stop is inside one token": (["ab", XSTOPY, "cd"], ("STOP",), None, 9, "abx", 3, "stop"),
-    "stop over many tokens": (["ab1234567890cd"], ("1234567890",), None, 20, "ab", 12, "stop"),
-    "two stops, the earlier one": (["abcdef"], ("ef", "bc"), None, 9, "a", 3, "stop"),
-    "two stops end together": (["abcdef"], ("d", "bcd"), None, 9, "a", 4, "stop"),
+    "budget": (["abcdefgh"], (), END_ID, 5, "abcde", 5, "length"),
+    "budget of one": (["abcdefgh"], (), END_ID, 1, "a", 1, "length"),
+    "end token": (["abcd", END_ID, "ef"], (), END_ID, 9, "abcd", 5, "eos"),
+    "end token first": ([END_ID, "abcd"], (), END_ID, 9, "", 1, "eos"),
+    "end token last in the budget": (["abcd", END_ID], (), END_ID, 5, "abcd", 5, "eos"),
+    "end token behind the budget": (["abcd", END_ID], (), END_ID, 4, "abcd", 4, "length"),
+    "second end token": (
+        ["ab", SECOND_END_ID, "cd"],
+        (),
+        [END_ID, SECOND_END_ID],
+        9,
+        "ab",
+        3,
+        "eos",
+    ),
+    "a special that ends nothing": (
+        ["ab", SECOND_END_ID, "cd"],
+        (),
+        END_ID,
+        5,
+        "abcd",
+        5,
+        "length",
+    ),
+    "first of two end tokens": (["ab", 7, END_ID, 7], (), [END_ID, 7], 9, "ab\x07", 3, "eos"),
+    "stop": (["abSTOPcd"], ("STOP",), END_ID, 9, "ab", 6, "stop"),
+    "stop first": (["STOPcd"], ("STOP",), END_ID, 9, "", 4, "stop"),
+    "stop of one character": (["abcd"], ("c",), END_ID, 9, "ab", 3, "stop"),
+    "stop last in the budget": (["abSTOP"], ("STOP",), END_ID, 6, "ab", 6, "stop"),
+    "stop one token behind the budget": (["abSTOP"], ("STOP",), END_ID, 5, "abSTO", 5, "length"),
+    "stop behind the end": (["ab", END_ID, "STOP"], ("STOP",), END_ID, 9, "ab", 3, "eos"),
+    "stop before the end": (["aSTOP", END_ID], ("STOP",), END_ID, 9, "a", 5, "stop"),
+    "stop is the end token's text": (["ab", END_ID], ("</s>",), END_ID, 9, "ab", 3, "eos"),
+    "stop is a special's text": (
+        ["ab", SECOND_END_ID, "c"],
+        ("<end>",),
+        END_ID,
+        3,
+        "ab",
+        3,
+        "stop",
+    ),
+    "stop ends inside a token": (["ab", XST, OPY, "cd"], ("STOP",), END_ID, 9, "abx", 4, "stop"),
+    "stop is inside one token": (["ab", XSTOPY, "cd"], ("STOP",), END_ID, 9, "abx", 3, "stop"),
+    "stop over many tokens": (["ab1234567890cd"], ("1234567890",), END_ID, 20, "ab", 12, "stop"),
+    "two stops, the earlier one": (["abcdef"], ("ef", "bc"), END_ID, 9, "a", 3, "stop"),
+    "two stops end together": (["abcdef"], ("d", "bcd"), END_ID, 9, "a", 4, "stop"),
     "a stop that begins earlier but ends later": (
         ["abcdef"],
         ("bcde", "cd"),
-        None,
+        END_ID,
         9,
         "ab",
         4,
         "stop",
     ),
-    "a stop that nearly comes": (["STOSTOP!"], ("STOP",), None, 9, "STO", 7, "stop"),
-    "character of four bytes": (["ab🙂cd"], ("🙂",), None, 12, "ab", 6, "stop"),
-    "stop around a character": (["ab é日x"], ("é日",), None, 12, "ab ", 8, "stop"),
-    "half a character is none": (["ab🙂"], ("🙂",), None, 5, "ab\ufffd", 5, "length"),
-    "newlines": (["a\n\nQ"], ("\n\n",), None, 9, "a", 3, "stop"),
+    "a stop that nearly comes": (["STOSTOP!"], ("STOP",), END_ID, 9, "STO", 7, "stop"),
+    "character of four bytes": (["ab🙂cd"], ("🙂",), END_ID, 12, "ab", 6, "stop"),
+    "stop around a character": (["ab é日x"], ("é日",), END_ID, 12, "ab ", 8, "stop"),
+    "half a character is none": (["ab🙂"], ("🙂",), END_ID, 5, "ab\ufffd", 5, "length"),
+    "newlines": (["a\n\nQ"], ("\n\n",), END_ID, 9, "a", 3, "stop"),
 }
 
 
@@ -189,11 +215,51 @@ def test_stop_strings_of_a_real_tokenizer():
         assert result.text == shown[: shown.find(stop)]
 
 
-def test_end_tokens_come_from_model_and_tokenizer():
-    assert eos_ids(Tape("a"), Bytes()) == {END_ID}
-    assert eos_ids(Tape("a", eos=5), Bytes()) == {END_ID, 5}
-    assert eos_ids(Tape("a", eos=[5, 6]), Bytes()) == {END_ID, 5, 6}
-    assert eos_ids(tiny("llama", eos_token_id=(1, 9)), tiny_tokenizer()) == {1, 9}
+def test_end_tokens_are_the_generation_configs():
+    """Where there is none, those of the configuration that it would be made of."""
+    assert eos_ids(Tape("a")) == frozenset()
+    assert eos_ids(Tape("a", eos=5)) == {5}
+    assert eos_ids(Tape("a", eos=[5, 6])) == {5, 6}
+    assert eos_ids(Tape("a", eos=[5, 6]), [6, 7]) == {5, 6, 7}
+    assert eos_ids(tiny("llama", eos_token_id=(1, 9))) == {1, 9}
+
+
+@pytest.mark.parametrize("ends", [EOS, [EOS, 9], None])
+def test_the_configuration_does_not_end_an_answer_that_generate_goes_on_with(ends):
+    """It names a token of the answer, the tokenizer's end token is another, and `generate` reads
+    the generation config alone."""
+    prompt = prompts(9)[2]
+    plain = generated(tiny("llama"), prompt, 20)
+    target = copy.deepcopy(tiny("llama"))
+    target.config.eos_token_id = plain[3]
+    target.generation_config.eos_token_id = ends
+    tokenizer = copy.deepcopy(tiny_tokenizer())
+    tokenizer.eos_token = tokenizer.convert_ids_to_tokens(plain[5])
+    own = generated(target, prompt, 20)
+    assert own[: len(plain)] == plain
+    assert len(own) == (20 if ends is None else len(plain)) > 5
+    for acceptance in ("native", "fly"):
+        config = FLyConfig(acceptance=acceptance, spd_k=4, win_len=3)
+        decoder = SpeculativeDecoder(target, target, tokenizer, config)
+        [result] = decoder.generate([prompt], max_new_tokens=20)
+        assert result.token_ids == own
+
+
+def test_more_end_tokens_where_the_caller_names_them():
+    prompt = prompts(9)[2]
+    target = tiny("llama")
+    plain = generated(target, prompt, 20)
+    decoder = SpeculativeDecoder(
+        target,
+        blurred(target),
+        tiny_tokenizer(),
+        FLyConfig(acceptance="native", spd_k=4),
+        end_ids=[plain[7]],
+    )
+    for one in (decoder, decoder.with_config(FLyConfig(drafter="ngram", acceptance="native"))):
+        [result] = one.generate([prompt], max_new_tokens=20)
+        assert result.token_ids == plain[: plain.index(plain[7]) + 1]
+        assert result.finish_reason == "eos"
 
 
 @pytest.mark.parametrize("side", ["draft", "target"])
@@ -203,6 +269,7 @@ def test_an_end_or_special_token_is_never_traded(named_by, side):
     tokenizer = Bytes()
     if named_by == "tokenizer":
         tokenizer.eos_token_id = ord("X")
+        tokenizer.all_special_ids = [ord("X")]
     if named_by == "special":
         tokenizer.all_special_ids = [ord("X")]
     draft, tape = ("Xbcd", "abcd") if side == "draft" else ("abcd", "Xbcd")

@@ -266,7 +266,11 @@ def test_assisted_by_a_draft_with_another_vocabulary():
     [_, method] = parse_methods(["hf_assisted"], FLyConfig(draft_model_path="a/b"), 2)
     own, draft = byte_level(), tiny("llama", 3, vocab_size=len(byte_level()), eos_token_id=0)
     lm = SimpleNamespace(
-        model=load(TARGET_PATH), draft=draft, tokenizer=tokenizer(), draft_tokenizer=own
+        model=load(TARGET_PATH),
+        draft=draft,
+        tokenizer=tokenizer(),
+        draft_tokenizer=own,
+        end_ids=(),
     )
     check_tokenizers(method, lm)
     runner = make_runner(method, lm, trace=False)
