@@ -459,6 +459,7 @@ OTHER_TEXT = {
     "variant": {"fly_variant": "vllm"},
     "ablation": {"abla_no_window": True},
     "protection": {"protect_special_tokens": False},
+    "protection of stop strings": {"protect_stop_strings": False},
     "drafter": {"drafter": "tree"},
     "target": {"target_model_path": "other/target"},
     "draft": {"draft_model_path": "other/draft"},

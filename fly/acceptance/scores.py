@@ -5,6 +5,7 @@ computed when first asked for.
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -32,6 +33,13 @@ class Scores:
     locked: Tensor | None = None  # [B, K] bool, places where nothing may be loosened
     drawn: Tensor | None = None  # [B, K+1] int64, the target's own tokens where they are known
     closing: Tensor | None = None  # [V] bool, tokens that may begin the end of where loosening goes
+    stopping: Tensor | None = None  # [B, K] bool, places where a stop string is concerned
+
+    def guarded(self, stopping: Tensor | None) -> Scores:
+        """The same with `stopping`, which can be told only from `choice`; that stays known."""
+        other = copy(self)
+        object.__setattr__(other, "stopping", stopping)
+        return other
 
     @cached_property
     def choice(self) -> Tensor:
@@ -108,8 +116,9 @@ class Scores:
             forbidden = ~self.draft_possible
         else:
             forbidden = torch.zeros_like(self.ids, dtype=torch.bool)
-        if self.locked is not None:
-            forbidden = forbidden | self.locked
+        for places in (self.locked, self.stopping):
+            if places is not None:
+                forbidden = forbidden | places
         for tokens in (self.protected, self.closing):
             if tokens is not None:
                 forbidden = forbidden | tokens[self.ids] | tokens[self.choice[:, :-1]]

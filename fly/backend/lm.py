@@ -291,6 +291,7 @@ class FLyLM(HFLM):
             add_bos_token=self.add_bos_token,
             truncation=bool(self.truncation),
             think_end_token=self.think_end_token,
+            enable_thinking=self.chat_template_args.get("enable_thinking"),
         )
 
     @property

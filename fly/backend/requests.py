@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from lm_eval.models.utils import (
@@ -20,7 +21,8 @@ from lm_eval.models.utils import (
     postprocess_generated_text,
 )
 
-from fly.decoding import OTHER_METHODS, SHAPING, Request, Result
+from fly.decoding import OTHER_METHODS, SHAPING, Request, Result, Thinking
+from fly.decoding.stop_strings import opening_of
 from fly.errors import RequestError
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class RequestReader:
     add_bos_token: bool | None = None
     truncation: bool = False
     think_end_token: str | int | None = None
+    enable_thinking: bool | None = None  # None leaves it to the chat template
 
     def read(self, instances: Sequence[Instance], seeds: Sequence[int]) -> list[Prepared]:
         """All requests, in the order given, each with the seed of its draws.  Says once how many
@@ -99,7 +102,7 @@ class RequestReader:
 
     def answer(self, prepared: Prepared, result: Result) -> str:
         """The text of a result without stop string and thinking, as HFLM returns it."""
-        text, end = result.text, self.think_end_token
+        text, end = result.text, self._think_end
         if isinstance(end, int):
             if end in result.token_ids:
                 last = len(result.token_ids) - 1 - result.token_ids[::-1].index(end)
@@ -144,8 +147,32 @@ class RequestReader:
                 if key in SHAPING or key in OTHER_METHODS
             },
             key=task,
+            thinking=self._thinking(context),
         )
         return Prepared(request, tuple(until)), len(ids) > room
+
+    @cached_property
+    def _think_end(self) -> str | int | None:
+        """A special token as its id: the texts of answers do not show it.  Differs: HFLM looks
+        there, and takes all of the thinking for the answer."""
+        end = self.think_end_token
+        if not isinstance(end, str):
+            return end
+        added = self.tokenizer.added_tokens_decoder.items()
+        ids = [index for index, token in added if token.special and token.content == end]
+        return ids[0] if ids else end
+
+    def _thinking(self, context: str) -> Thinking | None:
+        """What comes before the answer, of a model that thinks; over where the prompt ends it, as
+        templates do that switch it off."""
+        end = self._think_end
+        if end is None:
+            return None
+        marker = end if isinstance(end, str) else str(self.tokenizer.decode([end]))
+        opening = opening_of(marker)
+        opened = context.rfind(opening) if opening else -1
+        is_off = self.enable_thinking is not None and not self.enable_thinking
+        return Thinking(end, is_over=is_off or context.rfind(marker) > opened)
 
     def _eos_text(self) -> str | None:
         """HFLM's last stop string.  The engine stops at the id itself."""

@@ -61,6 +61,14 @@ def _legend(block: dict[str, Any]) -> str:
         if num_resumed
         else ""
     )
+    unfinished = block["overall"]["counters"]["unfinished_thinking"]
+    thinking = (
+        f"\n{unfinished:,} of {block['overall']['requests']:,} answers ended inside their "
+        "thinking: what think_end_token names never came; allow them more tokens (--gen_kwargs "
+        "max_gen_toks=N), or check the marker."
+        if unfinished
+        else ""
+    )
     several = (
         f"tokens/s: of each of the {block['processes']} processes.\n"
         if block["processes"] > 1
@@ -76,4 +84,5 @@ def _legend(block: dict[str, Any]) -> str:
         "τ: tokens per round, bonus included.  accepted: of the proposed.  loose: of the emitted.\n"
         f"{several}{copies}"
         f"target {block['target']['path']}, draft {draft}, batch {block['batch_size']}{resumed}"
+        f"{thinking}"
     )

@@ -157,6 +157,11 @@ class FLyConfig(BaseModel):
     protect_special_tokens: bool = Field(
         True, description="fly: never loosen on a special or end-of-sequence token."
     )
+    protect_stop_strings: bool = Field(
+        True,
+        description="fly: never loosen on a token that completes, begins or continues a stop "
+        "string of its request; off where protect_special_tokens is.",
+    )
     strict_first_n: int = Field(
         0, ge=0, description="fly: loosen nothing in the first so many generated tokens."
     )
@@ -345,7 +350,7 @@ class FLyConfig(BaseModel):
             relevant["entropy"] = [self.entropy_kind, self.entropy_threshold]
             # Of a rule that is registered from outside, nobody here knows what it reads.
             keys += ["fly_variant", "abla_no_window", "protect_special_tokens"]
-            keys += ["strict_first_n", "only_inside", "loosen_copied"]
+            keys += ["protect_stop_strings", "strict_first_n", "only_inside", "loosen_copied"]
             keys += [] if self.abla_no_window else ["win_len"]
         relevant.update({key: getattr(self, key) for key in keys})
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()

@@ -2,7 +2,7 @@
 
 from fly.decoding.decoder import SpeculativeDecoder
 from fly.decoding.processing import OTHER_METHODS, SHAPING
-from fly.decoding.rows import MismatchRecord, Request, Result, RoundRecord
+from fly.decoding.rows import MismatchRecord, Request, Result, RoundRecord, Thinking
 from fly.decoding.statistics import Statistics
 
 __all__ = [
@@ -14,4 +14,5 @@ __all__ = [
     "RoundRecord",
     "SpeculativeDecoder",
     "Statistics",
+    "Thinking",
 ]

@@ -9,6 +9,7 @@ from fly.acceptance import rules
 from fly.decoding.guards import Places, protected_tokens
 from fly.decoding.round import Engine, Judge
 from fly.decoding.serving import NO_DRAFTER, Pair
+from fly.decoding.stop_guard import StopGuard
 from fly.decoding.stopping import StopRules, eos_ids
 from fly.drafting import End, Parts, drafters
 from fly.drafting.pacing import PacedDrafter
@@ -57,6 +58,7 @@ def make_engine(
     protected = None
     if config.protect_special_tokens:
         protected = protected_tokens(tokenizer, stops.eos_ids, target.vocab_size, target.device)
+    guards_stops = config.protect_special_tokens and config.protect_stop_strings
     drafter = drafters.get(pair.drafter).from_config(config, parts)
     if config.draft_length == "adaptive" and pair.drafter != NO_DRAFTER:
         tail = max(0, parts.end.lookahead - 1)
@@ -72,6 +74,8 @@ def make_engine(
         num_counted=counted,
         is_verbose=config.verbose,
         judge=judge,
+        # Without a lookahead nothing is ever loosened.
+        stop_guard=StopGuard(stops) if guards_stops and lookahead else None,
         guard=Places.from_config(config, tokenizer, target.vocab_size, target.device),
     )
 

@@ -356,7 +356,7 @@ class SpeculativeDecoder:
         assert row.finish_reason is not None
         return Result(
             token_ids=row.answer,
-            text=self._engine.stops.text(row.answer, row.request.stop),
+            text=self._engine.stops.text(row.answer, row.request),
             finish_reason=row.finish_reason,
             statistics=row.statistics,
             rounds=row.rounds if self._engine.record_rounds else None,

@@ -19,6 +19,7 @@ from fly.decoding.outcome import Outcome
 from fly.decoding.protocol import CausalModel, Guard
 from fly.decoding.rows import Row
 from fly.decoding.sampling import RoundSampler
+from fly.decoding.stop_guard import StopGuard
 from fly.decoding.stopping import StopRules
 from fly.decoding.tracing import record_round
 from fly.decoding.trees import TreeRound
@@ -45,6 +46,7 @@ class Engine:
     num_counted: int = 0  # proposed tokens that count though they may not matter (see assembling)
     judge: Judge | None = None  # decides in place of the rule
     guard: Guard | None = None  # where nothing may be loosened
+    stop_guard: StopGuard | None = None  # None: stop strings are not guarded
 
     @property
     def lookahead(self) -> int:
@@ -144,7 +146,7 @@ def _score(
     else:
         processed = sampler.process(logits, [0] * len(logits), proposal.ids.tolist)
         law = sampler.law(processed, proposal)
-    return Scores(
+    scores = Scores(
         logits=logits,
         ids=proposal.ids,
         lengths=proposal.lengths,
@@ -155,6 +157,9 @@ def _score(
         locked=None if guard is None else guard.locked(rows, proposal),
         closing=None if guard is None else guard.closing_tokens,
     )
+    if engine.stop_guard is None:
+        return scores
+    return scores.guarded(engine.stop_guard.concerned(rows, proposal, scores.choice[:, :-1]))
 
 
 def _decide_chain(
@@ -174,7 +179,7 @@ def _decide_tree(
     assert engine.judge is None, "points cannot share trees"
     closing = None if engine.guard is None else engine.guard.closing_tokens
     seen = tree.score(logits, sampler, engine.protected, closing)
-    scores, verdict, kept = tree.decide(rows, seen, engine.rule, engine.guard)
+    scores, verdict, kept = tree.decide(rows, seen, engine.rule, engine.guard, engine.stop_guard)
     tree.keep(rows, engine.target, kept)
     return _settle(rows, scores, verdict, engine)
 
@@ -234,18 +239,19 @@ def commit(row: Row, outcome: Outcome, stops: StopRules) -> None:
         if not is_bonus:
             name = REFUSAL_COUNTERS[outcome.reasons[outcome.num_kept]]
             setattr(counts, name, getattr(counts, name) + 1)
-    remaining = row.remaining
     new = outcome.ids
     row.ids += new
     row.origins += outcome.origins
     num_new = len(new)
-    ending = stops.find_end(row.answer, num_new, remaining, row.request.stop)
+    ending = stops.end_of(row, num_new)
     num_trimmed = num_new - ending.num_kept
     if num_trimmed:
         del row.ids[-num_trimmed:], row.origins[-num_trimmed:]
     counts.trimmed += num_trimmed
     counts.emitted += ending.num_kept
     row.finish_reason = ending.reason
+    if ending.reason is not None:
+        counts.unfinished_thinking += stops.is_thinking(row, len(row.answer))
 
 
 def _log(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:

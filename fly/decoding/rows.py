@@ -11,8 +11,18 @@ from fly.decoding.statistics import Statistics
 
 if TYPE_CHECKING:
     from fly.decoding.processing import Processing
+    from fly.decoding.stop_strings import Said
 
 FinishReason = Literal["eos", "stop", "length"]
+
+
+@dataclass(frozen=True)
+class Thinking:
+    """What a model says before its answer.  Stop strings count only behind it, and behind the
+    blanks that follow."""
+
+    end: str | int  # what it ends with: a text, or a token's id; of a special token the id
+    is_over: bool = False  # before the first new token
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Request:
     # Further arguments of transformers' generate that shape the distribution: top_k, top_p, ...
     generation: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""  # the caller's name for it, for instance the task
+    thinking: Thinking | None = None  # None: stop strings count everywhere
 
 
 @dataclass(frozen=True)
@@ -92,6 +103,7 @@ class Row:
     origins: list[str] = field(default_factory=list)  # a character for every emitted token
     round_lens: list[tuple[int, int]] = field(default_factory=list)
     finish_reason: FinishReason | None = None
+    said: tuple[int, Said] | None = None  # StopStrings', and how many new tokens it has read
 
     def __post_init__(self) -> None:
         """A new row holds its prompt."""

@@ -25,6 +25,7 @@ class Statistics:
     plain: int = 0  # tokens from target forwards without a proposal
     trimmed: int = 0  # decoded behind the end of the answer, thrown away
     emitted: int = 0
+    unfinished_thinking: int = 0  # answers that ended before their thinking did
     draft_forwards: int = 0  # forwards of the draft model in the rounds that the row was in
     refused_strict: int = 0  # first refusals of a round, by reason
     refused_protected: int = 0

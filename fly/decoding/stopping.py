@@ -5,10 +5,13 @@ kept.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from fly.decoding.rows import FinishReason
+from fly.decoding.rows import FinishReason, Request, Row, Thinking
+from fly.decoding.spans import Pieces
+from fly.decoding.stop_strings import StopStrings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,6 +49,33 @@ class StopRules:
 
     tokenizer: PreTrainedTokenizerBase
     eos_ids: frozenset[int]
+    _known: dict[object, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def strings(self, request: Request) -> StopStrings:
+        """A request's stop strings, for following its answer."""
+        key = request.stop, request.thinking
+        if key not in self._known:
+            pieces = self._known.setdefault("pieces", Pieces(self.tokenizer))
+            self._known[key] = StopStrings(*key, pieces)
+        found: StopStrings = self._known[key]
+        return found
+
+    def end_of(self, row: Row, num_new: int) -> Ending:
+        """The first end among the last `num_new` tokens of a row, which it has just got."""
+        answer, remaining, request = row.answer, row.remaining + num_new, row.request
+        if request.thinking is None:
+            return self.find_end(answer, num_new, remaining, request.stop)
+        strings = self.strings(request)
+        old = len(answer) - num_new
+        ending = self.find_end(answer, num_new, remaining, ())
+        kept = strings.first_stop(strings.follow(row, old), answer[old : old + ending.num_kept])
+        return _earlier(ending, kept)
+
+    def is_thinking(self, row: Row, count: int) -> bool:
+        """Whether a row's thinking is not over behind the first `count` tokens of its answer."""
+        if row.request.thinking is None:
+            return False
+        return not self.strings(row.request).follow(row, count).counts
 
     def find_end(
         self, answer: list[int], num_new: int, remaining: int, stop: tuple[str, ...]
@@ -69,10 +99,7 @@ class StopRules:
         if not stop:
             return ending
         kept = self._first_stop(answer[: old + ending.num_kept], ending.num_kept, stop)
-        # An end token whose own text is the stop string ends the answer as what it is.
-        if kept is None or (kept == ending.num_kept and ending.reason == "eos"):
-            return ending
-        return Ending(kept, "stop")
+        return _earlier(ending, kept)
 
     def _first_stop(self, answer: list[int], num_new: int, stop: tuple[str, ...]) -> int | None:
         """How many of the new tokens it takes until a stop string is complete; None if none is."""
@@ -92,7 +119,32 @@ class StopRules:
         text = self.tokenizer.decode(ids)
         return any(string in text for string in stop)
 
-    def text(self, answer: list[int], stop: tuple[str, ...]) -> str:
-        """The answer without special tokens, up to the first stop string."""
+    def text(self, answer: list[int], request: Request) -> str:
+        """The answer without special tokens, up to the first stop string that counts."""
         text = str(self.tokenizer.decode(answer, skip_special_tokens=True))
-        return text[: min((text.find(string) for string in stop if string in text), default=None)]
+        begin = 0
+        if request.thinking is not None:
+            strings = self.strings(request)
+            if not reduce(strings.extend, answer, strings.start).counts:
+                return text
+            begin = len(text) - len(self._behind(request.thinking, text, answer).lstrip())
+        ends = (text.find(string, begin) for string in request.stop)
+        return text[: min((end for end in ends if end >= 0), default=None)]
+
+    def _behind(self, thinking: Thinking, text: str, answer: list[int]) -> str:
+        """The text behind the last mark of the thinking's end; all of it where there is none."""
+        end = thinking.end
+        if isinstance(end, str):
+            return text.rpartition(end)[2]
+        if end not in answer:
+            return text
+        behind = answer[len(answer) - answer[::-1].index(end) :]
+        return str(self.tokenizer.decode(behind, skip_special_tokens=True))
+
+
+def _earlier(ending: Ending, num_to_stop: int | None) -> Ending:
+    """Whichever comes first.  An end token whose own text is the stop string ends the answer as
+    what it is."""
+    if num_to_stop is None or (num_to_stop == ending.num_kept and ending.reason == "eos"):
+        return ending
+    return Ending(num_to_stop, "stop")

@@ -20,6 +20,7 @@ from fly.acceptance.branches import TreeScores
 from fly.decoding.protocol import CausalModel, Guard, TreeVerifier
 from fly.decoding.rows import Row
 from fly.decoding.sampling import RoundSampler
+from fly.decoding.stop_guard import StopGuard
 from fly.drafting import Lineage, Proposal
 
 # Logits that a rule is shown at once, copied branch by branch if it reads them (256 MiB).
@@ -134,17 +135,16 @@ class TreeRound:
         ]
 
     def decide(
-        self, rows: Sequence[Row], scores: TreeScores, rule: Rule, guard: Guard | None
+        self,
+        rows: Sequence[Row],
+        scores: TreeScores,
+        rule: Rule,
+        guard: Guard | None,
+        stop_guard: StopGuard | None = None,
     ) -> tuple[Scores, Verdict, Branches]:
         """Every row's best branch, as it was scored and judged."""
         branches = self.branches.to(scores.ids.device)
-        locked = None
-        if guard is not None:
-            ids = self.proposal.ids[branches.rows[:, None], branches.nodes]
-            owners = [rows[row] for row in self.branches.rows.tolist()]
-            copies = self.proposal.copies_context
-            chains = Proposal(ids, branches.lengths, copies_context=copies)
-            locked = guard.locked(owners, chains)
+        locked = self._locked(rows, scores, branches, guard, stop_guard)
         size = max(
             1, BRANCH_LOGITS // (scores.logits[0, 0].numel() * (branches.nodes.shape[1] + 1))
         )
@@ -160,6 +160,28 @@ class TreeRound:
         locked = None if locked is None else locked[best]
         view = scores.branches(kept.rows, kept.nodes, kept.lengths, locked)
         return view, _joined([verdict], best), kept
+
+    def _locked(
+        self,
+        rows: Sequence[Row],
+        scores: TreeScores,
+        branches: Branches,
+        guard: Guard | None,
+        stop_guard: StopGuard | None,
+    ) -> Tensor | None:
+        """Places of the branches where nothing may be loosened.  [P, D] bool."""
+        owners = [rows[row] for row in self.branches.rows.tolist()]
+        lines, nodes = branches.rows[:, None], branches.nodes
+        copies = self.proposal.copies_context
+        chains = Proposal(self.proposal.ids[lines, nodes], branches.lengths, copies_context=copies)
+        locked = None if guard is None else guard.locked(owners, chains)
+        if stop_guard is None:
+            return locked
+        before = torch.cat([torch.zeros_like(nodes[:, :1]), nodes[:, :-1] + 1], dim=1)
+        stopping = stop_guard.concerned(owners, chains, scores.choice[lines, before])
+        if locked is None or stopping is None:
+            return stopping if locked is None else locked
+        return locked | stopping
 
     def keep(self, rows: Sequence[Row], target: CausalModel, kept: Branches) -> None:
         """The target's cache keeps the branches: what lay in slots by the order of the proposal now

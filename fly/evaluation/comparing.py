@@ -283,6 +283,11 @@ def _notes(compared: Sequence[Compared], num_blocks: Mapping[str, int]) -> list[
         notes += [f"{one.task}: {note}" for note in _of_metric(one)]
         count = num_blocks[one.task]
         for each in one.decoded:
+            if unfinished := each.statistics.unfinished_thinking:
+                notes.append(
+                    f"{one.task}, {each.method.name}: {unfinished} of {len(each.answers)} answers "
+                    "ended inside their thinking, before what think_end_token names"
+                )
             if len(each.blocks) < count:
                 notes.append(
                     f"{one.task}, {each.method.name}: {count - len(each.blocks)} of {count} blocks "

@@ -36,6 +36,7 @@ class WholeScores(Scores):
             draft_probs=None if self.draft_probs is None else self.draft_probs[:, :k],
             locked=None if self.locked is None else self.locked[:, :k],
             closing=self.closing,
+            stopping=self.stopping[:, :k] if is_protected and self.stopping is not None else None,
             whole=self,
         )
 
@@ -121,7 +122,8 @@ class RoundJudge:
         Raises:
             DecodingError: the target's logits are not finite.
         """
-        whole = WholeScores(**{f.name: getattr(scores, f.name) for f in fields(Scores)})
+        known = {f.name: getattr(scores, f.name) for f in fields(Scores)}
+        whole = WholeScores(**known | {"drawn": scores.choice})  # looked at by the guard already
         # Lengths and tokens are needed on the host before the rules: one more wait for the device.
         found = torch.cat([scores.lengths[:, None], scores.ids], dim=1).tolist()
         chains = [ids[:length] for length, *ids in found]

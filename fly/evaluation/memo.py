@@ -114,7 +114,7 @@ def answer_of(row: Row, stops: StopRules) -> PointAnswer:
     return PointAnswer(
         index=row.index,
         token_ids=row.answer,
-        text=stops.text(row.answer, row.request.stop),
+        text=stops.text(row.answer, row.request),
         origins="".join(row.origins),
         round_lens=row.round_lens,
         finish_reason=row.finish_reason,

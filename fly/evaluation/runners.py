@@ -17,9 +17,11 @@ from torch import Tensor
 from transformers import StoppingCriteriaList, StopStringCriteria
 
 from fly.decoding import Request, Result, SpeculativeDecoder, Statistics
+from fly.decoding.rows import Row
 from fly.decoding.stopping import StopRules, eos_ids
 from fly.decoding.vocabularies import share_ids
 from fly.errors import ConfigError, FLyWarning
+from fly.evaluation.criteria import StopsBehindThinking
 from fly.evaluation.methods import Method
 
 if TYPE_CHECKING:
@@ -187,16 +189,19 @@ class GenerateRunner:
     @torch.inference_mode()
     def _generate(self, requests: Sequence[Request]) -> list[Result]:
         first = requests[0]
+        prompts, mask = self._padded(requests)
         options: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None}
         options |= {"top_k": None}
         if first.temperature > 0:
             options = {"do_sample": True, "temperature": first.temperature}
         options["eos_token_id"] = sorted(self._stops.eos_ids) or None
-        if first.stop:
+        if any(request.thinking for request in requests):
+            behind = StopsBehindThinking(self._stops, requests, prompts.shape[1])
+            options["stopping_criteria"] = StoppingCriteriaList([behind])
+        elif first.stop:
             # Given as strings, they would reach the assistant of hf_assisted without a tokenizer.
             criteria = StopStringCriteria(self._tokenizer, list(first.stop))
             options["stopping_criteria"] = StoppingCriteriaList([criteria])
-        prompts, mask = self._padded(requests)
         generate: Any = self._model.generate  # its annotation asks for a type that no model has
         with _drawing(first):
             output = generate(
@@ -220,14 +225,19 @@ class GenerateRunner:
 
     def _result(self, request: Request, ids: list[int]) -> Result:
         """The answer up to its end; `generate` goes on until the whole batch has ended."""
-        ending = self._stops.find_end(ids, len(ids), request.max_new_tokens, request.stop)
+        row = Row(0, request, request.max_new_tokens)
+        row.ids += ids
+        ending = self._stops.end_of(row, len(ids))
         kept = ids[: ending.num_kept]
         return Result(
             token_ids=kept,
-            text=self._stops.text(kept, request.stop),
+            text=self._stops.text(kept, request),
             finish_reason=ending.reason or "length",
             statistics=Statistics(
-                requests=1, prompt_tokens=len(request.prompt_ids), emitted=len(kept)
+                requests=1,
+                prompt_tokens=len(request.prompt_ids),
+                emitted=len(kept),
+                unfinished_thinking=int(self._stops.is_thinking(row, len(kept))),
             ),
             key=request.key,
         )

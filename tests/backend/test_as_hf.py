@@ -12,6 +12,7 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import postprocess_generated_text
 
 from fly.backend import FLyLM
 from fly.demo import TARGET_PATH
@@ -152,3 +153,23 @@ def test_think_end_token(theirs, problems, monkeypatch, as_id):
     expected = theirs.generate_until(requests, disable_tqdm=True)
     assert thinking.generate_until(requests, disable_tqdm=True) == expected
     assert expected[0] == plain[0].rpartition(end)[2].lstrip()
+
+
+def test_stop_strings_count_behind_the_thinking(theirs, problems):
+    """HFLM stops inside it when it decodes alone, and where its longest answer is over in a batch;
+    here the answer is what HFLM would cut from the text that goes on."""
+    asked = [one.prompt for one in problems[3:7]]
+    free = {"until": [], "max_gen_toks": 40, "do_sample": False}
+    whole = theirs.generate_until(instances(asked, **free), disable_tqdm=True)
+    marker = "nd we get"
+    assert not any(marker in prompt for prompt in asked)
+    head, tail = whole[0].split(marker)
+    stop = next(letter for letter in head.strip() if letter in tail[4:])
+    requests = instances(asked, **free | {"until": [stop]})
+    options = {"device": "cpu", "batch_size": 4, "think_end_token": marker}
+    lm = FLyLM(config_path=CONFIG, acceptance="native", **options)
+    texts = lm.generate_until(requests, disable_tqdm=True)
+    assert texts == [postprocess_generated_text(text, [stop], marker) for text in whole]
+    counted = lm.speculative_decoding()["overall"]["counters"]["unfinished_thinking"]
+    assert counted == sum(marker not in text for text in whole) == 2
+    assert sorted(record.finish_reason for record in lm._records) == ["length"] * 3 + ["stop"]

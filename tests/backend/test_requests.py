@@ -7,7 +7,7 @@ from lm_eval.api.instance import Instance
 
 from fly.backend.requests import RequestReader
 from fly.config import FLyConfig
-from fly.decoding import Result, Statistics
+from fly.decoding import Result, Statistics, Thinking
 from fly.errors import RequestError
 from tests.backend.pairs import byte_tokenizer
 
@@ -148,6 +148,42 @@ def test_answer_ends_before_the_stop_string():
     one = reader()
     [prepared] = one.read([instance(until=["Q:"])], [0])
     assert one.answer(prepared, result("fine Q: next")) == "fine "
+
+
+THINKING = {  # prompt, marker, enable_thinking; whether it is over before the answer
+    "a prompt like any other": ("ab", "</think>", None, False),
+    "switched on": ("ab", "</think>", True, False),
+    "switched off": ("ab", "</think>", False, True),
+    "opened by the prompt": ("ab<think>", "</think>", None, False),
+    "ended by the prompt": ("ab<think>\n\n</think>\n\n", "</think>", None, True),
+    "ended in an earlier turn": ("<think>a</think>b\nab<think>\n", "</think>", None, False),
+    "ended by the prompt, switched on": ("ab<think></think>", "</think>", True, True),
+    "a marker without an opening": ("ab END c", "END", None, True),
+    "by id": ("abc", 3, None, True),
+}
+
+
+@pytest.mark.parametrize(("context", "end", "enabled", "is_over"), THINKING.values(), ids=THINKING)
+def test_where_thinking_is_over_before_the_answer(context, end, enabled, is_over):
+    if isinstance(end, int):
+        end = byte_tokenizer()("c")["input_ids"][0]
+    [request] = read(instance(context), think_end_token=end, enable_thinking=enabled)
+    assert request.thinking == Thinking(end, is_over=is_over)
+
+
+def test_without_a_marker_nothing_is_thought():
+    [request] = read(instance("a</think>b"), enable_thinking=True)
+    assert request.thinking is None
+
+
+def test_a_special_token_is_a_marker_by_its_id():
+    """HFLM looks for it in a text that does not show it, and takes the thinking for the answer."""
+    tokenizer = byte_tokenizer()
+    one = reader(think_end_token="<pad>")
+    [prepared] = one.read([instance(until=["Q:"])], [0])
+    assert prepared.request.thinking == Thinking(2)
+    ids = [*tokenizer("hm. Q:")["input_ids"], 2, *tokenizer(" yes")["input_ids"]]
+    assert one.answer(prepared, result("hm. Q: yes", ids)) == "yes"
 
 
 def test_thinking_is_cut():

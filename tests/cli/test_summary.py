@@ -39,6 +39,15 @@ def test_nothing_decoded(capsys):
     assert "overall" in out
 
 
+def test_answers_that_ended_inside_their_thinking_are_counted(capsys):
+    for count in (0, 1):
+        statistics = Statistics(requests=1, unfinished_thinking=count)
+        records = [RequestRecord("toy", n, None, 0, 0, "length", 9, statistics) for n in range(3)]
+        print_summary(RUN | summarise(records))
+        told = "3 of 3 answers ended inside their thinking"
+        assert (told in capsys.readouterr().out) is bool(count)
+
+
 def test_speed_is_said_to_be_of_one_process(capsys):
     for number, told in ((1, False), (3, True)):
         print_summary(RUN | {"processes": number} | summarise([]))

@@ -23,11 +23,13 @@ GUARDS = {
     "first": {"strict_first_n": 6},
     "inside": {"only_inside": ["a", "ed"]},
     "both": {"strict_first_n": 3, "only_inside": ["i", "e"]},
+    "stop strings traded": {"protect_stop_strings": False},
 }
 
 
 def points(**guard):
-    """Rules of several kinds; where special tokens are not protected, the markers' still are."""
+    """Rules of several kinds; where special tokens are not protected, the markers' still are, and
+    stop strings are not."""
     names = ("margin", "typical", "divergence", "fly")
     found = {name: config_of(name, **LOOSE[name][0] | guard) for name in names}
     found["margin, window"] = config_of("margin", **LOOSE["margin"][2] | guard)
