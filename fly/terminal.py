@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,6 +25,7 @@ HIDDEN = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
     "\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
+REFRESHES_PER_S = 4
 FILE_WIDTH = 400  # columns, where the output is no terminal: no name is broken in two
 
 
@@ -39,12 +40,13 @@ def _picture(code: int) -> str:
     return "\u2421" if code == 0x7F else f"⟦U+{code:04X}⟧"
 
 
-def console(*, is_error: bool = False) -> Console:
+def console(*, is_error: bool = False, width: int = FILE_WIDTH) -> Console:
     """A console that shows every text as it is written, tables included: no markup, no emoji
     codes, controls visible.
 
     Args:
         is_error: on standard error, not standard output.
+        width: columns, where the output is no terminal.
     """
     from rich.console import Console
 
@@ -52,14 +54,15 @@ def console(*, is_error: bool = False) -> Console:
         def render_str(self, text: str, **options: Any) -> Any:
             return super().render_str(visible(text), **options)
 
+    stream = sys.stderr if is_error else sys.stdout
     options: dict[str, Any] = {
-        "stderr": is_error,
+        "file": getattr(stream, "unguarded", stream),  # colours are control characters, too
         "markup": False,
         "emoji": False,
         "highlight": False,
     }
     found = _Plain(**options)
-    return found if found.is_terminal else _Plain(width=FILE_WIDTH, **options)
+    return found if found.is_terminal else _Plain(width=width, **options)
 
 
 def say(text: str = "", *, is_error: bool = False) -> None:
@@ -87,8 +90,13 @@ def make_table(title: str, columns: Sequence[str], first: str = "method") -> Tab
 
 def progress(*, disable: bool = False) -> Progress:
     """A progress bar on standard error.  Its tasks have a field `state`, a text behind the bar."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeRemaining
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
     class _Plain(TextColumn):
@@ -100,8 +108,9 @@ def progress(*, disable: bool = False) -> Progress:
         BarColumn(),
         MofNCompleteColumn(),
         _Plain("{task.fields[state]}"),
-        TimeRemaining(),
+        TimeRemainingColumn(),
         console=console(is_error=True),
+        refresh_per_second=REFRESHES_PER_S,
         disable=disable,
     )
 
@@ -111,38 +120,36 @@ def guarding() -> Iterator[None]:
     """Inside, controls are visible also in what others write: warnings, log records, and what
     lm-eval prints on standard output.
     """
-    handlers = list(logging.getLogger().handlers)
-    for handler in handlers:
-        handler.addFilter(_show_controls)
-    show = warnings.formatwarning
+    factory, form = logging.getLogRecordFactory(), warnings.formatwarning
 
     def formatwarning(message: Any, *rest: Any, **options: Any) -> str:
-        return visible(show(message, *rest, **options))
+        return visible(form(message, *rest, **options))
 
+    logging.setLogRecordFactory(_VisibleRecord)
     warnings.formatwarning = formatwarning
     try:
-        with redirect_stdout(_VisibleStream(sys.stdout)):  # type: ignore[type-var]
+        with redirect_stdout(cast("TextIO", _VisibleStream(sys.stdout))):
             yield
     finally:
-        warnings.formatwarning = show
-        for handler in handlers:
-            handler.removeFilter(_show_controls)
+        warnings.formatwarning = form
+        logging.setLogRecordFactory(factory)
 
 
-def _show_controls(record: logging.LogRecord) -> bool:
-    record.msg, record.args = visible(record.getMessage()), None
-    return True
+class _VisibleRecord(logging.LogRecord):
+    def getMessage(self) -> str:
+        """The message with its arguments."""
+        return visible(super().getMessage())
 
 
 class _VisibleStream:
     """A stream that makes controls visible, and else is the other one."""
 
     def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+        self.unguarded = stream
 
     def write(self, text: str) -> int:
-        self._stream.write(visible(text))
+        self.unguarded.write(visible(text))
         return len(text)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
+        return getattr(self.unguarded, name)

@@ -6,18 +6,8 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-)
-
 from fly.decoding import Statistics
-
-_REFRESHES_PER_S = 4
+from fly.terminal import progress
 
 
 class DecodingProgress:
@@ -26,16 +16,7 @@ class DecodingProgress:
 
     def __init__(self, total: int, *, disable: bool = False) -> None:
         """`total` is the number of requests."""
-        self._bar = Progress(
-            TextColumn("[progress.description]{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[state]}"),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            refresh_per_second=_REFRESHES_PER_S,
-            disable=disable,
-        )
+        self._bar = progress(disable=disable)
         self._task = self._bar.add_task("Decoding", total=total, state="")
         self._start_s = time.perf_counter()
 

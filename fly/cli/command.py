@@ -14,6 +14,7 @@ from fly.cli import interrupts
 from fly.cli.interrupts import telling
 from fly.cli.streams import Streams
 from fly.errors import FLyError
+from fly.terminal import guarding, say
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             with `argv` None, when other processes have done the work (fly/cli/launch.py).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    with Streams() as streams:
+    with Streams() as streams, guarding():
         code = _run(arguments, own_program=argv is None)
     return streams.exit_code(code)
 
@@ -54,10 +55,11 @@ def _run(arguments: list[str], *, own_program: bool) -> int:
             return int(getattr(importlib.import_module(module), function)(arguments[1:]))
         return _run_harness(arguments, own_program=own_program)
     except FLyError as error:
-        sys.stderr.write(f"fly: error: {error}\n")
+        say(f"fly: error: {error}", is_error=True)
         return EXIT_USER_ERROR
     except KeyboardInterrupt as error:
-        sys.stderr.write(interrupts.line(error))
+        if line := interrupts.line(error):
+            say(line, is_error=True)
         return EXIT_INTERRUPTED
 
 

@@ -7,11 +7,9 @@ import shlex
 from collections.abc import Sequence
 from functools import partial
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from fly.cli import interrupts
 from fly.cli.capturing import capture
+from fly.terminal import progress, say
 
 _EPILOG = """\
 All flags of `fly run` are taken, too: --model_args, --tasks, --limit, --apply_chat_template,
@@ -106,10 +104,9 @@ def command_line(verb: str, arguments: Sequence[str]) -> str:
 def tell_files(output_path: str | None) -> None:
     """Say where the results are and how to look at them."""
     if output_path is not None:
-        Console(stderr=True).print(
+        say(
             f"Results in {output_path}; `fly report {output_path}` makes a page of them.",
-            highlight=False,
-            soft_wrap=True,
+            is_error=True,
         )
 
 
@@ -118,16 +115,9 @@ class ProgressBar:
 
     def __init__(self) -> None:
         """Nothing is shown yet."""
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self._task = self._progress.add_task("", total=None, visible=False)
+        self._progress = progress()
+        self._progress.disable = not self._progress.console.is_terminal
+        self._task = self._progress.add_task("", total=None, visible=False, state="")
 
     def __enter__(self) -> ProgressBar:
         """Show the bar when there is something to show."""

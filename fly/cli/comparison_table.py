@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from typing import TYPE_CHECKING
 
 from fly.formats.comparison import POINT, Comparison, MethodResult, Paired, Score, TaskResult
 from fly.formats.model import Interval
+from fly.terminal import console, make_table, say
 
-FILE_WIDTH = 400  # columns, where the output is no terminal: no name is broken in two
+if TYPE_CHECKING:
+    from rich.table import Table
+
 _ROLES = {"target": "", "method": "", "control": " (A/A control)", "baseline": " (plain baseline)"}
 _NOTHING = "-"
 _SCORE_COLUMNS = (
@@ -38,32 +36,19 @@ _TEXT_COLUMNS = (
 
 def print_comparison(result: Comparison) -> None:
     """Print everything but single items on standard output."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=FILE_WIDTH)
+    screen = console()
     for task in result.tasks:
-        console.print(_scores(task, result))
+        screen.print(_scores(task, result))
         if task.methods[0].other_scores:
-            console.print(_others(task))
-        console.print(_speeds(task, result))
-        console.print(_rounds(task))
-        console.print(_texts(task))
+            screen.print(_others(task))
+        screen.print(_speeds(task, result))
+        screen.print(_rounds(task))
+        screen.print(_texts(task))
         for line in _sentences(task, result):
-            console.print(line, highlight=False, soft_wrap=True, markup=False)
-        console.print()
+            say(line)
+        say()
     for note in result.notes:
-        console.print(f"Note: {note}.", highlight=False, soft_wrap=True, markup=False)
-
-
-def make_table(title: str, columns: Sequence[str]) -> Table:
-    """A table whose first column names the rows."""
-    table = Table(
-        title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True
-    )
-    table.add_column("method", overflow="fold")
-    for column in columns:
-        table.add_column(column, justify="right")
-    return table
+        say(f"Note: {note}.")
 
 
 def _scores(task: TaskResult, result: Comparison) -> Table:
@@ -79,7 +64,7 @@ def _scores(task: TaskResult, result: Comparison) -> Table:
     for method in task.methods:
         paired = method.paired
         table.add_row(
-            f"{escape(method.name)}{_ROLES[method.role]}",
+            f"{method.name}{_ROLES[method.role]}",
             _value(method.score),
             number(paired.recovery.estimate if paired else None, "{:.1%}"),
             spread(paired.recovery if paired else None, "{:.1%}"),
@@ -99,8 +84,8 @@ def _others(task: TaskResult) -> Table:
         for score in method.other_scores:
             paired = score.paired
             table.add_row(
-                f"{escape(method.name)}{_ROLES[method.role]}",
-                escape(f"{score.metric} ({score.filter})"),
+                f"{method.name}{_ROLES[method.role]}",
+                f"{score.metric} ({score.filter})",
                 _NOTHING if score.num_items is None else f"{score.num_items:,}",
                 _value(score),
                 number(paired.recovery.estimate if paired else None, "{:.1%}"),
@@ -120,7 +105,7 @@ def _speeds(task: TaskResult, result: Comparison) -> Table:
     for method in task.methods:
         speed, accepted = method.speed, method.acceptance
         table.add_row(
-            escape(method.name),
+            method.name,
             str(method.batch_size),
             number(speed.tokens_per_s, "{:,.0f}"),
             _ratio(speed.vs_baseline),

@@ -35,7 +35,7 @@ def line(error: KeyboardInterrupt) -> str:
     if os.environ.get("RANK", "0") != "0":
         return ""
     told = str(error) if isinstance(error, Interrupted) else NOTHING
-    return f"fly: interrupted; {told}\n"
+    return f"fly: interrupted; {told}"
 
 
 def in_journals(journal: Path) -> tuple[int, str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from fly.terminal import say
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,5 +33,5 @@ def main(arguments: Sequence[str]) -> int:
 
     from fly.report import write_report
 
-    sys.stdout.write(f"{write_report(given.folder, given.output)}\n")
+    say(str(write_report(given.folder, given.output)))
     return 0

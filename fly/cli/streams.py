@@ -10,6 +10,8 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any, TextIO, cast
 
+from fly.terminal import say
+
 BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell has it
 _UNWRITTEN = 2
 
@@ -82,7 +84,7 @@ class _Stream:
         if self.error is None:
             return
         if self.error.errno != errno.EPIPE:
-            sys.stderr.write(f"fly: error: standard output: {self.error.strerror}\n")
+            say(f"fly: error: standard output: {self.error.strerror}", is_error=True)
         with suppress(OSError, ValueError, AttributeError):
             descriptor = self._stream.fileno()
             nowhere = os.open(os.devnull, os.O_WRONLY)

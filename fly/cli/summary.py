@@ -5,9 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from fly.terminal import console, make_table, say
 
 _NUMBERS = ("requests", "tokens", "rounds", "tokens/s", "τ", "accepted", "loose")
 _FILE_WIDTH = 120  # columns, where the output is no terminal
@@ -15,24 +13,13 @@ _FILE_WIDTH = 120  # columns, where the output is no terminal
 
 def print_summary(block: dict[str, Any]) -> None:
     """Print the results block of a run on standard output."""
-    table = Table(
-        title="Speculative decoding",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
-    )
-    table.add_column("task", overflow="fold")
-    for column in _NUMBERS:
-        table.add_column(column, justify="right", no_wrap=True)
+    table = make_table("Speculative decoding", _NUMBERS, first="task")
     for task, pooled in block["tasks"].items():
         table.add_row(task, *_cells(pooled))
     table.add_section()
     table.add_row("overall", *_cells(block["overall"]))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=_FILE_WIDTH)
-    console.print(table)
-    console.print(_legend(block), highlight=False, soft_wrap=True)
+    console(width=_FILE_WIDTH).print(table)
+    say(_legend(block))
 
 
 def _cells(pooled: dict[str, Any]) -> list[str]:

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-from rich.console import Console
-
-from fly.cli.comparison_table import (
-    FILE_WIDTH,
-    bounds,
-    make_table,
-    number,
-    print_comparison,
-)
+from fly.cli.comparison_table import bounds, number, print_comparison
 from fly.formats.comparison import POINT
 from fly.formats.sweep import Point, Sweep
+from fly.terminal import console, make_table, say
 
 _COLUMNS = (
     *("items", "speedup (from rounds)", "95 %", "score", "recovery", "difference, points"),
@@ -22,9 +15,6 @@ _COLUMNS = (
 
 def print_sweep(result: Sweep) -> None:
     """Print everything on standard output."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=FILE_WIDTH)
     table = make_table(
         f"{', '.join(result.tasks)}: {len(result.points)} settings on {result.num_search_items:,} "
         f"items, margin {_margin(result)}",
@@ -47,18 +37,16 @@ def print_sweep(result: Sweep) -> None:
             number(point.loose_share, "{:.2%}"),
             _remarks(point, result),
         )
-    console.print(table)
+    console().print(table)
     saving = result.saving
-    console.print(
+    say(
         f"{saving.rounds_decoded:,} rounds were decoded instead of "
         f"{saving.rounds_if_none_had_stopped:,} that every setting alone on all items would have "
         f"taken: {saving.share_saved:.0%} saved.",
-        highlight=False,
-        soft_wrap=True,
     )
-    console.print(result.conclusion, highlight=False, soft_wrap=True, markup=False)
+    say(result.conclusion)
     if result.heldout is not None:
-        console.print("\nHeld-out items:")
+        say("\nHeld-out items:")
         print_comparison(result.heldout)
 
 

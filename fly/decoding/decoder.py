@@ -83,12 +83,8 @@ class SpeculativeDecoder:
         """
         self.batch_size = BatchSize(batch_size, max_batch_size)
         shares_ids = share_ids(tokenizer, draft_tokenizer)
-        check_draft(
-            config,
-            has_draft=draft is not None,
-            has_tokenizer=draft_tokenizer is not None,
-            shares_ids=shares_ids,
-        )
+        given = {"has_draft": draft is not None, "has_tokenizer": draft_tokenizer is not None}
+        check_draft(config, **given, shares_ids=shares_ids)
         warn_of_idle_translation(config, shares_ids)
         pair = serve_pair(
             target,

@@ -259,5 +259,5 @@ def test_scores_of_all_items_have_no_single_gains(printed):
 
 def test_brackets_of_names_are_no_markup(printed):
     out = printed(comparison(method("target", "target"), method("own[red]rule"), notes=["[bold]x"]))
-    assert out.count("own[red]rule") == 2
+    assert out.count("own[red]rule") == 4  # in each table
     assert "Note: [bold]x." in out
