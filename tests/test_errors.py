@@ -3,8 +3,10 @@
 import pickle
 
 import pytest
+import torch
 
 from fly import errors
+from fly.errors import quoted
 
 BUILTINS = {
     errors.ConfigError: ValueError,
@@ -34,3 +36,21 @@ def test_error_survives_pickling(kind):
 
 def test_without_fix_only_the_message_shows():
     assert str(errors.FLyError("wrong")) == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("a", "'a'"),
+        ("a\nb", "'a\\nb'"),
+        ("\ud800", "'\\ud800'"),
+        (0.5, "0.5"),
+        ("x" * 58, repr("x" * 58)),
+        ("x" * 59, "'" + "x" * 58 + "…"),
+        (torch.nn.Linear(2, 3), "Linear(in_features=2, out_features=3, bias=True)"),
+        (torch.nn.Sequential(torch.nn.ReLU()), "Sequential(…"),
+    ],
+)
+def test_values_are_quoted_on_one_short_line(value, text):
+    assert quoted(value) == text
+    assert len(quoted(value)) <= 60

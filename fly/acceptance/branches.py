@@ -25,7 +25,7 @@ class TreeScores:
     lines: Tensor  # [B, N] int64, the line that judges each token
     processed: Tensor | None = None  # [B, N+1, V]; None: as they are
     drawn: Tensor | None = None  # [B, N+1] int64 one draw behind every token; None: all greedy
-    protected: Tensor | None = None  # [V] bool
+    protected: Tensor | None = None  # [V] or [B, V] bool
     closing: Tensor | None = None  # [V] bool, as in Scores
 
     @property
@@ -114,7 +114,10 @@ class BranchScores(Scores):
         """Arguments as in TreeScores.branches."""
         lines = torch.cat([torch.zeros_like(rows[:, None]), nodes + 1], dim=1)  # [P, K+1]
         given = {"tree": tree, "rows": rows, "nodes": nodes, "lengths": lengths, "lines": lines}
-        given |= {"locked": locked, "protected": tree.protected, "closing": tree.closing}
+        protected = tree.protected
+        if protected is not None and protected.dim() == 2:
+            protected = protected[rows]
+        given |= {"locked": locked, "protected": protected, "closing": tree.closing}
         given |= {"ids": tree.ids[rows[:, None], nodes], "drawn": tree.choice[rows[:, None], lines]}
         # Not by the dataclass's own: `logits` and `processed` are copied when first asked for.
         for name, value in given.items():

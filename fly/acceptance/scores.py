@@ -25,7 +25,7 @@ class Scores:
     logits: Tensor  # [B, K+1, V] the target's raw logits
     ids: Tensor  # [B, K] int64 proposed tokens, padded on the right with any id
     lengths: Tensor  # [B] int64 proposal lengths, 0 to K
-    protected: Tensor | None = None  # [V] bool, tokens that no rule may loosen
+    protected: Tensor | None = None  # [V] or [B, V] bool, tokens that no rule may loosen
     processed: Tensor | None = None  # [B, K+1, V] logits after all processors; None: as they are
     law: Law | None = None  # where rows are sampled
     # [B, K, V] q, what drafted the tokens; None where nothing did or nobody asked for it
@@ -121,7 +121,9 @@ class Scores:
                 forbidden = forbidden | places
         for tokens in (self.protected, self.closing):
             if tokens is not None:
-                forbidden = forbidden | tokens[self.ids] | tokens[self.choice[:, :-1]]
+                table = tokens.expand(len(self.ids), -1)  # [B, V]
+                for ids in (self.ids, self.choice[:, :-1]):
+                    forbidden = forbidden | table.gather(1, ids)
         return forbidden
 
     @cached_property

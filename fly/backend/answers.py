@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from fly.backend.gen_kwargs import wanted_temperature
 from fly.backend.journal import Entry, Journal, request_key
 from fly.backend.occurrences import draw_seed, find_originals, hash_document, number_copies
 from fly.backend.records import RequestRecord
-from fly.backend.requests import wanted_temperature
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -41,7 +41,10 @@ class Answers:
         self._texts = [""] * len(instances)
         base = torch.initial_seed()  # what lm-eval's --seed gave torch
         self._copies = copies = number_copies(instances)
-        sampled = [wanted_temperature(each.args[1], temperature) > 0 for each in instances]
+        sampled = [
+            wanted_temperature(each.args[1], temperature, f"task {each.task_name!r}") > 0
+            for each in instances
+        ]
         self._keys = [
             request_key(instance, copy, base if is_sampled else None)
             for instance, copy, is_sampled in zip(instances, copies, sampled, strict=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from fly.config import FLyConfig
 from fly.config.batch_size import num_searches, read_batch_size, read_max_batch_size
-from fly.errors import ConfigError, ModelError
+from fly.errors import ConfigError, ModelError, quoted
 from fly.places import check_file
 
 # Similarity from which an unknown model argument is taken for a misspelt setting of ours.
@@ -86,7 +86,7 @@ def _read_batch_sizes(rest: dict[str, Any]) -> None:
             rest[key] = read(value)
     if rest.get("tp_plan") is not None and num_searches(rest.get("batch_size", 1)):
         raise ConfigError(
-            f"batch_size is {rest['batch_size']!r} with tp_plan {rest['tp_plan']!r}, but the "
+            f"batch_size is {rest['batch_size']!r} with tp_plan {quoted(rest['tp_plan'])}, but the "
             "processes that hold one model together have to decode the same rows, and each would "
             "find another number by its own clock",
             fix="use a whole number, or leave tp_plan out",
@@ -125,8 +125,8 @@ def _require_models(config: FLyConfig) -> str:
 def _one_draft(pretrained: object, draft_model_path: object) -> object:
     if draft_model_path is not None and draft_model_path != pretrained:
         raise ConfigError(
-            f"model arguments name two drafts: pretrained is {pretrained!r}, "
-            f"draft_model_path is {draft_model_path!r}",
+            f"model arguments name two drafts: pretrained is {quoted(pretrained)}, "
+            f"draft_model_path is {quoted(draft_model_path)}",
             fix="keep one of them; both mean the draft, the target is target_model_path",
         )
     return pretrained
@@ -139,6 +139,6 @@ def _refuse_misspelt(rest: Mapping[str, Any]) -> None:
         near = difflib.get_close_matches(key, FLyConfig.model_fields, n=1, cutoff=_NEAR)
         if near:
             raise ConfigError(
-                f"unknown model argument {key!r} (value {rest[key]!r})",
+                f"unknown model argument {key!r} (value {quoted(rest[key])})",
                 fix=f"did you mean {near[0]!r}?",
             )

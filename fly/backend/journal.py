@@ -68,8 +68,21 @@ def request_key(instance: Instance, copy: int, seed: int | None) -> str:
         seed: the run's seed if the answer is sampled, or None.
     """
     named = [instance.task_name, instance.doc_id, instance.idx, copy, *instance.args, seed]
-    text = json.dumps(named, sort_keys=True, default=str)
+    text = json.dumps(_with_texts_as_keys(named), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _with_texts_as_keys(value: Any) -> Any:
+    """What JSON can hold: mappings by other keys, as `sequence_bias` by tuples, as pairs."""
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _with_texts_as_keys(each) for key, each in value.items()}
+    if isinstance(value, Mapping):
+        return sorted(
+            ([repr(key), _with_texts_as_keys(each)] for key, each in value.items()), key=str
+        )
+    if isinstance(value, (list, tuple)):
+        return [_with_texts_as_keys(each) for each in value]
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 class Journal:

@@ -26,6 +26,7 @@ from fly.backend.records import RequestRecord, summarise, to_json
 from fly.backend.requests import RequestReader
 from fly.backend.tracing import AnswerWriter, method_entry, method_name
 from fly.decoding import Result, SpeculativeDecoder
+from fly.decoding.serving import check_decoder_only
 from fly.errors import JournalError
 
 if TYPE_CHECKING:
@@ -48,7 +49,12 @@ class FLyLM(HFLM):
     """
 
     def __init__(
-        self, pretrained: str | None = None, config_path: str | None = None, **arguments: Any
+        self,
+        pretrained: str | None = None,
+        config_path: str | None = None,
+        *,
+        chat_template_name: str | None = None,
+        **arguments: Any,
     ) -> None:
         """Read the configuration, then load tokenizers, target and draft, in this order.
 
@@ -56,9 +62,12 @@ class FLyLM(HFLM):
             pretrained: the draft, as in the official command; goes before the file's
                 `draft_model_path`.
             config_path: a JSON file; None takes all settings from `arguments`.
+            chat_template_name: which of the tokenizer's templates is applied; None: its default.
+                lm-eval does not pass on the name that --apply_chat_template is given.
 
         Raises:
-            ConfigError: a setting is wrong; nothing has been loaded.
+            ConfigError: a setting is wrong; nothing has been loaded.  Or the tokenizer has no such
+                template; no weights have been loaded.
             ModelError: a model cannot be opened or is no decoder, or the tokenizers differ; no
                 weights have been loaded.
         """
@@ -67,6 +76,7 @@ class FLyLM(HFLM):
         split = ModelArguments.split(given | arguments)
         self.fly_config = split.config
         self._target_options = split.target
+        self._template_name = chat_template_name
         self._records: list[RequestRecord] = []
         self._records_are_told = False  # by `get_model_info`, once an evaluation
         self._trace_path: Path | None = None
@@ -82,6 +92,10 @@ class FLyLM(HFLM):
         if hasattr(self, "accelerator"):
             self._rank = self.accelerator.process_index
             self._world_size = self.accelerator.num_processes
+        if chat_template_name is not None:
+            options_of_template: dict[str, Any] = self.chat_template_args
+            template = pair.find_template(self.tokenizer, chat_template_name)
+            self.chat_template_args = options_of_template | {"chat_template": template}
         self.draft = self._load_draft()
 
     @cached_property
@@ -292,6 +306,9 @@ class FLyLM(HFLM):
             truncation=bool(self.truncation),
             think_end_token=self.think_end_token,
             enable_thinking=self.chat_template_args.get("enable_thinking"),
+            stop_strings=self.decoder.defaults.stop_strings,
+            idle_budget=self.decoder.defaults.named_budget,
+            vocab_size=self.decoder.vocab_size,
         )
 
     @property
@@ -302,7 +319,7 @@ class FLyLM(HFLM):
         """Hook of HFLM, the first to open the target: here an encoder-decoder model is refused."""
         with pair.opening("target_model_path", pretrained):
             super()._get_config(pretrained, **options)
-        pair.check_decoder_only(self.config, "target_model_path", pretrained)
+        check_decoder_only(self.config, f"target_model_path is {pretrained!r}")
 
     def _create_tokenizer(self, pretrained: Any, tokenizer: Any, **options: Any) -> None:
         """Hook of HFLM, between the two others."""
@@ -315,6 +332,8 @@ class FLyLM(HFLM):
         """Hook of HFLM, after the tokenizer and before the weights: here the tokenizers are
         compared, unless the drafter translates."""
         path = self.fly_config.draft_model_path
+        if self._template_name is not None:
+            pair.find_template(self.tokenizer, self._template_name)
         if self.fly_config.needs_draft and path is not None:
             draft = pair.load_draft_tokenizer(
                 path, self.fly_config, trust_remote_code=self._trust_remote_code

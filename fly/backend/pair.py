@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from fly.decoding.serving import check_decoder_only
 from fly.decoding.vocabularies import compare_ids
-from fly.errors import FLyError, ModelError, quoted
+from fly.errors import ConfigError, FLyError, ModelError, quoted
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from fly.config import FLyConfig
 
@@ -36,20 +37,6 @@ _NEUTRAL = frozenset(
 )
 _UNKNOWN_ARGUMENT = re.compile(r"got an unexpected keyword argument '(\w+)'")
 _SHOWN = 3  # differing ids quoted in an error
-
-
-def check_decoder_only(model_config: PretrainedConfig, key: str, path: str) -> None:
-    """Refuse an encoder-decoder model.
-
-    Raises:
-        ModelError: the model has an encoder.
-    """
-    if getattr(model_config, "is_encoder_decoder", False):
-        raise ModelError(
-            f"{key} is {path!r}, an encoder-decoder model ({model_config.model_type}); "
-            "speculative decoding needs a decoder-only model",
-            fix="use lm-eval's own hf model, without config_path, for encoder-decoder models",
-        )
 
 
 def compare_tokenizers(
@@ -79,6 +66,26 @@ def compare_tokenizers(
     )
 
 
+def find_template(tokenizer: PreTrainedTokenizerBase, name: str) -> str:
+    """The chat template of this name.
+
+    Raises:
+        ConfigError: the tokenizer has none.
+    """
+    known: Any = getattr(tokenizer, "chat_template", None)
+    if not isinstance(known, dict):
+        known = {} if known is None else {"default": known}
+    if name not in known:
+        names = ", ".join(map(repr, sorted(known))) or "none"
+        raise ConfigError(
+            f"--apply_chat_template names {quoted(name)}, but the target's tokenizer has no such "
+            f"template: it has {names}",
+            fix="name one of these; --apply_chat_template without a name takes the default",
+        )
+    template: str = known[name]
+    return template
+
+
 def load_draft_tokenizer(
     path: str, config: FLyConfig, *, trust_remote_code: bool
 ) -> PreTrainedTokenizerBase:
@@ -91,7 +98,8 @@ def load_draft_tokenizer(
     if config.draft_revision is not None:
         options["revision"] = config.draft_revision
     with opening("draft_model_path", path):
-        check_decoder_only(AutoConfig.from_pretrained(path, **options), "draft_model_path", path)
+        config_of_draft = AutoConfig.from_pretrained(path, **options)
+        check_decoder_only(config_of_draft, f"draft_model_path is {path!r}")
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(path, **options)
     return tokenizer
 

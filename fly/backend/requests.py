@@ -1,29 +1,26 @@
 """lm-eval's Instances become the engine's Requests, and Results become the answers that HFLM would
 have given.
 
-The rules are HFLM's (0.4.10 to 0.4.13): aliases of `max_gen_toks`, stop strings, the BOS decision,
-cutting prompts from the left, what samples and what does not.  Differs: prompts are cut one by one
-and not as a padded batch; what HFLM hands on to `generate` and the engine does not have is refused
-instead of ignored; the configuration's temperature holds for requests that say nothing of sampling.
+The rules are HFLM's (0.4.10 to 0.4.13): stop strings, the BOS decision, cutting prompts from the
+left.  Differs: prompts are cut one by one and not as a padded batch; a generation config's stop
+strings hold, with which HFLM fails.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from lm_eval.models.utils import (
-    handle_stop_sequences,
-    normalize_gen_kwargs,
-    postprocess_generated_text,
-)
+from lm_eval.models.utils import postprocess_generated_text
 
-from fly.decoding import OTHER_METHODS, SHAPING, Request, Result, Thinking
+from fly.backend.gen_kwargs import GenerationArguments, read_do_sample, wanted_temperature
+from fly.decoding import Request, Result, Thinking
+from fly.decoding.requests import refuse_lone_surrogates
 from fly.decoding.stop_strings import opening_of
-from fly.errors import RequestError
+from fly.errors import RequestError, quoted
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
@@ -32,21 +29,6 @@ if TYPE_CHECKING:
     from fly.config import FLyConfig
 
 logger = logging.getLogger(__name__)
-
-# What `generate` takes and the engine reads elsewhere or does not heed, or heeds only at another
-# value than the one here.
-_IGNORED = frozenset({"do_sample", "temperature", "use_cache", "pad_token_id", "max_length"})
-_NEUTRAL = {"num_return_sequences": 1, "length_penalty": 1.0, "early_stopping": False}
-
-
-def wanted_temperature(gen_kwargs: Mapping[str, Any], configured: float) -> float:
-    """The temperature that generation arguments ask for, 0 for greedy decoding; `configured` holds
-    where they leave it open.  0 for `do_sample` at temperature 0, which nobody can mean.
-    """
-    do_sample, temperature = gen_kwargs.get("do_sample"), gen_kwargs.get("temperature")
-    if do_sample is not None and not do_sample:
-        return 0.0
-    return configured if temperature is None else float(temperature)
 
 
 @dataclass(frozen=True)
@@ -63,7 +45,7 @@ class RequestReader:
     """Turns Instances into requests and results into answers, as HFLM would.
 
     `max_context` counts prompt and new tokens; `default_max_gen_toks` holds for tasks that name no
-    budget.
+    budget; `stop_strings` and `idle_budget` are the target's generation config's.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -75,6 +57,9 @@ class RequestReader:
     truncation: bool = False
     think_end_token: str | int | None = None
     enable_thinking: bool | None = None  # None leaves it to the chat template
+    stop_strings: tuple[str, ...] = ()
+    idle_budget: int | None = None
+    vocab_size: int | None = None
 
     def read(self, instances: Sequence[Instance], seeds: Sequence[int]) -> list[Prepared]:
         """All requests, in the order given, each with the seed of its draws.  Says once how many
@@ -85,11 +70,21 @@ class RequestReader:
                 for what the engine does not have.
         """
         prepared, num_cut = [], 0
+        notes: dict[str, None] = {}  # each said once
         for instance, seed in zip(instances, seeds, strict=True):
-            context, gen_kwargs = instance.args
-            one, cut = self._read_one(context, gen_kwargs, instance.task_name or "", seed)
+            where = f"task {instance.task_name!r}"
+            asked = GenerationArguments.read(instance.args[1], where, self.vocab_size)
+            notes |= dict.fromkeys(asked.notes)
+            one, cut = self._read_one(instance, asked, where, seed)
             prepared.append(one)
             num_cut += cut
+        if self.idle_budget is not None:
+            notes[
+                f"the target's generation config says max_new_tokens {self.idle_budget}, which "
+                "does not hold here: a task's max_gen_toks does"
+            ] = None
+        for note in notes:
+            logger.warning("%s", note)
         if num_cut:
             logger.warning(
                 "%d of %d prompts leave no room for their max_gen_toks in the context of %d tokens "
@@ -114,39 +109,35 @@ class RequestReader:
         return answer
 
     def _read_one(
-        self, context: str, gen_kwargs: dict[str, Any], task: str, seed: int
+        self, instance: Instance, asked: GenerationArguments, where: str, seed: int
     ) -> tuple[Prepared, bool]:
-        kwargs: dict[str, Any] = dict(normalize_gen_kwargs(gen_kwargs, self.default_max_gen_toks))
+        context, gen_kwargs = instance.args
+        temperature = self._temperature(gen_kwargs, where)
         eos = self._eos_text()
-        until = handle_stop_sequences(kwargs.pop("until"), eos=eos)
-        budget = int(kwargs.pop("max_gen_toks"))
+        until = dict.fromkeys([*asked.until, *self.stop_strings, *([] if eos is None else [eos])])
+        budget = asked.max_gen_toks or self.default_max_gen_toks
         if self.config.total_gen_tok is not None:
             budget = min(budget, self.config.total_gen_tok)
-        temperature = self._temperature(gen_kwargs, task)
-        self._refuse_unknown(kwargs, task)
         room = self.max_context - budget
-        if budget < 1 or room < 1:
+        if room < 1:
             raise RequestError(
-                f"task {task!r}: max_gen_toks is {budget}, but prompt and answer together have "
-                f"room for {self.max_context} tokens",
+                f"{where}: {asked.budget_key} is {quoted(budget)}, but prompt and answer together "
+                f"have room for {self.max_context} tokens",
                 fix="lower it: --gen_kwargs max_gen_toks=N, or total_gen_tok in the configuration",
             )
+        refuse_lone_surrogates(context, f"{where}, document {instance.doc_id}: the prompt")
         ids = self._encode(context)
         prompt = ids[-room:]
-        if kwargs.get("max_length") is not None:
-            budget = self._budget_from_max_length(int(kwargs["max_length"]), len(prompt), task)
+        if asked.max_length is not None:
+            budget = self._budget_from_max_length(asked.max_length, len(prompt), where)
         request = Request(
             prompt_ids=tuple(prompt),
             max_new_tokens=budget,
             stop=tuple(string for string in until if string and string != eos),
             temperature=temperature,
             seed=seed,
-            generation={
-                key: value
-                for key, value in kwargs.items()
-                if key in SHAPING or key in OTHER_METHODS
-            },
-            key=task,
+            generation=self._with_own_end(asked.generation),
+            key=instance.task_name or "",
             thinking=self._thinking(context),
         )
         return Prepared(request, tuple(until)), len(ids) > room
@@ -174,6 +165,16 @@ class RequestReader:
         is_off = self.enable_thinking is not None and not self.enable_thinking
         return Thinking(end, is_over=is_off or context.rfind(marker) > opened)
 
+    def _with_own_end(self, generation: dict[str, Any]) -> dict[str, Any]:
+        """HFLM stops at the tokenizer's end token, too, whatever else a request names."""
+        named = generation.get("eos_token_id")
+        if named is None:
+            return generation
+        ends = [*(named if isinstance(named, list) else [named]), self.tokenizer.eos_token_id]
+        return generation | {
+            "eos_token_id": [end for end in dict.fromkeys(ends) if end is not None]
+        }
+
     def _eos_text(self) -> str | None:
         """HFLM's last stop string.  The engine stops at the id itself."""
         eos_id = self.tokenizer.eos_token_id
@@ -200,37 +201,23 @@ class RequestReader:
             )
         return [self.prefix_token_id]
 
-    def _temperature(self, gen_kwargs: dict[str, Any], task: str) -> float:
-        temperature = wanted_temperature(gen_kwargs, self.config.temperature)
-        if gen_kwargs.get("do_sample") and temperature <= 0:
+    def _temperature(self, gen_kwargs: dict[str, Any], where: str) -> float:
+        temperature = wanted_temperature(gen_kwargs, self.config.temperature, where)
+        do_sample = gen_kwargs.get("do_sample")
+        if do_sample is not None and read_do_sample(do_sample, where) and temperature <= 0:
             raise RequestError(
-                f"task {task!r}: do_sample is True, but temperature is "
-                f"{gen_kwargs.get('temperature')}",
+                f"{where}: do_sample is {quoted(do_sample)}, but temperature is "
+                f"{quoted(gen_kwargs.get('temperature'))}",
                 fix="add a temperature: --gen_kwargs do_sample=True,temperature=0.8",
             )
         return temperature
 
-    def _refuse_unknown(self, kwargs: dict[str, Any], task: str) -> None:
-        for key, value in kwargs.items():
-            if key in _IGNORED or key in SHAPING or value is None:
-                continue
-            if key in _NEUTRAL and value == _NEUTRAL[key]:
-                continue
-            if value in OTHER_METHODS.get(key, ()):
-                continue
-            raise RequestError(
-                f"task {task!r}: generation argument {key} is {value!r}, which speculative "
-                "decoding does not have",
-                fix="leave it out, or evaluate with lm-eval's own hf model, without config_path",
-            )
-
-    def _budget_from_max_length(self, max_length: int, prompt_len: int, task: str) -> int:
+    def _budget_from_max_length(self, max_length: int, prompt_len: int, where: str) -> int:
         """`max_length` counts the prompt too and, as in HFLM, goes before `max_gen_toks`."""
-        logger.warning("`max_length` in generation arguments counts the prompt; use `max_gen_toks`")
         budget = min(max_length, self.max_context) - prompt_len
         if budget < 1:
             raise RequestError(
-                f"task {task!r}: max_length is {max_length}, but a prompt has {prompt_len} tokens",
+                f"{where}: max_length is {max_length}, but a prompt has {prompt_len} tokens",
                 fix="use max_gen_toks, which counts new tokens only",
             )
         return budget

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from types import TracebackType
@@ -71,6 +71,10 @@ def check_arguments(config: Any) -> None:
         value = config.model_args.pop(name, None)
         if value is not None:
             setattr(config, name, value)
+    if config.gen_kwargs:
+        from fly.backend.gen_kwargs import GenerationArguments
+
+        GenerationArguments.read(config.gen_kwargs, "--gen_kwargs")
     flags = {name: getattr(config, name) for name in _FLAGS}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConfigWarning)  # the arguments are read again
@@ -95,6 +99,12 @@ def check_places(config: Any) -> None:
         places.check_folder(folder, "--output_path", path)
     if config.use_cache:
         places.check_cache(str(config.use_cache))
+
+
+def named_template(options: Mapping[str, Any]) -> dict[str, str]:
+    """What `FLyLM` is told of `--apply_chat_template NAME`, which lm-eval keeps to itself."""
+    name = options.get("apply_chat_template")
+    return {"chat_template_name": name} if isinstance(name, str) else {}
 
 
 class Harness:
@@ -207,6 +217,7 @@ class Harness:
 
         from fly.backend import FLyLM
         from fly.backend.caching import generating_directly
+        from fly.backend.mending import mended
 
         predict_only = bool(options.get("predict_only"))
         check_unsafe(
@@ -219,6 +230,7 @@ class Harness:
             options = options | {"confirm_run_unsafe_code": True}
         arguments = as_mapping(options["model_args"])
         passed_on = {key: options.get(key) for key in _FLAGS}
+        passed_on |= named_template(options)
         lm: FLyLM = FLyLM.create_from_arg_obj(arguments, passed_on)
         self._lm = lm
         if self._is_tracing:
@@ -226,7 +238,7 @@ class Harness:
         label = {"pretrained": lm.fly_config.target_model_path}
         caching = generating_directly(lm_eval.api.model.CachingLM)
         running = suspended() if predict_only else nullcontext()
-        with replaced(lm_eval.api.model, "CachingLM", caching), running:
+        with replaced(lm_eval.api.model, "CachingLM", caching), mended(), running:
             results = original(**(options | {"model": lm, "model_args": arguments | label}))
         records = lm.gather_records()
         if results is None or records is None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 from typing import TypeGuard
 
-from fly.errors import ConfigError
+from fly.errors import ConfigError, quoted
 
 _AUTO = re.compile(r"auto(?::([1-9][0-9]*))?")
 
@@ -22,7 +22,7 @@ def check_batch_size(value: object) -> int | str:
     if _is_count(value):
         return value
     raise ConfigError(
-        f"batch_size is {value!r}, but at least one row has to be decoded at a time",
+        f"batch_size is {quoted(value)}, but at least one row has to be decoded at a time",
         fix="use a whole number from 1 on, auto, which finds the fastest, or auto:N, which "
         "looks for it N times",
     )
@@ -47,7 +47,7 @@ def read_max_batch_size(value: object) -> int:
     if _is_count(number):
         return number
     raise ConfigError(
-        f"max_batch_size is {value!r}, but it bounds the search for a number of rows",
+        f"max_batch_size is {quoted(value)}, but it bounds the search for a number of rows",
         fix="use a whole number from 1 on, or leave it out",
     )
 

@@ -1,7 +1,7 @@
 """The decoding engine.  It knows torch and transformers, and nothing of lm-eval."""
 
+from fly.decoding.arguments import OTHER_METHODS, SHAPING
 from fly.decoding.decoder import SpeculativeDecoder
-from fly.decoding.processing import OTHER_METHODS, SHAPING
 from fly.decoding.rows import MismatchRecord, Request, Result, RoundRecord, Thinking
 from fly.decoding.statistics import Statistics
 

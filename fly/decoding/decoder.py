@@ -13,9 +13,9 @@ import torch
 from fly.acceptance import Rule
 from fly.config import FLyConfig
 from fly.decoding.assembling import make_engine
-from fly.decoding.processing import ProcessingFactory
+from fly.decoding.processing import Defaults, ProcessingFactory
 from fly.decoding.protocol import CausalModel
-from fly.decoding.requests import RequestCheck
+from fly.decoding.requests import RequestCheck, named
 from fly.decoding.round import Judge, charge, run_round
 from fly.decoding.rows import Request, Result, Row
 from fly.decoding.scheduler import Scheduler
@@ -25,7 +25,7 @@ from fly.decoding.sizing import MAX_ROWS, BatchSize
 from fly.decoding.statistics import Statistics
 from fly.decoding.vocabularies import check_draft, share_ids, warn_of_idle_translation
 from fly.drafting import Drafter
-from fly.errors import DecodingError, FLyWarning, RequestError
+from fly.errors import DecodingError, FLyWarning
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -177,12 +177,22 @@ class SpeculativeDecoder:
         """Prompt and new tokens that fit together; None where the target knows no limit."""
         return self._target.num_positions
 
+    @property
+    def vocab_size(self) -> int:
+        """The target's."""
+        return self._target.vocab_size
+
+    @property
+    def defaults(self) -> Defaults:
+        """What the target's generation config says of the ends of answers."""
+        return self._processing.defaults
+
     def generate(
         self,
         prompts: Sequence[str | Sequence[int]],
         *,
-        max_new_tokens: int = 256,
-        stop: Sequence[str] = (),
+        max_new_tokens: int | None = None,
+        stop: Collection[str] | None = None,
         temperature: float = 0.0,
         seed: int = 0,
         **generation: Any,
@@ -191,33 +201,23 @@ class SpeculativeDecoder:
 
         Args:
             prompts: texts, encoded as the tokenizer does by default, or lists of ids.
-            max_new_tokens: budget of each answer, in tokens; `total_gen_tok` bounds it.
-            stop: strings that end an answer; they are cut off.
+            max_new_tokens: budget of each answer, in tokens; `total_gen_tok` bounds it.  None: the
+                generation config's, or 256.
+            stop: strings that end an answer; they are cut off.  None: the generation config's.
             temperature: 0 decodes greedily; above, tokens are drawn.
             seed: of the draws; the n-th prompt gets `seed + n`.
-            generation: further arguments of transformers' `generate` that shape the distribution:
-                top_k, top_p, min_p, repetition_penalty, bad_words_ids ...  What is not given comes
-                from the target's generation config.
+            generation: further arguments of transformers' `generate`: top_k, top_p, min_p,
+                repetition_penalty, bad_words_ids, eos_token_id ...  What is not given comes from
+                the target's generation config.
 
         Raises:
             RequestError: a prompt or an argument is impossible; nothing was decoded.
         """
-        for name, value in (("prompts", prompts), ("stop", stop)):
-            if isinstance(value, str):
-                raise RequestError(
-                    f"{name} is {value!r}, a single string", fix="give a list, even of one"
-                )
-        requests = [
-            Request(
-                self._check.encode(prompt),
-                max_new_tokens,
-                tuple(stop),
-                temperature,
-                seed + index,
-                generation,
-            )
-            for index, prompt in enumerate(prompts)
-        ]
+        ends = self.defaults
+        budget = ends.max_new_tokens if max_new_tokens is None else max_new_tokens
+        asked = Request((), budget, (), temperature, seed, generation)
+        stops = ends.stop_strings if stop is None else stop
+        requests = self._check.prompted(prompts, stops, asked)
         results = dict(self.decode(requests))
         return [results[index] for index in range(len(requests))]
 
@@ -243,9 +243,9 @@ class SpeculativeDecoder:
                 other requests before all results were fetched.
         """
         rows = []
-        for index, request in enumerate(requests):
-            budget = self._check.budget(index, request)
-            processing = self._processing.make(index, request, budget)
+        for index, asked in enumerate(requests):
+            request, budget = self._check.read(index, asked)
+            processing = self._processing.make(request, budget, named(index, request))
             row = Row(index, request, budget, processing)
             row.ids += begun[index] if begun else ()
             rows.append(row)

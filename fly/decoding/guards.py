@@ -33,6 +33,19 @@ def protected_tokens(
     return protected
 
 
+def protected_in(rows: Sequence[Row], protected: Tensor | None) -> Tensor | None:
+    """The protected tokens [V], with each row's own end tokens [B, V] where one of them names any.
+
+    Rows do not protect each other's: what one keeps must not hang on its neighbours.
+    """
+    if protected is None or all(row.request.eos_ids is None for row in rows):
+        return protected
+    table = protected.repeat(len(rows), 1)
+    for row, mask in zip(rows, table, strict=True):
+        mask[sorted(row.request.eos_ids or ())] = True
+    return table
+
+
 class Places:
     """The first generated tokens, all that is not between two markers, and copied proposals.
 

@@ -10,6 +10,7 @@ without.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -212,12 +213,15 @@ def deviation_from_generate(served: CausalModel, model: PreTrainedModel) -> floa
 
 def share(differences: Tensor, logits: Tensor) -> float:
     """Root mean square of the differences by the logits' standard deviation; logits that are not
-    finite tell nothing.
+    finite tell nothing.  Of equal logits, which have none: 0 where nothing differs, or infinity.
     """
     known = logits.isfinite()
     if not known.any():
         return 0.0
-    return float(differences[known].square().mean().sqrt() / logits[known].std())
+    error, scale = float(differences[known].square().mean().sqrt()), float(logits[known].std())
+    if error == 0.0:
+        return 0.0
+    return error / scale if scale > 0 and math.isfinite(error) else math.inf
 
 
 # In the order that they are tried: what must hold for a tier.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fly.acceptance import Rule, Scores, Verdict, leading_true
 from fly.acceptance.protocol import REFUSALS
+from fly.decoding.guards import protected_in
 from fly.decoding.outcome import Outcome
 from fly.decoding.protocol import CausalModel, Guard
 from fly.decoding.rows import Row
@@ -150,7 +151,7 @@ def _score(
         logits=logits,
         ids=proposal.ids,
         lengths=proposal.lengths,
-        protected=engine.protected,
+        protected=protected_in(rows, engine.protected),
         processed=processed,
         law=law,
         draft_probs=proposal.probs,
@@ -178,7 +179,8 @@ def _decide_tree(
     """What every row keeps of its best branch; the cache of the target then holds that one."""
     assert engine.judge is None, "points cannot share trees"
     closing = None if engine.guard is None else engine.guard.closing_tokens
-    seen = tree.score(logits, sampler, engine.protected, closing)
+    protected = protected_in(rows, engine.protected)
+    seen = tree.score(logits, sampler, protected, closing)
     scores, verdict, kept = tree.decide(rows, seen, engine.rule, engine.guard, engine.stop_guard)
     tree.keep(rows, engine.target, kept)
     return _settle(rows, scores, verdict, engine)

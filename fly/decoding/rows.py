@@ -34,10 +34,18 @@ class Request:
     stop: tuple[str, ...] = ()  # strings that end the answer wherever they appear in it
     temperature: float = 0.0  # 0 decodes greedily
     seed: int = 0  # of its draws; two requests of one seed and prompt get the same answer
-    # Further arguments of transformers' generate that shape the distribution: top_k, top_p, ...
+    # Further arguments of transformers' generate: top_k, top_p, ..., eos_token_id
     generation: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""  # the caller's name for it, for instance the task
     thinking: Thinking | None = None  # None: stop strings count everywhere
+
+    @property
+    def eos_ids(self) -> frozenset[int] | None:
+        """The end tokens that it names in place of the model's; None: the model's."""
+        named = self.generation.get("eos_token_id")
+        if named is None:
+            return None
+        return frozenset([named] if isinstance(named, int) else named)
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,20 @@ class Pair:
         return getattr(self.target, "model", self.target)
 
 
+def check_decoder_only(model_config: Any, which: str) -> None:
+    """Refuse an encoder-decoder model; `which` is told in the error, as in "the target is X".
+
+    Raises:
+        ModelError: the model has an encoder.
+    """
+    if getattr(model_config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"{which}, an encoder-decoder model ({model_config.model_type}); "
+            "speculative decoding needs a decoder-only model",
+            fix="decode it with its own generate; in lm-eval use hf, without config_path",
+        )
+
+
 def serve_pair(
     target: PreTrainedModel | CausalModel,
     draft: PreTrainedModel | CausalModel | None,
@@ -112,12 +126,14 @@ def serve_pair(
             alone.
 
     Raises:
-        ModelError: a model's attention implementation cannot be served, or the target not at all.
+        ModelError: a model has an encoder, or its attention implementation cannot be served, or the
+            target not at all.
     """
     found = None
     if isinstance(target, CausalModel):
         verifying, tier = target, None
     else:
+        check_decoder_only(target.config, f"the target is {type(target).__name__}")
         found = probe(target.eval())
         if found.tier is Tier.NONE:
             raise ModelError(
@@ -157,6 +173,7 @@ def serve_draft(
     """
     if isinstance(draft, CausalModel):
         return replace(pair, draft=draft)
+    check_decoder_only(draft.config, f"the draft is {type(draft).__name__}")
     is_target = target_found is not None and draft is pair.source
     found = target_found if target_found and is_target else probe(draft.eval(), is_draft=True)
     if found.tier in (Tier.PLAIN, Tier.NONE):

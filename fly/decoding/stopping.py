@@ -5,7 +5,7 @@ kept.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +45,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class StopRules:
-    """What ends an answer, whatever the request."""
+    """What ends an answer, unless its request says otherwise (`of`)."""
 
     tokenizer: PreTrainedTokenizerBase
     eos_ids: frozenset[int]
@@ -63,11 +63,12 @@ class StopRules:
     def end_of(self, row: Row, num_new: int) -> Ending:
         """The first end among the last `num_new` tokens of a row, which it has just got."""
         answer, remaining, request = row.answer, row.remaining + num_new, row.request
+        rules = self.of(request)
         if request.thinking is None:
-            return self.find_end(answer, num_new, remaining, request.stop)
+            return rules.find_end(answer, num_new, remaining, request.stop)
         strings = self.strings(request)
         old = len(answer) - num_new
-        ending = self.find_end(answer, num_new, remaining, ())
+        ending = rules.find_end(answer, num_new, remaining, ())
         kept = strings.first_stop(strings.follow(row, old), answer[old : old + ending.num_kept])
         return _earlier(ending, kept)
 
@@ -76,6 +77,11 @@ class StopRules:
         if row.request.thinking is None:
             return False
         return not self.strings(row.request).follow(row, count).counts
+
+    def of(self, request: Request) -> StopRules:
+        """With the request's own end tokens, where it names some."""
+        own = request.eos_ids
+        return self if own is None else replace(self, eos_ids=own)
 
     def find_end(
         self, answer: list[int], num_new: int, remaining: int, stop: tuple[str, ...]

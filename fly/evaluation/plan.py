@@ -97,6 +97,9 @@ class Plan:
             translates = self.config.dual_tok or any(method.translates for method in methods)
             drafter = "other_tokenizer" if translates else "model"
             drafting = _DRAFTING | {"drafter": drafter}
+        template = self.options.get("apply_chat_template")
+        if isinstance(template, str):
+            drafting = drafting | {"chat_template_name": template}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConfigWarning)  # said when the plan was made
             lm = FLyLM(**(dict(self.arguments) | drafting | {"batch_size": self.batch_size}))

@@ -211,6 +211,7 @@ class SharedGroup:
         self._stops = StopRules(self._tokenizer, ends)
         self.judge = RoundJudge(self._points, ends)
         self.memos: dict[int, RequestMemo] = {}
+        self._asked: dict[int, Request] = {}  # as they came
         self.rounds_answered = 0
         self._decoders: dict[int, SpeculativeDecoder] = {}
         self._check = RequestCheck(
@@ -268,9 +269,10 @@ class SharedGroup:
                     "greedily",
                     fix="leave out temperature and do_sample, or compare settings one by one",
                 )
-            budget = self._check.budget(index, request)
-            memo = self.memos[index] = RequestMemo(index, request, budget)
-        if memo.request != request:
+            checked, budget = self._check.read(index, request)
+            memo = self.memos[index] = RequestMemo(index, checked, budget)
+            self._asked[index] = request
+        if self._asked[index] != request:
             raise RequestError(
                 f"request {index} is not the one that had this number before",
                 fix="give every request a number of its own, the same for all points",

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lm_eval.api.model import LM
 
+from fly.backend.gen_kwargs import GenerationArguments, wanted_temperature
+from fly.backend.mending import mended
 from fly.backend.occurrences import draw_seed, hash_document, number_copies
 from fly.backend.records import RequestRecord
 from fly.backend.replacing import replaced
-from fly.backend.requests import wanted_temperature
 from fly.errors import ConfigError, RequestError
 from fly.registry import did_you_mean
 from fly.tasks.unsafe import check_unsafe
@@ -76,7 +77,7 @@ class Tasks:
     def temperatures(self, configured: float) -> dict[str, float]:
         """The temperature that each task asks for; `configured` holds where it leaves that open."""
         return {
-            name: wanted_temperature(task.config.generation_kwargs or {}, configured)
+            name: wanted_temperature(_gen_kwargs(task), configured, f"task {name!r}")
             for name, task in self.by_name.items()
         }
 
@@ -92,7 +93,7 @@ class Tasks:
             raise _Reached
 
         try:
-            with replaced(lm, _GENERATION, stop):
+            with replaced(lm, _GENERATION, stop), mended():
                 lm_eval.evaluator.evaluate(lm=lm, **self.evaluate)
         except _Reached:
             pass
@@ -120,6 +121,7 @@ def load_tasks(options: Mapping[str, Any]) -> Tasks:
             task asks for something other than generated text, or one that runs generated programs
             was not confirmed or permitted.
         MissingExtraError: what guards the programs of a task of ours is not installed.
+        RequestError: a task's generation arguments are impossible.
     """
     import lm_eval.evaluator
 
@@ -142,7 +144,7 @@ def load_tasks(options: Mapping[str, Any]) -> Tasks:
         raise _Reached
 
     try:
-        with replaced(lm_eval.evaluator, "evaluate", evaluate):
+        with replaced(lm_eval.evaluator, "evaluate", evaluate), mended():
             lm_eval.evaluator.simple_evaluate(model=_NoModel(), **options)
     except _Reached:
         pass
@@ -206,6 +208,7 @@ def _check(tasks: Mapping[str, Task], unsafe_confirmed: bool) -> None:
                 "of decoding gives it the same score",
                 fix="name tasks that generate; `fly ls tasks` lists all",
             )
+        GenerationArguments.read(_gen_kwargs(task), f"task {name!r}")
         if getattr(task, "MULTIMODAL", False):
             raise ConfigError(
                 f"task {name!r} shows pictures, which this backend does not read",
@@ -216,6 +219,10 @@ def _check(tasks: Mapping[str, Task], unsafe_confirmed: bool) -> None:
                 f"task {name!r} runs programs that the model has written",
                 fix="say --confirm_run_unsafe_code if that may be done here",
             )
+
+
+def _gen_kwargs(task: Task) -> Mapping[str, Any]:
+    return task.config.generation_kwargs or {}
 
 
 def _asked(name: str, task: Task) -> list[Asked]:

@@ -194,3 +194,15 @@ def test_thinking_is_cut():
     ids = tokenizer("hm. yes")["input_ids"]
     marked = reader(think_end_token=tokenizer("hm.")["input_ids"][-1])
     assert marked.answer(prepared, result("hm. yes", ids)) == "yes"
+
+
+def test_ends_of_the_generation_config(caplog):
+    """Its stop strings hold beside the task's and are cut off; its budget does not."""
+    one = reader(stop_strings=("STOP",), idle_budget=9)
+    with caplog.at_level(logging.WARNING):
+        first, _ = one.read([instance(until=["Q:"]), instance()], [0, 1])
+    assert first.request.stop == ("Q:", "STOP")
+    assert first.request.max_new_tokens == 20
+    assert one.answer(first, result("fine STOP next")) == "fine "
+    [record] = caplog.records
+    assert "max_new_tokens 9" in record.getMessage()

@@ -137,6 +137,17 @@ def test_wrong_settings_are_told_once(pair, tasks, tmp_path):
     assert done.stderr.count("fly: error: ") == 1
 
 
+@pytest.mark.slow
+def test_fewer_documents_than_processes(pair, tasks, tmp_path):
+    """lm-eval fails in the processes that have none, and the others wait for them."""
+    done = accelerate_launch(tmp_path, tasks, f"config_path={pair.config}", "--limit", "1")
+    assert done.returncode != 0
+    words, _, own = done.stderr.partition("Traceback")
+    assert "task 'toy_text' has 1 documents to ask about, but there are 2 processes" in words
+    assert "accelerate/commands/launch.py" in own  # which so reports any program that fails
+    assert "Traceback" not in own
+
+
 LAUNCH = ["accelerate", "launch"]
 MODULE = ["python", "-m", "accelerate.commands.launch"]
 COMMANDS = {

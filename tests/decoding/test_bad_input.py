@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from transformers import T5Config, T5ForConditionalGeneration
 
 from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder
@@ -75,7 +76,7 @@ REQUESTS = {  # request, message
     "negative temperature": (Request((5,), 5, temperature=-0.7), "temperature is -0.7"),
     "min_p above 1": (
         Request((5,), 5, temperature=1.0, generation={"min_p": 1.5}),
-        "`min_p` has to be a float",
+        "min_p is 1.5, but it has to be a number from 0 to 1",
     ),
     "a bad word outside the vocabulary": (
         Request((5,), 5, generation={"bad_words_ids": [[VOCAB]]}),
@@ -83,7 +84,7 @@ REQUESTS = {  # request, message
     ),
     "a forced end outside the vocabulary": (
         Request((5,), 5, generation={"forced_eos_token_id": 9999}),
-        "forced_eos_token_id is not in the vocabulary",
+        "forced_eos_token_id is 9999, .* token id of the target",
     ),
     "a temperature that divides to infinity": (
         Request((5,), 5, temperature=1e-39),
@@ -241,6 +242,16 @@ def test_attention_that_takes_no_masks_is_refused(kernel):
         with pytest.raises(ModelError, match=kernel) as caught:
             engine(**pair)
         assert "sdpa or eager" in caught.value.fix
+
+
+@pytest.mark.parametrize("role", ["target", "draft"])
+def test_encoder_decoder_models_are_refused(role):
+    """In words, and not by the probe, which would call them models without a cache."""
+    config = T5Config(vocab_size=VOCAB, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2)
+    pair = {role: T5ForConditionalGeneration(config)}
+    with pytest.raises(ModelError, match=f"the {role} is T5.*, an encoder-decoder model") as caught:
+        engine(**pair, drafter="model" if role == "draft" else "ngram")
+    assert "decoder-only" in str(caught.value)
 
 
 def test_total_gen_tok_bounds_every_budget():

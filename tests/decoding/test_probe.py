@@ -10,7 +10,7 @@ from fly.decoding import SpeculativeDecoder
 from fly.decoding.int8 import in_int8
 from fly.decoding.masks import MaskPlan
 from fly.decoding.model import SlotModel
-from fly.decoding.probe import EXACT, Tier, deviation, probe, serve, tolerance
+from fly.decoding.probe import EXACT, Tier, deviation, probe, serve, share, tolerance
 from fly.decoding.rowwise import RowModel
 from tests.decoding.architectures import FAMILIES
 from tests.models import generate, prompts, tiny, tiny_tokenizer
@@ -116,6 +116,25 @@ def test_adapters_that_put_tokens_before_the_text(kind):
     want = [generate(model, ids, 12) for ids in prompts(3)]
     without = [generate(tiny("llama"), ids, 12) for ids in prompts(3)]
     assert [result.token_ids for result in results] == want != without
+
+
+def test_equal_logits_are_served():
+    """They have no standard deviation to measure by; the first token is everybody's argmax."""
+    model = copy.deepcopy(tiny("llama", eos_token_id=None))
+    with torch.no_grad():
+        model.lm_head.weight.zero_()
+    assert probe(model).tier is Tier.BATCHED
+    config = FLyConfig(acceptance="native", drafter="ngram")
+    engine = SpeculativeDecoder(model, None, tiny_tokenizer(), config)
+    [result] = engine.generate([[5, 6, 7]], max_new_tokens=9)
+    assert result.token_ids == generate(model, [5, 6, 7], 9) == [0] * 9
+
+
+def test_logits_that_are_no_longer_equal_are_off():
+    equal = torch.full((2, 3), 4.0)
+    assert share(torch.zeros(2, 3), equal) == 0.0
+    assert share(torch.full((2, 3), 1e-3), equal) == float("inf")
+    assert share(torch.full((2, 3), float("nan")), torch.randn(2, 3)) == float("inf")
 
 
 def test_products_that_are_rounded_may_differ_more():

@@ -1,5 +1,6 @@
 """What decodes: our engine and transformers' own `generate`, which must say the same."""
 
+import copy
 import functools
 from types import SimpleNamespace
 
@@ -278,3 +279,27 @@ def test_assisted_by_a_draft_with_another_vocabulary():
     answers = {index: result.token_ids for index, result in runner.decode(requests)}
     for index, request in enumerate(requests):
         assert answers[index] == generated(load(TARGET_PATH), request.prompt_ids, 12)
+
+
+def test_stop_strings_of_the_generation_config_do_not_end_generate():
+    """Without a tokenizer, it refuses to begin."""
+    model = copy.deepcopy(tiny("llama"))
+    model.generation_config.stop_strings = ["a"]
+    asked = [Request(ids, 12, ("a",)) for ids in prompts(3)]
+    theirs = dict(GenerateRunner(model, tiny_tokenizer(), 2, {}).decode(asked))
+    ours = dict(
+        SpeculativeDecoder(model, None, tiny_tokenizer(), FLyConfig(use_sd=False)).decode(asked)
+    )
+    assert [theirs[n].token_ids for n in range(3)] == [ours[n].token_ids for n in range(3)]
+
+
+def test_end_tokens_of_requests_are_those_of_generate():
+    model, asked = tiny("llama"), prompts(4)
+    ends = [generated(model, ids, 12)[3] for ids in asked]
+    requests = [
+        Request(ids, 12, generation={"eos_token_id": end})
+        for ids, end in zip(asked, ends, strict=True)
+    ]
+    theirs = dict(GenerateRunner(model, tiny_tokenizer(), 2, {}).decode(requests))
+    assert [theirs[n].finish_reason for n in range(4)] == ["eos"] * 4
+    assert [theirs[n].token_ids[-1] for n in range(4)] == ends

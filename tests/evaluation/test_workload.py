@@ -4,7 +4,7 @@ import pytest
 from lm_eval import simple_evaluate
 
 from fly.backend.occurrences import hash_document
-from fly.errors import ConfigError, FLyError
+from fly.errors import ConfigError, FLyError, RequestError
 from fly.evaluation.plan import make_plan
 from fly.evaluation.workload import Tasks, load_tasks
 from fly.tasks import TASKS_PATH
@@ -55,6 +55,24 @@ def test_requests_are_those_of_lm_eval(more, lm, folder, monkeypatch):
     ours = [(one.task, one.instance.doc_id, *one.instance.args) for one in found]
     assert ours == seen_by_model(lm, names, folder, monkeypatch, **SEEDS, **more)
     assert ours
+
+
+def test_built_requests_are_not_those_of_other_arguments(lm, folder, monkeypatch, tmp_path):
+    """lm-eval names its files after neither."""
+    monkeypatch.setattr("lm_eval.caching.cache.PATH", str(tmp_path / "built"))
+    for tokens in (3, 5):
+        more = {"cache_requests": True, "gen_kwargs": {"max_gen_toks": tokens}}
+        found = asked(lm, ["numbers"], folder, num_fewshot=0, **SEEDS, **more)
+        assert {one.instance.args[1]["max_gen_toks"] for one in found} == {tokens}
+
+
+WRONG = {"until": 5, "temperature": float("nan"), "top_p": 2, "max_gen_toks": "x"}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_impossible_arguments_are_found_without_a_model(folder, name):
+    with pytest.raises(RequestError, match=f"task 'numbers': {name} is "):
+        load_tasks(options(["numbers"], folder, gen_kwargs={name: WRONG[name]}))
 
 
 def test_the_model_is_not_called_and_left_as_it_was(lm, folder, monkeypatch):
