@@ -91,18 +91,23 @@ class ArmSums:
         squares = found.pop("squares")
         if not isinstance(squares, list | tuple) or len(squares) != 3:
             raise ValueError("squares are no three numbers")
-        numbers = [*found.values(), *squares]
-        if not all(type(n) in (int, float) for n in numbers):
+        if not all(type(number) in (int, float) for number in [*found.values(), *squares]):
             raise ValueError("not all are numbers")
-        weight = found["weight"]
-        sums = [value for name, value in found.items() if name != "weight"]
-        if (
-            not all(0 <= value <= LARGEST for value in sums)
-            or not all(0 <= value <= LARGEST**2 for value in squares)
-            or not -LARGEST <= weight <= LARGEST
-        ):
+        sums = cls(squares=(squares[0], squares[1], squares[2]), **found)  # type: ignore[arg-type]
+        if not sums._is_possible:
             raise ValueError("a sum is negative, infinite or larger than years of decoding make it")
-        return cls(squares=(squares[0], squares[1], squares[2]), **found)  # type: ignore[arg-type]
+        return sums
+
+    @property
+    def _is_possible(self) -> bool:
+        """Whether decoding could have brought these sums; NaN is neither small nor large."""
+        recent = self.pulls, self.tokens, self.seconds
+        sums = *recent, self.all_pulls, self.all_tokens, self.all_seconds
+        return (
+            all(0 <= number <= LARGEST for number in sums)
+            and all(0 <= number <= LARGEST**2 for number in self.squares)
+            and -LARGEST <= self.weight <= LARGEST
+        )
 
 
 def untried(arms: Sequence[ArmSums]) -> int | None:
