@@ -90,7 +90,7 @@ def check_cache(prefix: str, name: str = "--use_cache") -> None:
     """
     path = Path(f"{prefix}_")  # the prefix may end in a slash
     # As long as a journal's name.
-    check_folder(path.parent, name, prefix, stem=f"{path.name}0123_", suffix="_rank0.jsonl")
+    check_folder(path.parent, name, prefix, stem=f"{path.name}0123_", suffix="_rank0.probe")
     for found in glob.glob(f"{glob.escape(prefix)}_rank*.db"):
         try:
             if os.path.isdir(found):
@@ -132,9 +132,9 @@ def _try(folder: Path, stem: str, suffix: str) -> None:
                 made.append(each)
         descriptor, path = tempfile.mkstemp(dir=folder, prefix=stem, suffix=suffix)
         try:
-            os.write(descriptor, PROBE)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(PROBE)
         finally:
-            os.close(descriptor)
             os.unlink(path)
     finally:
         for each in reversed(made):

@@ -40,10 +40,11 @@ def test_folders_that_can_be_are_left_as_they_were(tmp_path):
 
 
 def test_a_full_disk(tmp_path, monkeypatch):
-    def write(descriptor, data):
+    def open_(descriptor, mode):
+        os.close(descriptor)
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(places.os, "write", write)
+    monkeypatch.setattr(places.os, "fdopen", open_)
     with pytest.raises(ConfigError, match="No space left on device"):
         places.check_folder(tmp_path, "--output_path")
     assert [each.name for each in tmp_path.iterdir()] == ["file"]

@@ -251,6 +251,6 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise JournalError(
             f"{path}: cannot be written: {error}",
-            fix="make room, or choose another --output_path; `fly compare` and `fly sweep` go on "
-            "from what is finished with --resume",
+            fix="make room, or choose another --output_path; what is finished is kept: "
+            "`fly compare` and `fly sweep` go on from it with --resume",
         ) from error
