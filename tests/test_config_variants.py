@@ -219,3 +219,49 @@ def test_own_settings_as_text_where_a_flag_names_the_drafter():
 def test_adaptive_lengths_are_for_drafters_that_are_told_a_length(drafter):
     with pytest.raises(ConfigError, match="settles itself how much it offers"):
         FLyConfig(drafter=drafter, draft_length="adaptive")
+
+
+LENGTHS = {  # drafter, rule: how long proposals are where nothing is said
+    ("ngram", "native"): "adaptive",
+    ("suffix", "native"): "adaptive",
+    ("self", "native"): "adaptive",
+    ("self", "fly"): "fixed",  # its text must not depend on the clock
+    ("self", "margin"): "fixed",
+    ("model", "native"): "fixed",
+    ("model", "fly"): "fixed",
+    ("multilevel", "native"): "fixed",
+    ("tree", "native"): "fixed",
+    ("other_tokenizer", "native"): "fixed",
+    ("retrieval", "native"): "fixed",
+    ("bandit", "native"): "fixed",
+    ("none", "native"): "fixed",
+}
+
+
+@pytest.mark.parametrize(("names", "length"), LENGTHS.items())
+def test_a_length_that_is_left_open_is_adaptive_where_that_never_changes_text(names, length):
+    drafter, rule = names
+    config = FLyConfig(drafter=drafter, acceptance=rule)
+    assert config.draft_length is None
+    assert config.draft_length_name == length
+    given = FLyConfig(drafter=drafter, acceptance=rule, draft_length="fixed")
+    assert given.draft_length_name == "fixed"
+    same = FLyConfig(drafter=drafter, acceptance=rule, draft_length=length)
+    assert config.fingerprint() == same.fingerprint()
+
+
+def test_a_loose_copying_drafter_has_no_adaptive_length_by_default():
+    """Where its rule loosens, that is."""
+    config = FLyConfig(drafter="suffix", acceptance="fly")
+    assert config.draft_length_name == ("fixed" if config.is_loose else "adaptive")
+
+
+def test_a_given_length_is_obeyed():
+    assert FLyConfig(draft_length="adaptive").draft_length_name == "adaptive"
+    assert FLyConfig.load(None, {"draft_length": "none"}).draft_length is None
+
+
+@pytest.mark.parametrize("name", drafters.names())
+def test_drafters_that_settle_their_own_lengths_do_not_adapt(name):
+    traits = drafters.get(name).traits(FLyConfig())
+    assert not (traits.adapts and (traits.is_tree or traits.is_timed or traits.needs_model))

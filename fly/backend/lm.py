@@ -22,7 +22,7 @@ from fly.backend.caching import JournalHook, keep_apart
 from fly.backend.fingerprint import digest, text_settings, versions
 from fly.backend.journal import Journal
 from fly.backend.progress import DecodingProgress
-from fly.backend.records import RequestRecord, summarise, to_json
+from fly.backend.records import RequestRecord, remarks, summarise, to_json
 from fly.backend.requests import RequestReader
 from fly.backend.tracing import AnswerWriter, method_entry, method_name
 from fly.decoding import Result, SpeculativeDecoder
@@ -246,6 +246,8 @@ class FLyLM(HFLM):
         """
         block = summarise(self._records if records is None else records)
         block |= {
+            "remarks": remarks(block, self.fly_config, self.num_rows),
+            "draft_length": self.fly_config.draft_length_name,
             "batch_size": self.num_rows,
             "processes": self.world_size,
             "served": self.decoder.served if "decoder" in vars(self) else None,

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fly.decoding import Statistics
+from fly.decoding.plain_rounds import remark
+
+if TYPE_CHECKING:
+    from fly.config import FLyConfig
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,24 @@ def summarise(records: Sequence[RequestRecord]) -> dict[str, Any]:
         "overall": _pool(records),
         "tasks": {task: _pool(some) for task, some in by_task.items()},
     }
+
+
+def remarks(block: Mapping[str, Any], config: FLyConfig, batch_size: int | str) -> list[str]:
+    """Where speculation was slower than plain decoding: by task, or overall where no single task
+    had enough rounds to tell.
+
+    Args:
+        block: of `summarise`.
+        config: what was decoded with.
+        batch_size: rows decoded at once.
+    """
+
+    def found(name: str, pooled: Mapping[str, Any]) -> list[str]:
+        said = remark(Statistics(**pooled["counters"]), config, batch_size)
+        return [] if said is None else [f"{name}: {said}"]
+
+    by_task = [said for task, pooled in block["tasks"].items() for said in found(task, pooled)]
+    return by_task or found("overall", block["overall"])
 
 
 def to_json(value: Any) -> Any:

@@ -20,6 +20,8 @@ def print_summary(block: dict[str, Any]) -> None:
     table.add_row("overall", *_cells(block["overall"]))
     console(width=_FILE_WIDTH).print(table)
     say(_legend(block))
+    for remark in block.get("remarks", []):
+        say(f"{remark}.")
 
 
 def _cells(pooled: dict[str, Any]) -> list[str]:

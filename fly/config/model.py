@@ -127,11 +127,12 @@ class FLyConfig(BaseModel):
     drafter_settings: dict[str, Any] = Field(
         default_factory=dict, description="fly: settings of the drafter's own (docs/drafters.md)."
     )
-    draft_length: DraftLength = Field(
-        "fixed",
+    draft_length: DraftLength | None = Field(
+        None,
         description="fly: fixed: spd_k tokens. adaptive: as many as pay for the rows of the batch "
         "together, by what was measured so far, up to spd_k, down to none: the text of a loose "
-        "rule then depends on the machine's speed.",
+        "rule then depends on the machine's speed. null: adaptive for ngram, suffix and self where "
+        "the text is the target's own and nothing is drawn, else fixed.",
     )
     acceptance: AcceptanceName | None = Field(
         None,
@@ -266,6 +267,19 @@ class FLyConfig(BaseModel):
         return drafters.get(self.drafter_name).traits(self)
 
     @property
+    def draft_length_name(self) -> DraftLength:
+        """How long proposals are; left open, they follow the clock only where text does not."""
+        if self.draft_length is not None:
+            return self.draft_length
+        return "adaptive" if self.drafter_traits.adapts and not self.is_loose else "fixed"
+
+    def with_fixed_length(self) -> FLyConfig:
+        """The same; a length that is left open and would follow the clock is fixed."""
+        if self.draft_length is not None or self.draft_length_name == "fixed":
+            return self
+        return self.model_copy(update={"draft_length": "fixed"})
+
+    @property
     def needs_draft(self) -> bool:
         """Whether a draft model must be loaded."""
         return self.drafter_traits.needs_model
@@ -339,7 +353,8 @@ class FLyConfig(BaseModel):
         if self.drafter_name != "none":
             relevant["acceptance"] = self.acceptance_name
             relevant["acceptance_settings"] = {} if self.is_overruled else self.acceptance_settings
-            keys += ["spd_k", "drafter_settings", "draft_length"]
+            relevant["draft_length"] = self.draft_length_name
+            keys += ["spd_k", "drafter_settings"]
         if self.needs_draft:
             keys += ["draft_model_path", "draft_dtype", "draft_revision"]
         if self.drafter_name in ("ngram", "multilevel", "bandit"):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from fly.acceptance import rules
 from fly.decoding.guards import Places, protected_tokens
+from fly.decoding.plain_rounds import PlainRounds
 from fly.decoding.round import Engine, Judge
+from fly.decoding.rows import Row
 from fly.decoding.serving import NO_DRAFTER, Pair
 from fly.decoding.stop_guard import StopGuard
 from fly.decoding.stopping import StopRules, eos_ids
 from fly.drafting import End, Parts, drafters
 from fly.drafting.pacing import PacedDrafter
+from fly.drafting.protocol import CommittedRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -60,9 +63,16 @@ def make_engine(
         protected = protected_tokens(tokenizer, stops.eos_ids, target.vocab_size, target.device)
     guards_stops = config.protect_special_tokens and config.protect_stop_strings
     drafter = drafters.get(pair.drafter).from_config(config, parts)
-    if config.draft_length == "adaptive" and pair.drafter != NO_DRAFTER:
+    is_paced = config.draft_length_name == "adaptive" and pair.drafter != NO_DRAFTER
+    is_asked = config.draft_length == "adaptive"
+    if is_paced:
         tail = max(0, parts.end.lookahead - 1)
-        drafter = PacedDrafter(drafter, config.spd_k, tail, stops.eos_ids)
+        fixed_for = None if is_asked else _samples
+        drafter = PacedDrafter(drafter, config.spd_k, tail, stops.eos_ids, fixed_for=fixed_for)
+    plain_rounds = None
+    is_native = pair.drafter != NO_DRAFTER and judge is None and not config.is_loose
+    if is_paced or (is_native and not counted):
+        plain_rounds = PlainRounds(spares_sampled=not is_asked)
     return Engine(
         target=target,
         drafter=drafter,
@@ -77,6 +87,7 @@ def make_engine(
         # Without a lookahead nothing is ever loosened.
         stop_guard=StopGuard(stops) if guards_stops and lookahead else None,
         guard=Places.from_config(config, tokenizer, target.vocab_size, target.device),
+        plain_rounds=plain_rounds,
     )
 
 
@@ -87,6 +98,11 @@ def _counted(config: FLyConfig) -> int:
     depend on it.
     """
     is_its_own = config.drafter_name in ("model", "multilevel") and (
-        config.acceptance_name in ("fly", "native") and config.draft_length != "adaptive"
+        config.acceptance_name in ("fly", "native") and config.draft_length_name != "adaptive"
     )
     return config.spd_k if config.enable_statistics and is_its_own else 0
+
+
+def _samples(rows: Sequence[CommittedRow]) -> bool:
+    """Whether one of them draws its tokens: its seed's text hangs on how many it is offered."""
+    return any(isinstance(row, Row) and row.is_sampled for row in rows)

@@ -17,6 +17,7 @@ from fly.acceptance import Rule, Scores, Verdict, leading_true
 from fly.acceptance.protocol import REFUSALS
 from fly.decoding.guards import protected_in
 from fly.decoding.outcome import Outcome
+from fly.decoding.plain_rounds import PlainRounds
 from fly.decoding.protocol import CausalModel, Guard
 from fly.decoding.rows import Row
 from fly.decoding.sampling import RoundSampler
@@ -48,6 +49,7 @@ class Engine:
     judge: Judge | None = None  # decides in place of the rule
     guard: Guard | None = None  # where nothing may be loosened
     stop_guard: StopGuard | None = None  # None: stop strings are not guarded
+    plain_rounds: PlainRounds | None = None  # in between, timed; None: there are none
 
     @property
     def lookahead(self) -> int:
@@ -85,7 +87,10 @@ def run_round(rows: Sequence[Row], engine: Engine) -> None:
     marks = [time.perf_counter()]
     keeps_probs = engine.rule.needs_draft_probs
     sampler = RoundSampler(rows, engine.target.vocab_size, keeps_probs=keeps_probs)
-    proposal = engine.drafter.propose(rows, [_limit(row, engine) for row in rows], sampler)
+    limits = [_limit(row, engine) for row in rows]
+    if engine.plain_rounds is not None:
+        limits = engine.plain_rounds.limits(rows, limits)
+    proposal = engine.drafter.propose(rows, limits, sampler)
     proposal = proposal.to(engine.target.device)
     marks.append(time.perf_counter())
     tree = TreeRound.of(proposal)
@@ -110,6 +115,8 @@ def run_round(rows: Sequence[Row], engine: Engine) -> None:
     phases = ("draft", "target", "acceptance", "rest")
     for phase, begin, end in zip(phases, marks, marks[1:], strict=False):
         charge(rows, phase, end - begin)
+    if engine.plain_rounds is not None:
+        engine.plain_rounds.note(rows, marks[-1] - marks[0])
 
 
 def charge(rows: Sequence[Row], phase: str, seconds: float) -> None:

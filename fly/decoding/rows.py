@@ -125,6 +125,11 @@ class Row:
         return self.request.key
 
     @property
+    def is_sampled(self) -> bool:
+        """Whether its tokens are drawn."""
+        return self.processing is not None and self.processing.is_sampled
+
+    @property
     def answer(self) -> list[int]:
         """The emitted tokens."""
         return self.ids[len(self.request.prompt_ids) :]

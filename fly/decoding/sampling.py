@@ -47,7 +47,7 @@ class RoundSampler:
         self._vocab_size = vocab_size
         self._draws = torch.empty(len(rows), 0, NUM_STREAMS, dtype=torch.float64)
         parts = [row.processing for row in rows]
-        self._sampled = [part is not None and part.is_sampled for part in parts]
+        self._sampled = [row.is_sampled for row in rows]
         self._needs_history = any(part is not None and part.needs_history for part in parts)
         self.is_plain = not any(parts)  # argmax of the raw logits everywhere
 

@@ -44,6 +44,9 @@ class Statistics:
     seconds_target: float = 0.0
     seconds_acceptance: float = 0.0
     seconds_rest: float = 0.0
+    timed_rounds: float = 0.0  # the row's share of plain rounds timed in between (plain_rounds)
+    timed_plain_s: float = 0.0  # its share of their seconds
+    timed_usual_s: float = 0.0  # and what as many tokens took in the rounds between them
 
     def __add__(self, other: Statistics) -> Statistics:
         """Pool two."""
@@ -60,6 +63,11 @@ class Statistics:
             + self.seconds_acceptance
             + self.seconds_rest
         )
+
+    @property
+    def by_plain(self) -> float | None:
+        """Speed by that of the plain rounds timed in between, at the same numbers of rows."""
+        return ratio(self.timed_plain_s, self.timed_usual_s)
 
     def to_dict(self) -> dict[str, int | float]:
         """The raw counters."""

@@ -90,6 +90,7 @@ class _Round:
     arm: int = 0
     situation: str = ""
     lengths: list[int] = field(default_factory=list)  # of the rows' texts, before it
+    is_plain: bool = False  # whatever the arm: nothing was wanted
     offers: list[list[list[int]]] = field(default_factory=list)  # by arm and row, of hedge
 
 
@@ -175,6 +176,7 @@ class BanditDrafter(Drafter):
     ) -> Proposal:
         """Let the chosen arm offer; a copying one's proposals are marked."""
         now = self._now = _Round(self._clock(), lengths=[len(row.ids) for row in rows])
+        now.is_plain = not any(limits)
         now.situation = self._situation(rows)
         sums = self.knowledge.of(now.situation)
         choose_arm = POLICIES[self.settings.policy]
@@ -224,7 +226,9 @@ class BanditDrafter(Drafter):
         now = self._now
         gains = [row.ids[before:] for row, before in zip(rows, now.lengths, strict=True)]
         seconds = self._clock() - now.begin
-        if self._skipped[now.arm] < WARM_UP:
+        if now.is_plain:
+            pass  # it tells nothing of the arm
+        elif self._skipped[now.arm] < WARM_UP:
             self._skipped[now.arm] += 1
         else:
             self._learn(gains, seconds)

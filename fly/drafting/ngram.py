@@ -84,8 +84,8 @@ class NgramDrafter(Drafter):
 
     @classmethod
     def traits(cls, config: FLyConfig) -> Traits:
-        """All that it offers is copied."""
-        return Traits(copies_context=True)
+        """All that it offers is copied, and may be worth nothing."""
+        return Traits(copies_context=True, adapts=True)
 
     @classmethod
     def from_config(cls, config: FLyConfig, parts: Parts) -> NgramDrafter:

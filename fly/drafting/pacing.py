@@ -5,8 +5,9 @@ the rounds.  Where no proposal pays the target decodes plainly, and a short prop
 now and then.
 
 A length is settled by the tokens before its end alone, so native text (sampled: its distribution)
-does not change.  The marginal rule is that of SpecDec++ (arXiv 2405.19715) with a measured price in
-place of a threshold; the ratio to maximise is TurboSpec's goodput (arXiv 2406.14066).
+does not change.  Plain rounds that are timed again now and then are the engine's (plain_rounds).
+The marginal rule is that of SpecDec++ (arXiv 2405.19715) with a measured price in place of a
+threshold; the ratio to maximise is TurboSpec's goodput (arXiv 2406.14066).
 """
 
 from __future__ import annotations
@@ -45,7 +46,6 @@ FIRST_PAUSE, LONGEST_PAUSE = 16, 1024  # plain rounds between two probes
 MARGIN = 1.02  # by which speculation must be better than plain decoding
 SURPRISED = 0.25  # doubtful tokens since a length was planned, per row, to plan it anew
 ROWS_PER_TOKEN = 8  # that may go unread: the more rows there are, the less one of them tells
-PLAIN_EVERY = 100  # rounds after which a plain one is timed again
 
 
 @dataclass
@@ -78,6 +78,8 @@ class PacedDrafter(Drafter):
         tail: int,
         eos_ids: Container[int] = (),
         clock: Callable[[], float] = time.perf_counter,
+        *,
+        fixed_for: Callable[[Sequence[CommittedRow]], bool] | None = None,
     ) -> None:
         """Let `inner` propose up to `k` tokens.
 
@@ -87,6 +89,7 @@ class PacedDrafter(Drafter):
             tail: tokens at a proposal's end that the rule cannot loosen.
             eos_ids: behind a token of these no other is worth drafting.
             clock: seconds.
+            fixed_for: whether these rows are offered `k` tokens, whatever pays.
         """
         self.inner = inner
         self.k = k
@@ -94,12 +97,12 @@ class PacedDrafter(Drafter):
         self._clock = clock
         self._tail = tail
         self._eos_ids = eos_ids
+        self._fixed_for = fixed_for
         self._kept: dict[str, KeptTokens] = {}
         self._rates: dict[int, Rate] = {}  # of speculative rounds, by size of batch
         self._now = _Round()
         self._pause = FIRST_PAUSE
         self._plain_in_a_row = 0
-        self._since_plain = PLAIN_EVERY
         self._lengths = [0] * (k + 1)
         self._num_probes = 0
         if hasattr(inner, "pace"):
@@ -133,7 +136,7 @@ class PacedDrafter(Drafter):
             ],
             texts=[len(row.ids) for row in rows],
         )
-        length = self._decide(rows)
+        length = self._decide(rows) if any(limits) else 0
         shortened = [min(limit, length) for limit in limits]
         self._now.most = max(shortened)
         begin = self._clock()
@@ -157,11 +160,12 @@ class PacedDrafter(Drafter):
 
     def _decide(self, rows: Sequence[CommittedRow]) -> int:
         """The most tokens to draft in this round; 0 for a plain one."""
+        if self._fixed_for is not None and self._fixed_for(rows):
+            self._now.is_fixed = True
+            return self.k
         count = len(rows)
-        if not self.times.knows_plain or self._since_plain >= PLAIN_EVERY:
-            self._since_plain = 0
+        if not self.times.knows_plain(count):
             return 0
-        self._since_plain += 1
         length, rate = self._best(count)
         measured = self._rates.setdefault(count.bit_length(), Rate())
         # By the row: sizes are put together, and either a forward takes as long for fewer rows, or
@@ -217,7 +221,7 @@ class PacedDrafter(Drafter):
             return True
         self._read()
         length = now.drafted
-        if length >= now.most or now.is_probe:
+        if length >= now.most or now.is_probe or now.is_fixed:
             now.next_read = now.most
             return length < now.most
         if length >= now.planned or now.surprises >= SURPRISED * len(now.rows):
@@ -270,6 +274,8 @@ class PacedDrafter(Drafter):
         now = self._now
         longest = max(now.lengths, default=0)
         self._lengths[min(longest, self.k)] += 1
+        if now.is_fixed:
+            return
         seconds = self._clock() - now.begin
         self.times.note(len(rows), longest, seconds, now.drafting)
         if longest and not now.is_probe:
@@ -310,3 +316,4 @@ class _Round:
     surprises: int = 0  # since it was planned
     price: float = 0.0  # tokens that the time of drafting one more would bring elsewhere
     is_probe: bool = False
+    is_fixed: bool = False  # nothing was chosen

@@ -91,7 +91,8 @@ class SuffixDrafter(Drafter):
     def traits(cls, config: FLyConfig) -> Traits:
         """Copies; with a store, what it offers depends on earlier requests."""
         settings = SuffixSettings(**config.drafter_settings)
-        return Traits(copies_context=True, remembers=settings.store_tokens > 0)
+        is_storing = settings.store_tokens > 0
+        return Traits(copies_context=True, remembers=is_storing, adapts=True)
 
     @classmethod
     def from_config(cls, config: FLyConfig, parts: Parts) -> SuffixDrafter:

@@ -103,10 +103,10 @@ class RoundTimes:
             drafting = line.drafting / line.length * length if line.length else 0.0
         line.note(num_rows, length, seconds, drafting)
 
-    @property
-    def knows_plain(self) -> bool:
-        """Whether any plain round was measured."""
-        return _nearest(self._plain, 0) is not None
+    def knows_plain(self, num_rows: int) -> bool:
+        """Whether a plain round of a batch of like size was measured."""
+        line = self._plain.get(num_rows.bit_length())
+        return line is not None and line.is_known
 
     def plain(self, num_rows: int) -> float:
         """Seconds of a plain round; of a batch of another size where none of this was measured."""

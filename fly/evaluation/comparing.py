@@ -12,7 +12,7 @@ from fly.evaluation import environment
 from fly.evaluation.assembling import AnswerKey, Compared, Decoded, task_result, texts_beside
 from fly.evaluation.columns import columns, pointer
 from fly.evaluation.divergence import Divergences
-from fly.evaluation.drafting import copying_notes, drafting_notes
+from fly.evaluation.drafting import copying_notes, drafting_notes, length_notes, speed_notes
 from fly.evaluation.judged import CONFIDENCE
 from fly.evaluation.looking import FirstLook
 from fly.evaluation.margins import Margin
@@ -112,7 +112,15 @@ def carry_out(
             for name, runner in runners.items()
             if isinstance(runner, EngineRunner)
         }
-        notes = [*drafting_notes(drafting), *copying_notes(contest.methods)]
+        pooled = [
+            (one.task, each.method, each.statistics) for one in compared for each in one.decoded
+        ]
+        notes = [
+            *drafting_notes(drafting),
+            *copying_notes(contest.methods),
+            *length_notes(contest.methods),
+            *speed_notes(pooled),
+        ]
         result = _result(plan, contest, compared, slices, notes)
     if plan.folder is not None:
         _save(plan.folder, result, [item for one in compared for item in one.items()])

@@ -1,11 +1,13 @@
-"""What a reader has to know of drafting, as sentences: what drafters chose while they decoded, and
-what became of tokens that they copied."""
+"""What a reader has to know of drafting, as sentences: what drafters chose while they decoded, what
+became of tokens that they copied, which lengths were pinned, and where speculation did not pay."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fly.decoding import Statistics
+from fly.decoding.plain_rounds import remark
 from fly.evaluation.methods import Method
 
 
@@ -57,3 +59,28 @@ def _lengths(report: Mapping[str, Any]) -> str:
         mean = sum(length * count for length, count in rounds.items()) / (total - plain)
         told += f", the longest proposal of the others had {mean:.1f} tokens on average"
     return f"{told}; behind plain rounds drafting was tried again {report['probes']:,} times"
+
+
+def length_notes(methods: Sequence[Method]) -> list[str]:
+    """A note on methods whose lengths are fixed because their names give one."""
+    pinned = [method.name for method in methods if method.pins_length]
+    if not pinned:
+        return []
+    return [
+        f"{', '.join(pinned)}: draft_length is fixed, since spd_k is named; left open it is "
+        "adaptive (name draft_length=adaptive to have both)"
+    ]
+
+
+def speed_notes(pooled: Iterable[tuple[str, Method, Statistics]]) -> list[str]:
+    """Notes on methods that were slower than the plain rounds between theirs.
+
+    Args:
+        pooled: task, method and the counters of its answers.
+    """
+    notes = []
+    for task, method, counts in pooled:
+        found = remark(counts, method.config, method.batch_size)
+        if found is not None:
+            notes.append(f"{task}, {method.name}: {found}")
+    return notes

@@ -213,7 +213,8 @@ def grid_points(
     *,
     source: str = GRID,
 ) -> list[GridPoint]:
-    """All combinations, the last key changing fastest.
+    """All combinations, the last key changing fastest.  Points share their rounds, so a draft
+    length that is left open is fixed.
 
     Args:
         grid: checked values by key.
@@ -275,9 +276,10 @@ def _load(
     path: PathLike | None, overrides: Mapping[str, object], source: str, name: str
 ) -> FLyConfig:
     try:
-        return FLyConfig.load(path, overrides, overrides_from=source)
+        config = FLyConfig.load(path, overrides, overrides_from=source)
     except ConfigError as error:
         raise ConfigError(f"point {name}: {error.message}", fix=error.fix) from None
+    return config.with_fixed_length()
 
 
 def _refuse_sampling(config: FLyConfig) -> None:

@@ -66,6 +66,7 @@ class Method:
     batch_size: int
     options: Mapping[str, Any] = field(default_factory=dict)  # of `generate`
     stands_for: tuple[str, ...] = ()  # names asked for that come to the same, their rule overruled
+    pins_length: bool = False  # its name gives spd_k, so that is what it drafts
 
     @property
     def needs_draft(self) -> bool:
@@ -111,6 +112,8 @@ class Method:
         if self.config.drafter_name == _NO_DRAFTER:
             return told
         told |= {"acceptance": self.config.acceptance_name, "spd_k": self.config.spd_k}
+        if self.config.draft_length_name != "fixed":
+            told["draft_length"] = self.config.draft_length_name
         of_rule = () if self.config.is_overruled else ("acceptance_settings",)
         for key in (*of_rule, "drafter_settings"):
             told |= {key: getattr(self.config, key)} if getattr(self.config, key) else {}
@@ -264,10 +267,12 @@ def parse_method(name: str, config: FLyConfig, batch_size: int) -> Method:
     if is_new or base == config.asked_acceptance:
         for warning in caught:
             warnings.warn(warning.message, stacklevel=2)
+    pinned = own.with_fixed_length() if "spd_k" in settings else own
     return Method(
         name=name,
         kind=kind,
-        config=own,
+        config=pinned,
+        pins_length=pinned is not own,
         batch_size=1 if kind in _ALONE else rows,
         options=_LOOKUP if kind == "prompt_lookup" else {},
     )

@@ -48,6 +48,7 @@ RULE_KEYS = frozenset(
         "use_sd",
         "use_ngram",
         "drafter",
+        "draft_length",  # fixed, whether that was said or left open
     }
 )
 NGRAM_KEYS = frozenset({"max_ngram_size", "num_ngram_pred_tokens"})
@@ -304,6 +305,7 @@ class SharedGroup:
             no_rule = {"acceptance": "native", "acceptance_settings": {}, "abla_no_window": False}
             settings = point.config.to_dict() | {
                 "spd_k": point.k,
+                "draft_length": "fixed",  # the rule below might leave it to the clock
                 **({} if point.rule.needs_draft_probs else no_rule),
                 "protect_special_tokens": True,  # so that the judge knows them
                 "enable_statistics": False,

@@ -48,6 +48,14 @@ class SweepPlan:
     points: Sequence[GridPoint]
     heldout: float  # share of the documents
 
+    @property
+    def fixed(self) -> list[str]:
+        """Drafters whose lengths are left open, and fixed since points share their rounds."""
+        if self.plan.config.draft_length is not None:
+            return []
+        found = [point.config for point in self.points if point.config.draft_length == "fixed"]
+        return sorted({config.drafter_name for config in found})
+
 
 def make_sweep_plan(
     model_args: Mapping[str, Any],
@@ -240,7 +248,7 @@ def _result(
         recommended=found.name,
         recommended_config=None if chosen is None else environment.told(chosen.config),
         heldout=verdict,
-        conclusion=_conclude(found, tried, plan.margin, verdict),
+        conclusion=_conclude(found, tried, plan.margin, verdict, sweep.fixed),
     )
 
 
@@ -276,9 +284,14 @@ def _point(tried: Tried, on_frontier: bool, margin: Margin) -> Point:
 
 
 def _conclude(
-    found: Recommendation, tried: Sequence[Tried], margin: Margin, verdict: Comparison | None
+    found: Recommendation,
+    tried: Sequence[Tried],
+    margin: Margin,
+    verdict: Comparison | None,
+    fixed: Sequence[str],
 ) -> str:
-    """The search's conclusion and what held-out items say of it."""
+    """The search's conclusion and what held-out items say of it; which drafters' lengths were fixed
+    for it."""
     told = [found.conclusion[:1].upper() + found.conclusion[1:] + "."]
     if found.name is None:
         unsupported = [margin.why_unsupported(paired) for one in tried for paired in one.by_task]
@@ -290,6 +303,11 @@ def _conclude(
         name = method.verdict.verdict if method.verdict else "lossless"
         why = f" {method.verdict.explanation}" if method.verdict else ""
         told.append(f"On {task.num_items} held-out items of {task.task}: {name}{measured}.{why}")
+    if fixed:
+        told.append(
+            f"draft_length was fixed, as in every sweep; left open it is adaptive for "
+            f"{', '.join(fixed)}."
+        )
     return " ".join(told)
 
 

@@ -112,6 +112,7 @@ def test_results_block(pair):
     assert block["target"]["path"] == str(pair.target)
     assert block["draft"]["path"] == str(pair.draft)
     assert block["is_lossless"] is empty["is_lossless"] is False  # FLy, by the configuration
+    assert (block["draft_length"], block["remarks"]) == ("fixed", [])
     assert set(block["versions"]) >= {"fly", "lm_eval", "torch", "transformers"}
     assert json.loads(json.dumps(block, allow_nan=False)) == block
     assert lm.get_model_info()["target_model_path"] == str(pair.target)

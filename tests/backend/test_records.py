@@ -2,7 +2,8 @@
 
 import json
 
-from fly.backend.records import RequestRecord, summarise, to_json
+from fly.backend.records import RequestRecord, remarks, summarise, to_json
+from fly.config import FLyConfig
 from fly.decoding import Statistics
 
 
@@ -58,3 +59,16 @@ def test_line_of_a_request():
         "metrics",
     } == set(line)
     assert dump(line) == line
+
+
+def test_remarks_are_of_the_tasks_that_tell_enough():
+    slow = {"timed_rounds": 2.0, "timed_plain_s": 1.0, "timed_usual_s": 2.0}
+
+    def said(*records):
+        found = remarks(summarise(records), FLyConfig(acceptance="native"), 8)
+        return [remark.partition(":")[0] for remark in found]
+
+    assert said(record("a", **slow)) == []
+    assert said(record("a", **slow), record("b", **slow)) == ["overall"]
+    assert said(*[record("a", **slow)] * 2, record("b")) == ["a"]
+    assert said() == []

@@ -52,3 +52,10 @@ def test_speed_is_said_to_be_of_one_process(capsys):
     for number, told in ((1, False), (3, True)):
         print_summary(RUN | {"processes": number} | summarise([]))
         assert ("of each of the 3 processes" in capsys.readouterr().out) is told
+
+
+def test_remarks_are_printed_whole(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    remarks = ["sums [bold]: speculation was slower than plain decoding here"]
+    print_summary(RUN | {"remarks": remarks} | summarise([]))
+    assert f"{remarks[0]}." in capsys.readouterr().out

@@ -41,7 +41,12 @@ def model_of(family):
 def decode(target, draft, drafter, batch_size, asked, num_tokens=TOKENS):
     """Results of native decoding, all rounds recorded."""
     config = FLyConfig(
-        drafter=drafter, acceptance="native", spd_k=K, max_ngram_size=3, num_ngram_pred_tokens=3
+        drafter=drafter,
+        acceptance="native",
+        spd_k=K,
+        draft_length="fixed",
+        max_ngram_size=3,
+        num_ngram_pred_tokens=3,
     )
     decoder = SpeculativeDecoder(
         target, draft, tiny_tokenizer(), config, batch_size=batch_size, record_rounds=True

@@ -301,8 +301,8 @@ def test_automatic_batches_give_the_same_answers(batch_size):
 @pytest.mark.parametrize("drafter", ["model", "multilevel", "ngram", "none"])
 def test_an_answer_goes_on_from_what_was_decoded_before(drafter):
     """Only the new rounds are counted; the budget is that of the whole answer."""
-    target = tiny("llama")
-    engine = decoder(target, blurred(target), 3, drafter, settings={"acceptance": "native"})
+    target, settings = tiny("llama"), {"acceptance": "native", "draft_length": "fixed"}
+    engine = decoder(target, blurred(target), 3, drafter, settings=settings)
     requests = [Request(ids, 20) for ids in prompts(5)]
     whole = [result.token_ids for _, result in sorted(engine.decode(requests), key=lambda e: e[0])]
     begun = [ids[: min(index * 3, len(ids) - 1)] for index, ids in enumerate(whole)]

@@ -34,6 +34,7 @@ FLY = {"spd_k": 6, "win_len": 2, "entropy_thre": 0.3}
 
 def config_of(drafter="model", **options):
     settings = {"spd_k": 5, "max_ngram_size": 3, "num_ngram_pred_tokens": 3, **options}
+    settings["draft_length"] = "fixed"  # or lookups that do not pay would be given up
     if drafter == "none":
         return FLyConfig(use_sd=False, **settings)
     return FLyConfig(drafter=drafter, **settings)

@@ -97,6 +97,7 @@ def cases(temperatures=(0.0,), **fixed):
         "entropy_thre": st.sampled_from([0.05, 0.2, 0.5]),
         "max_ngram_size": st.integers(1, 4),
         "num_ngram_pred_tokens": st.integers(1, 5),
+        "draft_length": st.just("fixed"),
     }
     options |= {name: st.just(value) for name, value in fixed.items()}
     return st.builds(

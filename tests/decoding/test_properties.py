@@ -93,6 +93,7 @@ configs = st.fixed_dictionaries(
         "entropy_thre": st.sampled_from([0.05, 0.3, 0.6, 0.9]),
         "max_ngram_size": st.integers(1, 4),
         "num_ngram_pred_tokens": st.integers(1, 5),
+        "draft_length": st.just("fixed"),
         "abla_no_window": st.sampled_from([False, False, False, True]),
         "loosen_copied": st.booleans(),
     }

@@ -35,7 +35,7 @@ TOKENS = 26  # past the window of sliding layers
 
 
 def config_of(settings, **others):
-    others = {"acceptance": "native", "spd_k": 4, **others}
+    others = {"acceptance": "native", "spd_k": 4, "draft_length": "fixed", **others}
     return FLyConfig(drafter="self", drafter_settings=settings, **others)
 
 

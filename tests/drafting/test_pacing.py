@@ -444,3 +444,66 @@ def test_a_random_draft_is_given_up_and_told(monkeypatch):
     plain = sum(result.statistics.plain for result in results)
     assert plain > 0.7 * sum(result.statistics.emitted for result in results)
     assert drafter.report()["rounds_by_draft_length"]["0"] > 30
+
+
+def test_what_may_not_draft_leaves_the_plan_alone():
+    """A plain round that somebody else asked for; its time is learned from."""
+    world = World(even(0.02))
+    drafter = paced(world)
+    world.rate(drafter, 60)
+    state = (drafter._pause, drafter._plain_in_a_row, drafter._num_probes)
+    weight = drafter.times._plain[1].weight
+    world.rate(drafter, 1, limit=0)
+    assert (drafter._pause, drafter._plain_in_a_row, drafter._num_probes) == state
+    assert drafter.times._plain[1].weight > weight
+
+
+@pytest.mark.parametrize("is_fixed", [True, False])
+def test_rows_may_get_a_fixed_length(is_fixed):
+    """As those that sample: a seed's text hangs on the lengths, and would on the clock."""
+    world = World(even(0.5))
+    fixed_for = {"fixed_for": lambda rows: rows == [world.row]} if is_fixed else {}
+    drafter = PacedDrafter(world.source, K, 0, clock=lambda: world.now, **fixed_for)
+    world.rate(drafter, 30)
+    assert (drafter.report()["rounds_by_draft_length"] == {str(K): 30}) is is_fixed
+
+
+def test_a_length_that_is_left_open_is_paced():
+    target = tiny("llama")
+    for drafter, is_paced in (("suffix", True), ("self", True), ("model", False)):
+        config = FLyConfig(drafter=drafter, acceptance="native", drafter_settings=OPEN[drafter])
+        draft = blurred(target) if config.needs_draft else None
+        decoder = SpeculativeDecoder(target, draft, tiny_tokenizer(), config)
+        assert isinstance(decoder.drafter, PacedDrafter) is is_paced
+
+
+OPEN = {"suffix": {}, "self": {"left_out": [1]}, "model": {}}
+
+
+def test_plain_decoding_is_timed_at_every_size_of_batch():
+    """What pays with eight rows may not with four: there the target's forward is as dear with a
+    drafted token as with eight rows, and without one much cheaper (SmolLM2 on a CPU)."""
+    rng = random.Random(7)
+    clock = SimpleNamespace(now=0.0)
+
+    class Lookup(Drafter):
+        def propose(self, rows, limits, choose=None):
+            lists = [[0] * min(1, limit) for limit in limits]
+            return Proposal.from_lists(lists, torch.device("cpu"))
+
+    drafter = PacedDrafter(Lookup(), 5, 0, clock=lambda: clock.now)
+    plain = {8: 13.0, 4: 8.0}
+    for count in (8, 4):
+        rows = [SimpleNamespace(ids=[0], key="") for _ in range(count)]
+        before = dict(drafter.report()["rounds_by_draft_length"])
+        for _ in range(100):
+            lengths = drafter.propose(rows, [K] * count).lengths.tolist()
+            clock.now += 16.0 if any(lengths) else plain[count]
+            kept = [length * (rng.random() < 0.5) for length in lengths]
+            drafter.observe(None, None, kept)
+            for row, number in zip(rows, kept, strict=True):
+                row.ids = [0] * (len(row.ids) + number + 1)
+            drafter.commit(rows)
+        rounds = drafter.report()["rounds_by_draft_length"]
+        num_plain = rounds["0"] - before.get("0", 0)
+        assert num_plain < 5 if count == 8 else num_plain > 80

@@ -150,6 +150,7 @@ def test_native_text_is_the_target_s_own(batch_size, store_tokens):
         drafter="suffix",
         acceptance="native",
         spd_k=6,
+        draft_length="fixed",  # or it would be given up where it does not pay
         drafter_settings={"max_factor": 3.0, "store_tokens": store_tokens},
     )
     decoder = SpeculativeDecoder(target, None, tiny_tokenizer(), config, batch_size=batch_size)

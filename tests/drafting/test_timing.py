@@ -64,9 +64,11 @@ def test_the_first_rounds_are_left_out():
     times = RoundTimes()
     for _ in range(WARM_UP):
         times.note(1, 0, 100.0)
-    assert not times.knows_plain
+    assert not times.knows_plain(1)
     times.note(1, 0, 1.0)
     assert times.plain(1) == 1.0
+    assert times.knows_plain(1)
+    assert not times.knows_plain(2)
 
 
 def test_what_was_measured_in_a_slow_spell_is_forgotten():

@@ -1,8 +1,8 @@
 """Drafters that choose tell of it in a comparison."""
 
 from fly.config import FLyConfig
-from fly.decoding import Request, SpeculativeDecoder
-from fly.evaluation.drafting import drafting_notes
+from fly.decoding import Request, SpeculativeDecoder, Statistics
+from fly.evaluation.drafting import drafting_notes, length_notes, speed_notes
 from fly.evaluation.methods import parse_method
 from tests.models import blurred, prompts, tiny, tiny_tokenizer
 
@@ -34,3 +34,23 @@ def test_an_adaptive_length_tells_its_rounds():
 
 def test_others_have_nothing_to_tell():
     assert told("native")[0] == []
+
+
+def test_pinned_lengths_are_told():
+    config = FLyConfig(draft_model_path="draft")
+    names = ("native:spd_k=5", "ngram+native", "suffix+native:spd_k=4", "ngram+native:spd_k=5")
+    methods = [parse_method(name, config, 2) for name in names]
+    assert length_notes(methods) == [
+        "suffix+native:spd_k=4, ngram+native:spd_k=5: draft_length is fixed, since spd_k is named; "
+        "left open it is adaptive (name draft_length=adaptive to have both)"
+    ]
+    assert length_notes(methods[:2]) == []
+
+
+def test_slower_methods_are_told():
+    config = FLyConfig(draft_model_path="draft")
+    slow = Statistics(timed_rounds=12, timed_plain_s=7, timed_usual_s=10)
+    pooled = [("native", slow), ("ngram+native", Statistics())]
+    found = [("sums", parse_method(name, config, 8), counts) for name, counts in pooled]
+    (note,) = speed_notes(found)
+    assert note.startswith("sums, native: speculation was slower than plain decoding here (0.70 ")

@@ -3,12 +3,14 @@
 import json
 import re
 import warnings
+from types import SimpleNamespace
 
 import pytest
 
 from fly.config import FLyConfig
 from fly.errors import ConfigError, FLyWarning
 from fly.evaluation.grid import check_grid, grid_points, parse_grid, read_grid
+from fly.evaluation.sweeping import SweepPlan
 
 
 def test_values_get_their_keys_types():
@@ -229,3 +231,24 @@ def test_a_grid_without_fault_warns_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(grid_points(parse_grid(["spd_k=10,11", "acceptance=native,fly"]))) == 4
+
+
+def test_lengths_are_fixed_where_they_would_follow_the_clock():
+    """Points share their rounds; what is recommended was measured so."""
+    points = grid_points(
+        parse_grid(["drafter=suffix,self,model", "acceptance=native,fly", "spd_k=9"])
+    )
+    assert {point.config.draft_length_name for point in points} == {"fixed"}
+    given = [point.config.draft_length for point in points]
+    assert given[0] == given[2] == "fixed"
+    assert given[3:] == [None] * 3
+    (kept,) = grid_points(parse_grid(["spd_k=9"]), None, {"draft_length": "adaptive"})
+    assert kept.config.draft_length == "adaptive"  # SharedDecoding refuses it
+
+
+def test_a_sweep_tells_whose_lengths_it_fixed():
+    grid = parse_grid(["drafter=suffix,model,ngram", "acceptance=native"])
+    for given, fixed in ((None, ["ngram", "suffix"]), ("fixed", [])):
+        config = FLyConfig(draft_length=given)
+        points = grid_points(grid, overrides=config.to_dict())
+        assert SweepPlan(SimpleNamespace(config=config), grid, points, 0.5).fixed == fixed

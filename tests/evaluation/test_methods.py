@@ -116,7 +116,7 @@ def test_settings_behind_a_colon():
 def test_settings_are_told():
     assert method("target").settings == {"drafter": "none"}
     assert method("ngram+native").settings == {
-        **{"drafter": "ngram", "acceptance": "native", "spd_k": 9}
+        **{"drafter": "ngram", "acceptance": "native", "spd_k": 9, "draft_length": "adaptive"}
     }
     assert method("hf_prompt_lookup").settings == {"prompt_lookup_num_tokens": 10}
 
@@ -340,3 +340,28 @@ def test_a_wrong_plan_loads_nothing(wrong, message, monkeypatch):
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
     with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
         make_plan({"config_path": "demo"}, {"tasks": ["fly_demo_math"]}, **wrong)
+
+
+# --- lengths that are pinned
+
+
+@pytest.mark.parametrize(
+    ("name", "length", "is_pinned"),
+    [
+        ("ngram+native", "adaptive", False),
+        ("ngram+native:spd_k=5", "fixed", True),
+        ("ngram+native:spd_k=5,draft_length=adaptive", "adaptive", False),
+        ("ngram+native:draft_length=fixed", "fixed", False),
+        ("native:spd_k=5", "fixed", False),
+        ("none:spd_k=5", "fixed", False),
+    ],
+)
+def test_a_name_that_gives_a_length_pins_it(name, length, is_pinned):
+    found = method(name)
+    assert (found.config.draft_length_name, found.pins_length) == (length, is_pinned)
+    assert found.settings.get("draft_length", "fixed") == length
+
+
+def test_a_configuration_that_says_adaptive_is_not_overruled():
+    found = method("ngram+native:spd_k=5", draft_length="adaptive")
+    assert (found.config.draft_length_name, found.pins_length) == ("adaptive", False)

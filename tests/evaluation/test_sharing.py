@@ -89,7 +89,8 @@ def counters(statistics, has_own_forwards):
     """All that does not hang on the clock, nor on which rows and rounds share draft forwards."""
     counts = statistics.to_dict()
     hidden = [] if has_own_forwards else ["draft_forwards"]
-    return {k: v for k, v in counts.items() if not k.startswith("seconds") and k not in hidden}
+    of_the_clock = ("seconds", "timed")
+    return {k: v for k, v in counts.items() if not k.startswith(of_the_clock) and k not in hidden}
 
 
 def answer_of(result, has_own_forwards=False):
@@ -109,7 +110,8 @@ def assert_as_alone(shared, models, tokenizer, points, requests, batch_size):
         # Guesses that pay hang on what was drafted before, the released code's on the text alone.
         guesses = point.drafter_name == "multilevel" and point.drafter_settings != RELEASED
         exact = batch_size == 1 and not guesses
-        alone = SpeculativeDecoder(*models, tokenizer, shared.points[name], batch_size=batch_size)
+        own = point.with_fixed_length()  # as points share it
+        alone = SpeculativeDecoder(*models, tokenizer, own, batch_size=batch_size)
         results = dict(alone.decode(requests))
         found[name] = answers_of(shared, name, requests)
         for index, answer in enumerate(found[name]):
@@ -361,6 +363,7 @@ def test_a_drafter_that_is_not_known_to_draft_chains_shares_within_a_k(monkeypat
         ({"use_ngram": True}, {"use_ngram": True, "max_ngram_size": 2}, False),
         ({}, {"total_gen_tok": 9}, False),
         ({"use_sd": False}, {"use_sd": False, "spd_k": 3}, True),
+        ({"drafter": "ngram"}, {"drafter": "ngram", "draft_length": "fixed"}, True),
     ],
 )
 def test_points_that_draft_alike_have_one_key(one, other, is_shared):
