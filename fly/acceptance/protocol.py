@@ -27,8 +27,8 @@ class Reason(IntEnum):
     MATCH = 1  # native acceptance
     LOOSE = 2  # a mismatch that was kept
     STRICT = 3  # the rule never keeps a mismatch
-    PROTECTED = 4  # the draft token or the target's choice is a special or an end token, or
-    # nothing may be loosened at this place
+    PROTECTED = 4  # the draft token or the target's choice is a special or an end token or belongs
+    # to a stop string, or nothing may be loosened at this place
     GATE = 5  # the rule's condition does not hold; FLy's: the target was sure
     BOUNDARY = 6  # too few positions follow in the proposal
     WINDOW = 7  # one of the inspected followers mismatches

@@ -103,9 +103,12 @@ class RequestReader:
                 last = len(result.token_ids) - 1 - result.token_ids[::-1].index(end)
                 answer_ids = result.token_ids[last + 1 :]
                 text = str(self.tokenizer.decode(answer_ids, skip_special_tokens=True))
-            text = text.lstrip()  # with and without the token
-        marker = end if isinstance(end, str) else None
-        answer: str = postprocess_generated_text(text, list(prepared.until), marker)
+        elif end is not None:
+            text = text.split(end)[-1]
+        if end is not None:
+            text = text.lstrip()  # with and without the marker
+        # Not by lm-eval's function: its older versions look for stop strings in the thinking too.
+        answer: str = postprocess_generated_text(text, list(prepared.until), None)
         return answer
 
     def _read_one(

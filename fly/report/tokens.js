@@ -10,7 +10,7 @@ const MEANINGS = {
 };
 const REASONS = {
   strict: "the rule never keeps a mismatch",
-  protected: "a special or an end token is involved",
+  protected: "a special token, an end token or a stop string is involved",
   gate: "the target was sure: its entropy is below the gate",
   boundary: "too few positions follow in the proposal",
   window: "one of the tokens inspected behind it mismatches",

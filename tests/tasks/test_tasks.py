@@ -38,6 +38,16 @@ def permitted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ALLOW_CODE_EVAL", "1")
 
 
+class Stopping(Oracle):
+    """Ends its answers where the task says."""
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> list[str]:
+        texts = super().generate_until(requests)
+        [[stop]] = {tuple(request.args[1]["until"]) for request in requests}
+        assert all(text.count(stop) == 1 for text in texts)
+        return [text.partition(stop)[0] for text in texts]
+
+
 @pytest.fixture(scope="module")
 def manager() -> TaskManager:
     return TaskManager(include_path=str(TASKS_PATH), include_defaults=False)
@@ -56,6 +66,16 @@ def test_a_perfect_model_scores_one(manager: TaskManager) -> None:
     assert results["results"]["fly_demo_math"]["exact_match,answer"] == 1.0
     assert results["results"]["fly_demo_code"]["pass@1,answer"] == 1.0
     assert results["groups"]["fly_demo"]["acc,answer"] == 1.0
+
+
+def test_an_answer_that_ends_at_a_stop_string_is_scored_without_it(manager: TaskManager) -> None:
+    """The oracle gives whole solutions; what stands behind the stop string is not needed."""
+    for right, score in ((True, 1.0), (False, 0.0)):
+        results = lm_eval.simple_evaluate(
+            Stopping(right), tasks=["fly_demo_math_stop"], task_manager=manager, limit=20
+        )
+        assert results is not None
+        assert results["results"]["fly_demo_math_stop"]["exact_match,answer"] == score
 
 
 def test_a_wrong_model_scores_zero(manager: TaskManager) -> None:
