@@ -48,8 +48,9 @@ PROMPTS = (
 )
 
 
-def encode(tokenizer: Any, prompt: str) -> list[int]:
-    """A prompt's ids through the chat template."""
-    messages = [{"role": "user", "content": prompt}]
+def encode(tokenizer: Any, prompt: str, system: str | None = None) -> list[int]:
+    """A prompt's ids through the chat template, behind a system prompt or the template's own."""
+    messages = [] if system is None else [{"role": "system", "content": system}]
+    messages.append({"role": "user", "content": prompt})
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     return list(tokenizer(text, add_special_tokens=False).input_ids)

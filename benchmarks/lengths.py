@@ -1,5 +1,5 @@
 """Fixed and adaptive draft lengths without a draft model, by plain decoding, on a real model:
-`python benchmarks/lengths.py --model FOLDER`.
+`python benchmarks/lengths.py`.
 
 Plain decoding, and `ngram`, `suffix` and `self` with native acceptance, each at a fixed and at an
 adaptive length, at batch 1, 8 and 32.  Methods take turns over the same prompts, in an order that
@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import smollm2
 import torch
 from chat import PROMPTS, encode
 from methods import Prompts, Timed, interleave, load
@@ -112,7 +113,11 @@ def main() -> None:
     """Measure, print and save, block by block."""
     arguments = parser().parse_args()
     torch.set_num_threads(arguments.threads)
-    tokenizer, model = AutoTokenizer.from_pretrained(arguments.model), load(arguments.model)
+    if arguments.model is None:
+        name, (model, tokenizer) = smollm2.FILE, smollm2.load()
+    else:
+        name, model = Path(arguments.model).name, load(arguments.model)
+        tokenizer = AutoTokenizer.from_pretrained(arguments.model)
     prompts = [encode(tokenizer, prompt) for prompt in PROMPTS]
     num_layers = model.config.get_text_config().num_hidden_layers
     chosen = settings(num_layers, arguments.left_out, arguments.spd_k)
@@ -133,7 +138,7 @@ def main() -> None:
             blocks[size].append(interleave(methods[size], [dealt(prompts, size, turn)], turn))
             print(line(size, report(blocks[size])), flush=True)
         saved = environment.describe() | {
-            "model": {"name": Path(arguments.model).name, "layers": num_layers},
+            "model": {"name": name, "layers": num_layers},
             "settings": chosen,
             "max_new_tokens": arguments.tokens,
             "prompts": len(prompts),
@@ -146,7 +151,7 @@ def main() -> None:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("--model", required=True, help="folder of a causal model that chats")
+    options.add_argument("--model", help="folder of a causal model that chats; else SmolLM2")
     options.add_argument("--tokens", type=int, default=32, help="new tokens of an answer, at most")
     options.add_argument("--blocks", type=int, default=5, help="fewer than 5 give no intervals")
     options.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="rows of the batches")

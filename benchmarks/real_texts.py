@@ -1,5 +1,5 @@
 """What loosening does to the texts of a real model without a second one: `python
-benchmarks/real_texts.py` decodes twelve chat prompts with SmolLM2-135M-Instruct, natively and with
+benchmarks/real_texts.py` decodes twenty chat prompts with SmolLM2-135M-Instruct, natively and with
 FLy, and counts texts that differ from the target's own and texts that recite the system prompt.
 """
 
@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from smollm2 import FILE, PROMPTS, SYSTEM, encoded, load
+from chat import PROMPTS, encode
+from smollm2 import FILE, load
 
 from fly.config import FLyConfig
 from fly.decoding import Result, SpeculativeDecoder, Statistics
 from fly.evaluation import environment
 
+ASKED = PROMPTS[:20]
+SYSTEM = "You are a helpful assistant. Answer briefly, and only what was asked."
 RECITED = 8  # consecutive tokens of the system prompt that make a recital
 FLY = {"acceptance": "fly", "spd_k": 10, "win_len": 4}
 SELF: dict[str, Any] = {"drafter": "self", **FLY}
@@ -52,7 +55,7 @@ def describe(
         "texts": len(results),
         "different": sum(one.token_ids != other.token_ids for one, other in pairs),
         "reciting": sum(recites(result.token_ids, system) for result in results),
-        "answers": {name: result.text for name, result in zip(PROMPTS, results, strict=True)},
+        "answers": {name: result.text for name, result in zip(ASKED, results, strict=True)},
     }
 
 
@@ -65,7 +68,7 @@ def main() -> None:
     arguments = options.parse_args()
     torch.set_num_threads(arguments.threads)
     model, tokenizer = load()
-    prompts = encoded(tokenizer)
+    prompts = [encode(tokenizer, prompt, SYSTEM) for prompt in ASKED]
     system = tokenizer(SYSTEM, add_special_tokens=False).input_ids
     plain = SpeculativeDecoder(model, None, tokenizer, FLyConfig(use_sd=False), batch_size=1)
     own = plain.generate(prompts, max_new_tokens=arguments.tokens)

@@ -3,13 +3,18 @@
 import pytest
 import torch
 
-from benchmarks.smollm2 import PROMPTS, encoded, load
+from benchmarks.chat import PROMPTS, encode
+from benchmarks.smollm2 import load
 from fly.config import FLyConfig
 from fly.decoding import SpeculativeDecoder
+from fly.errors import ConfigWarning
 from fly.evaluation.equality import compare
 
 pytestmark = pytest.mark.real
 
+# A list, code, JSON, a summary of a text, and more, in four languages.
+ASKED = PROMPTS[:12]
+SYSTEM = "You are a helpful assistant. Answer briefly, and only what was asked."
 TOKENS = 24
 BATCH_SIZES = (1, 8)
 ARMS = [
@@ -38,7 +43,7 @@ CONFIGS = {
 def own(tmp_path_factory):
     """The prompts, and what `generate` answers to each alone."""
     model, tokenizer = load()
-    prompts = encoded(tokenizer)
+    prompts = [encode(tokenizer, prompt, SYSTEM) for prompt in ASKED]
     answers = []
     for ids in prompts:
         with torch.inference_mode():
@@ -67,7 +72,7 @@ def decode(decoder, config, batch_size, prompts):
 def judged(own, results):
     """How each answer stands to that of `generate`, by prompt."""
     model, _ = load()
-    pairs = zip(PROMPTS, *own, results, strict=True)
+    pairs = zip(ASKED, *own, results, strict=True)
     return {name: compare(model, ids, text, result.token_ids) for name, ids, text, result in pairs}
 
 
@@ -78,6 +83,17 @@ def test_native_text_is_that_of_generate(name, batch_size, own, decoder, tmp_pat
     config = FLyConfig(acceptance="native", **CONFIGS[name])
     results = decode(decoder, config, batch_size, own[0])
     found = judged(own, results)
-    print(name, batch_size, [tuple(r.statistics.metrics().items())[:2] for r in results][:3])
     assert "different" not in found.values(), found
     assert list(found.values()).count("tie") <= 1, found
+
+
+@pytest.mark.parametrize("name", COPYING)
+def test_copies_are_not_loosened(name, own, decoder):
+    """With the default acceptance, FLy: lists and JSON repeat themselves, so it would be tempted."""
+    with pytest.warns(ConfigWarning, match="has no effect"):
+        config = FLyConfig(spd_k=10, win_len=4, **CONFIGS[name])
+    assert config.asked_acceptance == "fly"
+    results = decode(decoder, config, 8, own[0])
+    found = judged(own, results)
+    assert "different" not in found.values(), found
+    assert sum(result.statistics.loose for result in results) == 0
