@@ -89,7 +89,7 @@ def test_native_text_is_that_of_generate(name, batch_size, own, decoder, tmp_pat
 
 @pytest.mark.parametrize("name", COPYING)
 def test_copies_are_not_loosened(name, own, decoder):
-    """With the default acceptance, FLy: lists and JSON repeat themselves, so it would be tempted."""
+    """With the default acceptance, FLy: lists and JSON repeat themselves, and would tempt it."""
     with pytest.warns(ConfigWarning, match="has no effect"):
         config = FLyConfig(spd_k=10, win_len=4, **CONFIGS[name])
     assert config.asked_acceptance == "fly"
