@@ -93,9 +93,9 @@ class FLyLM(HFLM):
             self._rank = self.accelerator.process_index
             self._world_size = self.accelerator.num_processes
         if chat_template_name is not None:
-            options_of_template: dict[str, Any] = self.chat_template_args
             template = pair.find_template(self.tokenizer, chat_template_name)
-            self.chat_template_args = options_of_template | {"chat_template": template}
+            given: dict[str, Any] = vars(self)["chat_template_args"]
+            self.chat_template_args: dict[str, Any] = given | {"chat_template": template}
         self.draft = self._load_draft()
 
     @cached_property

@@ -15,7 +15,7 @@ from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from fly.drafting.draft_tree import DraftTree, Kind
-from fly.drafting.pacing import FIRST_PAUSE, LONGEST_PAUSE, PLAIN_EVERY, Rate
+from fly.drafting.pacing import FIRST_PAUSE, LONGEST_PAUSE, Rate
 from fly.drafting.protocol import CommittedRow
 from fly.drafting.timing import RoundTimes
 
@@ -73,7 +73,6 @@ class TreePace:
         self._clock = clock
         self._rates: dict[int, Rate] = {}  # of all rounds, by size of batch
         self._num_trees: Counter[int] = Counter()  # rounds with a tree, by size of batch
-        self._since_plain = PLAIN_EVERY
         self._idle, self._pause = 0, FIRST_PAUSE  # rounds whose trees did not pay, and most of them
         self._num_probes = 0
         self._sizes: Counter[int] = Counter()
@@ -97,7 +96,7 @@ class TreePace:
     def _settle(self, trees: Sequence[DraftTree]) -> int:
         """Tokens of the largest tree to be offered."""
         count, largest = len(trees), max(map(len, trees), default=0)
-        if largest == 0 or not self.times.knows_plain or self._since_plain >= PLAIN_EVERY:
+        if largest == 0 or not self.times.knows_plain(count):
             return 0
         gains = [0.0] * largest  # of the tokens at one place of all trees
         for tree in trees:
@@ -148,7 +147,6 @@ class TreePace:
         self.times.note(count, largest, seconds)
         self._rate(count).note(gained / count, seconds)
         self._num_trees[count.bit_length()] += largest > 0
-        self._since_plain = self._since_plain + 1 if largest else 0
         self._sizes[largest] += 1
 
     def report(self) -> dict[str, Any]:
