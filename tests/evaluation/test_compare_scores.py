@@ -20,6 +20,8 @@ METHODS = ["target", "fly"]
 ONLY_TER = """
 metric_list:
   - metric: ter
+    aggregation: ter
+    higher_is_better: false
 """
 NO_SUCH_AGGREGATION = """
 metric_list:
