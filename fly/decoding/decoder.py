@@ -94,14 +94,9 @@ class SpeculativeDecoder:
             shares_ids=shares_ids,
         )
         self._models = SharedModels(
-            pair,
-            tokenizer,
-            config.needs_draft,
-            frozenset(end_ids),
-            draft_tokenizer,
-            share_prefixes,
-            shares_ids,
+            pair, tokenizer, config.needs_draft, draft_tokenizer, share_prefixes, shares_ids
         )
+        self._models.end_ids = frozenset(end_ids)
         self._set_up(self._models.pair_for(config), config, record_rounds, judge)
 
     def with_config(

@@ -23,10 +23,10 @@ class SharedModels:
     pair: Pair
     tokenizer: PreTrainedTokenizerBase
     has_draft: bool  # was given one, whether or not it can draft
-    end_ids: frozenset[int]  # the caller's
     draft_tokenizer: PreTrainedTokenizerBase | None = None  # None: the same
     share_prefixes: bool = True
     shares_ids: bool = True  # draft and target mean the same by an id
+    end_ids: frozenset[int] = frozenset()  # the caller's
     widest: int = 0  # rows that the caches have been used for
     owner: Scheduler | None = None  # of the rows, both caches' and the drafters'
     # Pairs with a draft made of the target, by the settings that it was made by.

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder
 from tests.drafting.test_lookup import search
-from tests.models import EOS, VOCAB, blurred, tiny, tiny_tokenizer
+from tests.models import EOS, VOCAB, blurred, byte_characters, tiny, tiny_tokenizer
 
 SPECIALS = {0, 1, 2, 3}
+BYTES = {char: byte for byte, char in byte_characters().items()}
 PIECES = [" the", "ing", "ab", "a", "o", "\n", "é", "St"]
 
 
@@ -44,11 +45,28 @@ def propose(draft, ids, config):
     return proposal
 
 
-def is_kept(i, proposal, choices, rows, config):
+def spelt(ids):
+    """The bytes of a text: a token may hold part of a character."""
+    return bytes(BYTES[char] for char in "".join(tiny_tokenizer().convert_ids_to_tokens(ids)))
+
+
+def belongs_to_a_stop(before, token, stops):
+    """Whether a text holds a stop string with this token, or ends with the beginning of one."""
+    text = spelt([*before, token])
+    return any(
+        stop in text or any(text.endswith(stop[:n]) for n in range(1, len(stop)))
+        for stop in map(str.encode, stops)
+    )
+
+
+def is_kept(i, proposal, choices, rows, config, new, stops):
     """Whether proposed token i stays if all before it do."""
     if proposal[i] == choices[i]:
         return True
     if config.acceptance_name == "native" or {proposal[i], choices[i]} & SPECIALS:
+        return False
+    before = [*new, *proposal[:i]]
+    if any(belongs_to_a_stop(before, token, stops) for token in (proposal[i], choices[i])):
         return False
     if top3_entropy(rows[i]) < config.entropy_threshold:
         return False
@@ -69,7 +87,8 @@ def answer(target, draft, request, config):
         rows = rows_behind(target, [*ids, *new, *proposal], len(proposal) + 1)
         choices = [argmax(row) for row in rows]
         kept = 0
-        while kept < len(proposal) and is_kept(kept, proposal, choices, rows, config):
+        seen = proposal, choices, rows, config, new, request.stop
+        while kept < len(proposal) and is_kept(kept, *seen):
             kept += 1
         for token in [*proposal[:kept], choices[kept]]:
             new.append(token)
