@@ -94,8 +94,8 @@ class FLyLM(HFLM):
             self._world_size = self.accelerator.num_processes
         if chat_template_name is not None:
             template = pair.find_template(self.tokenizer, chat_template_name)
-            given: dict[str, Any] = vars(self)["chat_template_args"]
-            self.chat_template_args: dict[str, Any] = given | {"chat_template": template}
+            own: dict[str, Any] = vars(self)["chat_template_args"]
+            self.chat_template_args: dict[str, Any] = own | {"chat_template": template}
         self.draft = self._load_draft()
 
     @cached_property
