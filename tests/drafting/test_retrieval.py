@@ -1,6 +1,7 @@
 """Retrieval drafting: two sources in one tree, rows apart, and the target's own text."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -314,6 +315,11 @@ def test_trees_are_as_large_as_pay_unless_their_size_is_given(settings, is_paced
     drafter = RetrievalDrafter.from_config(config, Parts(CPU, VOCAB))
     assert (drafter.pace is not None) == is_paced
     assert ("rounds_by_tree_size" in drafter.report()) == is_paced
+
+
+def test_text_that_hangs_on_what_is_offered_does_not_hang_on_the_clock():
+    config = SimpleNamespace(drafter_settings={}, spd_k=15, is_loose=True)
+    assert RetrievalDrafter.from_config(config, Parts(CPU, VOCAB)).pace is None
 
 
 def test_what_is_offered_is_the_beginning_of_the_whole_tree():

@@ -8,7 +8,7 @@ import pytest
 from benchmarks.smollm2 import FILE, folder
 from fly.cli import main
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore::fly.errors.FLyWarning")]
 
 TASKS = Path(__file__).parent / "tasks"
 NUM_ITEMS = 8
