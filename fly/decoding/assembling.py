@@ -13,7 +13,7 @@ from fly.decoding.rows import Row
 from fly.decoding.serving import NO_DRAFTER, Pair
 from fly.decoding.stop_guard import StopGuard
 from fly.decoding.stopping import StopRules, eos_ids
-from fly.drafting import End, Parts, drafters
+from fly.drafting import Drafter, End, Parts, drafters
 from fly.drafting.pacing import PacedDrafter
 from fly.drafting.protocol import CommittedRow
 
@@ -62,17 +62,7 @@ def make_engine(
     if config.protect_special_tokens:
         protected = protected_tokens(tokenizer, stops.eos_ids, target.vocab_size, target.device)
     guards_stops = config.protect_special_tokens and config.protect_stop_strings
-    drafter = drafters.get(pair.drafter).from_config(config, parts)
-    is_paced = config.draft_length_name == "adaptive" and pair.drafter != NO_DRAFTER
-    is_asked = config.draft_length == "adaptive"
-    if is_paced:
-        tail = max(0, parts.end.lookahead - 1)
-        fixed_for = None if is_asked else _samples
-        drafter = PacedDrafter(drafter, config.spd_k, tail, stops.eos_ids, fixed_for=fixed_for)
-    plain_rounds = None
-    is_native = pair.drafter != NO_DRAFTER and judge is None and not config.is_loose
-    if is_paced or (is_native and not counted):
-        plain_rounds = PlainRounds(spares_sampled=not is_asked)
+    drafter, plain_rounds = _pace(config, parts, is_judged=judge is not None)
     return Engine(
         target=target,
         drafter=drafter,
@@ -89,6 +79,24 @@ def make_engine(
         guard=Places.from_config(config, tokenizer, target.vocab_size, target.device),
         plain_rounds=plain_rounds,
     )
+
+
+def _pace(
+    config: FLyConfig, parts: Parts, *, is_judged: bool
+) -> tuple[Drafter, PlainRounds | None]:
+    """The drafter at its length, and whether plain rounds are timed in between."""
+    drafter = drafters.get(config.drafter_name).from_config(config, parts)
+    if config.drafter_name == NO_DRAFTER:
+        return drafter, None
+    is_asked = config.draft_length == "adaptive"
+    is_paced = config.draft_length_name == "adaptive"
+    if is_paced:
+        tail = max(0, parts.end.lookahead - 1)
+        fixed_for = None if is_asked else _samples
+        drafter = PacedDrafter(drafter, config.spd_k, tail, parts.end.ids, fixed_for=fixed_for)
+    # The reference implementation, whose counters may be asked for, has no such rounds.
+    is_timed = not (is_judged or config.is_loose or config.enable_statistics)
+    return drafter, PlainRounds(spares_sampled=not is_asked) if is_paced or is_timed else None
 
 
 def _counted(config: FLyConfig) -> int:

@@ -165,8 +165,12 @@ def test_a_bandit_does_not_learn_of_rounds_that_nobody_chose(monkeypatch):
     assert len(chosen) > 1.5 * sum(chosen)
 
 
-@pytest.mark.parametrize("settings", [{"acceptance": "fly", "win_len": 2}, {"use_sd": False}])
-def test_loose_and_plain_decoding_are_left_alone(settings, monkeypatch):
+@pytest.mark.parametrize(
+    "settings",
+    [{"acceptance": "fly", "win_len": 2}, {"use_sd": False}, {"enable_statistics": True}],
+    ids=str,
+)
+def test_loose_plain_and_counted_decoding_are_left_alone(settings, monkeypatch):
     monkeypatch.setattr(module, "EVERY", 2)
     name = "model" if settings.get("use_sd", True) else None
     decoder = engine(name, **settings)
