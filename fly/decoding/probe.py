@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from fly.decoding.model import SlotModel, check_attention, execution_device, read_whole
+from fly.decoding.positions import num_positions
 from fly.decoding.protocol import CausalModel
 from fly.decoding.rowwise import RowModel
 from fly.decoding.uncached import UncachedModel
@@ -150,6 +151,16 @@ def sample(model: PreTrainedModel, vocab_size: int, total: int) -> tuple[Tensor,
         if not logits.isnan().any():
             break
     return ids[:NUM_ROWS], ids[NUM_ROWS:], logits[:NUM_ROWS]
+
+
+@torch.inference_mode()
+def drafts_nan(model: PreTrainedModel) -> bool:
+    """Whether some of a model's logits on a short text are NaN: a target that did so would raise,
+    a draft that does only never has a token accepted.
+    """
+    vocab_size = int(model.config.get_text_config().vocab_size)
+    total = min(TOKENS, num_positions(model.config.get_text_config()) or TOKENS)
+    return bool(sample(model, vocab_size, total)[2].isnan().any())
 
 
 def deviation(served: CausalModel, model: PreTrainedModel) -> float:

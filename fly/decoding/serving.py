@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fly.decoding.probe import Finding, Tier, probe, serve
+from fly.decoding.probe import Finding, Tier, drafts_nan, probe, serve
 from fly.decoding.protocol import CausalModel, TreeVerifier
 from fly.drafting import TreeModel
 from fly.errors import FLyWarning, ModelError
@@ -179,6 +179,13 @@ def serve_draft(
     if found.tier in (Tier.PLAIN, Tier.NONE):
         _warn("draft", draft, found, above=5)
         return replace(pair, drafter=NO_DRAFTER)
+    if not is_target and drafts_nan(draft):
+        warnings.warn(
+            f"the logits of the draft, {type(draft).__name__}, are not finite: hardly a token of it "
+            "will be accepted. Check its weights, or set draft_dtype to bfloat16 or float32",
+            FLyWarning,
+            stacklevel=4,
+        )
     common_vocab = pair.target.vocab_size if shares_ids else None
     drafting = serve(found.tier, draft, common_vocab, share_prefixes=share_prefixes)
     return replace(pair, draft=drafting, draft_tier=found.tier)
