@@ -12,7 +12,7 @@ from fly.config import FLyConfig
 from fly.config.variants import misfit_at, misfit_of, settings_models
 from fly.drafting import drafters
 from fly.drafting.ngram import NgramDrafter
-from fly.errors import ConfigError
+from fly.errors import ConfigError, FLyWarning
 from fly.evaluation.methods import parse_method
 from fly.settings import STRICT, Traits
 
@@ -252,8 +252,12 @@ def test_a_length_that_is_left_open_is_adaptive_where_that_never_changes_text(na
 
 def test_a_loose_copying_drafter_has_no_adaptive_length_by_default():
     """Where its rule loosens, that is."""
-    config = FLyConfig(drafter="suffix", acceptance="fly")
-    assert config.draft_length_name == ("fixed" if config.is_loose else "adaptive")
+    with pytest.warns(FLyWarning, match="has no effect"):
+        config = FLyConfig(drafter="suffix", acceptance="fly")
+    assert config.draft_length_name == "adaptive"
+    with pytest.warns(FLyWarning, match="loosen_copied is true"):
+        config = FLyConfig(drafter="suffix", acceptance="fly", loosen_copied=True)
+    assert config.draft_length_name == "fixed"
 
 
 def test_a_given_length_is_obeyed():

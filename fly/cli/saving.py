@@ -81,7 +81,8 @@ class Saving:
         if not self._failed:
             return
         reason = self._reasons[0] if self._reasons else "it is not whole"
-        message = f"{', '.join(self._failed)}: cannot be written: {reason}"
+        others = f" and {len(self._failed) - 1} more files" if len(self._failed) > 1 else ""
+        message = f"{self._failed[0]}{others}: cannot be written: {reason}"
         if self._lost:
             told = kept() or "nothing is kept without --use_cache PATH"
             raise OutputError(f"{message}; {told}", fix="make room, or name another --output_path")

@@ -51,7 +51,7 @@ _SHARED = (
 _OF_RULES = (
     *("enable_fly", "acceptance", "acceptance_settings", "loosen_copied"),
     *("win_len", "entropy_thre", "entropy", "fly_variant", "abla_no_window"),
-    *("protect_special_tokens", "strict_first_n", "only_inside"),
+    *("protect_special_tokens", "protect_stop_strings", "strict_first_n", "only_inside"),
 )
 _LOOKUP = {"prompt_lookup_num_tokens": 10}  # the number in transformers' own documentation
 

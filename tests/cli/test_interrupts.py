@@ -18,6 +18,9 @@ SWEEP = ["sweep", *DEMO, "--grid", "win_len=4,6", "--batch_size", "2"]
 pytestmark = [pytest.mark.usefixtures("hf_home"), pytest.mark.filterwarnings("ignore")]
 
 
+FIRST_LOOK = 4  # answers at most that are scored before the run, and decoded in it again
+
+
 def interrupt(*_, **__):
     """As the terminal does."""
     os.kill(os.getpid(), signal.SIGINT)
@@ -102,7 +105,7 @@ def test_workbench(fly, monkeypatch, capsys, tmp_path, command):
     monkeypatch.setattr("fly.evaluation.searching.warm_up", lambda *_: None)
     monkeypatch.setattr(comparing, "search", lambda methods, *_: {m.name: 1.0 for m in methods})
     with monkeypatch.context() as patch:
-        patch.setattr(SpeculativeDecoder, "decode", after(3))
+        patch.setattr(SpeculativeDecoder, "decode", after(FIRST_LOOK + 3))
         assert fly(*command, "--output_path", tmp_path / "out") == 130
     line = said(capsys)
     [file] = (tmp_path / "out").rglob("answers.jsonl")

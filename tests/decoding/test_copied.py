@@ -34,7 +34,9 @@ SETTINGS = {  # of FLyConfig, with which small random models are loosened often
 
 def config(drafter, settings, **more):
     temperature = temperature_of(settings["acceptance"])
-    return FLyConfig(**{"drafter": drafter, "temperature": temperature} | settings | more)
+    # Of a length that follows the clock, rounds differ from run to run.
+    own = {"drafter": drafter, "temperature": temperature, "draft_length": "fixed"}
+    return FLyConfig(**own | settings | more)
 
 
 LOSSY = {name: each for name, each in SETTINGS.items() if config("model", each).is_loose}

@@ -98,6 +98,7 @@ def cases(temperatures=(0.0,), **fixed):
         "max_ngram_size": st.integers(1, 4),
         "num_ngram_pred_tokens": st.integers(1, 5),
         "draft_length": st.just("fixed"),
+        "loosen_copied": st.just(True),  # or FLy would not decide with ngram
     }
     options |= {name: st.just(value) for name, value in fixed.items()}
     return st.builds(

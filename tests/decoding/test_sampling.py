@@ -83,6 +83,7 @@ def requests(count=12, temperature=1.5):
     ]
 
 
+@pytest.mark.filterwarnings("ignore::fly.errors.ConfigWarning")  # ngram is judged natively
 @pytest.mark.parametrize("rule", ["native", "fly"])
 @pytest.mark.parametrize("drafter", DRAFTERS)
 def test_a_seed_decides_whatever_the_batch_and_order(drafter, rule):

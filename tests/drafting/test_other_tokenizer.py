@@ -56,7 +56,13 @@ def decoder(target, draft, tokenizers, method="auto", batch_size=8, **settings):
     tokenizer, own = tokenizers
     config = config_of(method, **settings)
     return SpeculativeDecoder(
-        target, draft, tokenizer, config, draft_tokenizer=own, batch_size=batch_size
+        target,
+        draft,
+        tokenizer,
+        config,
+        draft_tokenizer=own,
+        batch_size=batch_size,
+        end_ids=[tokenizer.eos_token_id],
     )
 
 

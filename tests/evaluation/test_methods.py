@@ -202,7 +202,8 @@ def test_a_configuration_whose_drafter_copies_has_said_so():
     assert methods[2].config.acceptance_settings == {"ratio": 0.5}
     assert [each.name for each in plan.methods] == ["target", "native"]
     told = Method("point", "engine", copying, 1).settings
-    assert told == {"drafter": "ngram", "acceptance": "native", "spd_k": 9}
+    own = {"drafter": "ngram", "acceptance": "native", "spd_k": 9, "draft_length": "adaptive"}
+    assert told == own
 
 
 def test_copies_that_are_loosened_are_a_method_of_their_own():

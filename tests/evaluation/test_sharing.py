@@ -366,6 +366,7 @@ def test_a_drafter_that_is_not_known_to_draft_chains_shares_within_a_k(monkeypat
         ({"drafter": "ngram"}, {"drafter": "ngram", "draft_length": "fixed"}, True),
     ],
 )
+@pytest.mark.filterwarnings("ignore::fly.errors.ConfigWarning")
 def test_points_that_draft_alike_have_one_key(one, other, is_shared):
     keys = [drafting_key(config(**settings)) for settings in (one, other)]
     assert (keys[0] == keys[1]) is is_shared
