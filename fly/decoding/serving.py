@@ -181,8 +181,8 @@ def serve_draft(
         return replace(pair, drafter=NO_DRAFTER)
     if not is_target and drafts_nan(draft):
         warnings.warn(
-            f"the logits of the draft, {type(draft).__name__}, are not finite: hardly a token of it "
-            "will be accepted. Check its weights, or set draft_dtype to bfloat16 or float32",
+            f"the logits of the draft, {type(draft).__name__}, are not finite: hardly one of its "
+            "tokens will be accepted. Check its weights, or set draft_dtype to bfloat16 or float32",
             FLyWarning,
             stacklevel=4,
         )
