@@ -14,8 +14,8 @@ class FLyError(Exception):
     def __init__(self, message: str, *, fix: str = "") -> None:
         """Keep what is wrong and where (`message`) apart from what to do about it (`fix`, may be
         empty).  Together they are shown on a screen: what is longer is cut."""
-        self.message = _cut(message, LONGEST - min(len(fix), LEAST_FIX))
-        self.fix = _cut(fix, LONGEST - len(self.message))
+        self.message = shortened(message, LONGEST - min(len(fix), LEAST_FIX))
+        self.fix = shortened(fix, LONGEST - len(self.message))
         super().__init__(self.message)
 
     def __str__(self) -> str:
@@ -63,7 +63,7 @@ class ConfigWarning(FLyWarning):
     """Said of a configuration when it is read; who reads it again leaves it out."""
 
 
-def _cut(text: str, most: int) -> str:
+def shortened(text: str, most: int = 120) -> str:
     """The beginning and the end of a text that is too long: a path says most at its end."""
     return text if len(text) <= most else f"{text[: most * 2 // 3]} … {text[-(most // 3 - 3) :]}"
 

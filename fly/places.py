@@ -62,7 +62,10 @@ def check_folder(
         ConfigError: that cannot be done.
     """
     try:
-        _try(folder, stem, suffix)
+        try:
+            _try(folder, stem, suffix)
+        except FileNotFoundError:  # another run that tried the same place removed its folder
+            _try(folder, stem, suffix)
     except (OSError, ValueError) as error:  # ValueError: NUL in the path
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(
@@ -77,6 +80,7 @@ def check_file(path: Path, name: str) -> None:
     Raises:
         ConfigError: it is a folder, or none can be made there.
     """
+    path = user_path(path, name)
     if os.path.isdir(path):
         raise ConfigError(f"{name} {str(path)!r} is a folder", fix="name a file")
     check_folder(path.parent, name, path)
@@ -128,7 +132,7 @@ def _try(folder: Path, stem: str, suffix: str) -> None:
     try:
         for each in [*reversed(folder.parents), folder]:
             if not each.is_dir():
-                each.mkdir()
+                each.mkdir(exist_ok=True)  # another run may begin beside this one
                 made.append(each)
         descriptor, path = tempfile.mkstemp(dir=folder, prefix=stem, suffix=suffix)
         try:

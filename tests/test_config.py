@@ -473,6 +473,15 @@ def test_fingerprint_ignores_what_leaves_the_text(settings):
     assert FLyConfig.from_mapping(settings).fingerprint() == FLyConfig().fingerprint()
 
 
+def test_a_length_that_is_asked_for_follows_the_clock_where_another_does_not():
+    """Of sampled rows, so that their texts may differ."""
+    prints = {
+        FLyConfig(drafter="ngram", acceptance="native", draft_length=length).fingerprint()
+        for length in ("adaptive", None, "fixed")
+    }
+    assert len(prints) == 3
+
+
 @pytest.mark.parametrize("settings", OTHER_TEXT.values(), ids=OTHER_TEXT)
 def test_fingerprint_sees_what_changes_the_text(settings):
     assert FLyConfig.from_mapping(settings).fingerprint() != FLyConfig().fingerprint()

@@ -16,7 +16,7 @@ from typing import Any
 from fly.config import FLyConfig
 from fly.config.batch_size import num_searches, read_batch_size, read_max_batch_size
 from fly.errors import ConfigError, ModelError, quoted
-from fly.places import check_file
+from fly.places import check_file, user_path
 
 # Similarity from which an unknown model argument is taken for a misspelt setting of ours.
 _NEAR = 0.8
@@ -71,7 +71,8 @@ def check_state(config: FLyConfig) -> None:
     """
     state = config.drafter_settings.get("state")
     if config.drafter_name == "bandit" and isinstance(state, str):
-        check_file(Path(state).expanduser(), "drafter_settings: state")
+        name = "drafter_settings: state"
+        check_file(user_path(state, name), name)
 
 
 def _read_batch_sizes(rest: dict[str, Any]) -> None:

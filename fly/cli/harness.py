@@ -119,7 +119,7 @@ class Harness:
         self._stack = ExitStack()
         self._block: dict[str, Any] | None = None
         self._lm: FLyLM | None = None
-        self._use_cache = False
+        self._is_ours, self._cache_path = True, ""
         self._saving: Saving | None = None
 
     def __enter__(self) -> Harness:
@@ -166,9 +166,12 @@ class Harness:
         """What is kept of a run that was interrupted, in words."""
         if self._saving is not None and self._saving.is_done and self._output_path:
             return f"the results are in {self._output_path}"
+        if not self._is_ours:
+            cache = f"; lm-eval's cache is at {self._cache_path}" if self._cache_path else ""
+            return f"lm-eval's own model was running, which keeps nothing of its own accord{cache}"
         if self._lm is None:
             return interrupts.NOTHING
-        if not self._use_cache:
+        if not self._cache_path:
             return "nothing is kept without --use_cache PATH"
         return self._journal() or interrupts.NOTHING
 
@@ -187,7 +190,8 @@ class Harness:
         config.include_path = with_own_tasks(config.include_path)
         config.model = model_to_run(config.model, config.model_args)
         self._output_path = str(config.output_path or "")
-        self._use_cache = bool(config.use_cache)
+        self._is_ours = config.model == "fly"
+        self._cache_path = str(config.use_cache or "")
         if self._is_tracing:
             check_trace(config)
         check_places(config)

@@ -51,14 +51,16 @@ def in_workbench(folder: str | None) -> str:
     """What `fly compare` or `fly sweep` has kept in its output folder."""
     if folder is None:
         return "nothing is kept without --output_path FOLDER"
-    files = sorted(Path(folder).rglob("answers.jsonl"))
-    counts = [sum(text.startswith(_ANSWER) for text in file.open("rb")) for file in files]
-    if not sum(counts):
+    places = [Path(folder) / name for name in ("answers.jsonl", "heldout/answers.jsonl")]
+    files = [place for place in places if place.is_file()]
+    number = 0
+    for file in files:
+        with file.open("rb") as lines:
+            number += sum(line.startswith(_ANSWER) for line in lines)
+    if number == 0:
         return NOTHING
     where = " and ".join(str(file) for file in files)
-    return (
-        f"{_count(sum(counts))} kept in {where}: the same command with --resume goes on from there"
-    )
+    return f"{_count(number)} kept in {where}: the same command with --resume goes on from there"
 
 
 def _count(number: int) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fly.cli.request_log import run_folder, write_request_log
-from fly.errors import OutputError
+from fly.errors import OutputError, shortened
 
 if TYPE_CHECKING:
     from lm_eval.loggers import EvaluationTracker
@@ -80,9 +80,10 @@ class Saving:
         """
         if not self._failed:
             return
-        reason = self._reasons[0] if self._reasons else "it is not whole"
+        # Both may hold long paths, and what is kept must be seen behind them.
+        reason = shortened(self._reasons[0] if self._reasons else "it is not whole")
         others = f" and {len(self._failed) - 1} more files" if len(self._failed) > 1 else ""
-        message = f"{self._failed[0]}{others}: cannot be written: {reason}"
+        message = f"{shortened(self._failed[0])}{others}: cannot be written: {reason}"
         if self._lost:
             told = kept() or "nothing is kept without --use_cache PATH"
             raise OutputError(f"{message}; {told}", fix="make room, or name another --output_path")

@@ -353,7 +353,9 @@ class FLyConfig(BaseModel):
         if self.drafter_name != "none":
             relevant["acceptance"] = self.acceptance_name
             relevant["acceptance_settings"] = {} if self.is_overruled else self.acceptance_settings
-            relevant["draft_length"] = self.draft_length_name
+            # Of a row that is sampled, one that was asked for follows the clock, another does not.
+            is_asked = self.draft_length == "adaptive"
+            relevant["draft_length"] = [self.draft_length_name, is_asked]
             keys += ["spd_k", "drafter_settings"]
         if self.needs_draft:
             keys += ["draft_model_path", "draft_dtype", "draft_revision"]

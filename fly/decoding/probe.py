@@ -124,9 +124,8 @@ def tolerance(model: PreTrainedModel) -> float:
 
 
 def draft_tolerance(served: CausalModel, model: PreTrainedModel) -> float:
-    """What a draft's cache may differ by: what is honest where matrix products are rounded, or
-    somewhat more than forwards without a cache differ by among themselves, as far as its tokens are
-    no mere guesses.
+    """What a draft's cache may differ by: as a target's, or somewhat more than forwards without a
+    cache differ by among themselves, as far as its tokens are no mere guesses.
     """
     total = min(TOKENS, served.num_positions or TOKENS)
     texts, _, reference = sample(model, served.vocab_size, total)
@@ -135,7 +134,7 @@ def draft_tolerance(served: CausalModel, model: PreTrainedModel) -> float:
         want = reference[:, :length].float()
         got = read_whole(model, texts[:, :length]).float()
         unsteady = max(unsteady, share(got - want, want))
-    return min(max(ROUGH, UNSTEADY * unsteady), USELESS)
+    return min(max(tolerance(model), UNSTEADY * unsteady), USELESS)
 
 
 def sample(model: PreTrainedModel, vocab_size: int, total: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -54,8 +54,7 @@ class Engine:
     @property
     def lookahead(self) -> int:
         """Of whoever decides (acceptance.Rule)."""
-        own = self.rule.lookahead if self.judge is None else self.judge.lookahead
-        return max(own, self.num_counted)
+        return self.rule.lookahead if self.judge is None else self.judge.lookahead
 
 
 class Judge(Protocol):
@@ -130,7 +129,9 @@ def _limit(row: Row, engine: Engine) -> int:
     """Proposed tokens that can matter to a row: the budget's, what the rule or the reference's
     counters must see behind them, and the context's.
     """
-    limit = row.remaining - 1 + engine.lookahead
+    # Counting changes no draw: a sampled row's last token would come from the proposal.
+    counted = 0 if row.is_sampled else engine.num_counted
+    limit = row.remaining - 1 + max(engine.lookahead, counted)
     room = engine.target.num_positions
     return limit if room is None else min(limit, room - len(row.ids))
 

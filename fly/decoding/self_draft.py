@@ -20,6 +20,7 @@ from fly.decoding.model_view import layer_list, text_config, without_layers
 from fly.decoding.positions import num_positions
 from fly.drafting.self import SelfSettings
 from fly.errors import ConfigError, ModelError
+from fly.places import user_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -84,7 +85,8 @@ def _find_layers(
             fix='set drafter_settings to {"how": "int8"}, or choose another drafter',
         )
     ids = calibration_ids(model, tokenizer, settings)
-    folder = Path(settings.cache_dir).expanduser() if settings.cache_dir else default_folder()
+    given = settings.cache_dir
+    folder = user_path(given, "drafter_settings: cache_dir") if given else default_folder()
     key = key_of(model, ids, settings.keep)
     return find_or_search(folder, key, count, lambda: search(model, ids, settings.keep))
 

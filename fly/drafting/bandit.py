@@ -14,7 +14,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -35,6 +34,7 @@ from fly.drafting.protocol import (
 )
 from fly.drafting.reading import BorrowedReader, DraftReader
 from fly.errors import ConfigError, FLyWarning
+from fly.places import user_path
 from fly.settings import STRICT, Traits
 
 if TYPE_CHECKING:
@@ -124,7 +124,8 @@ class BanditDrafter(Drafter):
         self._reader = reader
         self._clock = clock
         self._copying = copying
-        path = None if settings.state is None else Path(settings.state).expanduser()
+        state = settings.state
+        path = None if state is None else user_path(state, "drafter_settings: state")
         self.knowledge = Knowledge([arm.name for arm in settings.arms], path)
         self._rng = random.Random(settings.seed)
         self._now = _Round()

@@ -147,7 +147,9 @@ class RetrievalDrafter(Drafter):
         return cls(settings, config.spd_k, parts.device, TreePace() if is_paced else None)
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Index the new prompts."""
+        """Index the new prompts.  A round that was given up for want of memory is forgotten."""
+        if self.pace is not None:
+            self.pace.give_up()
         del self._rows[first:]
         for row in rows[first:]:
             sources = RowSources(self.settings)

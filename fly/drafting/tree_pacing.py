@@ -86,6 +86,10 @@ class TreePace:
         self._begin = self._clock()
         self._texts = [len(row.ids) for row in rows]
 
+    def give_up(self) -> None:
+        """The round ends without a commit."""
+        self._begin = None
+
     def cut(self, trees: Sequence[DraftTree]) -> None:
         """Leave of every tree the beginning that pays."""
         self._trees = trees

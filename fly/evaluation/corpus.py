@@ -115,7 +115,10 @@ def plan_resampling(clusters: Sequence[Hashable], evaluate: Evaluate) -> Resampl
 
 def evaluator(aggregation: Aggregation, items: Sequence[Any]) -> Evaluate:
     """Scores parts of a method's items; NaN where a part has no score, as one of a single class."""
-    summed = _sentence_sums(aggregation, items)
+    try:
+        summed = _sentence_sums(aggregation, items)
+    except Exception:  # noqa: BLE001  as below: an item may be none that sacrebleu takes
+        summed = None
     if summed is not None:
         return summed
 

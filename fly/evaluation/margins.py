@@ -183,7 +183,7 @@ class Share(Margin):
             return None
         least = self.items_at_least(scores, confidence)
         about = "" if least is None else f" (at this score about {rounded(least)} items)"
-        points = Points(round(100 * (1 - self.value), 1))
+        points = Points(float(f"{100 * (1 - self.value):.2g}"))
         enough = points.items_needed(scores, confidence)
         so_many = ""
         if enough is not None:

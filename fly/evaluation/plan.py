@@ -278,11 +278,15 @@ def check_alone() -> None:
         )
 
 
+# A hundredth of a point takes hundreds of millions of items to show.
+LEAST_POINTS, MOST_SHARE = 0.01, 0.9999
+
+
 def read_margin(share: float | None, points: float | None) -> Margin:
     """The share of the target's score that has to be kept, or the points that may be lost.
 
     Raises:
-        ConfigError: both are given, the share is not between 0 and 1, or the points not above 0.
+        ConfigError: both are given, or one is out of range: less than this no task can show.
     """
     if share is not None and points is not None:
         raise ConfigError(
@@ -290,17 +294,17 @@ def read_margin(share: float | None, points: float | None) -> Margin:
             fix="give one of them",
         )
     if points is not None:
-        if not 0 < points < math.inf:
+        if not LEAST_POINTS <= points < math.inf:
             raise ConfigError(
                 f"--margin_points is {points!r}, but it is what may be lost, in points",
-                fix="give a number above 0; 2 allows a score of 0.80 to fall to 0.78",
+                fix=f"give {LEAST_POINTS} or more; 2 allows a score of 0.80 to fall to 0.78",
             )
         return Points(points)
     share = SHARE if share is None else share
-    if not 0 < share < 1:
+    if not 0 < share <= MOST_SHARE:
         raise ConfigError(
             f"--margin is {share!r}, but it is the share of the target's score to be kept",
-            fix="give a number between 0 and 1; 0.97 allows to lose 3 % of the score",
+            fix=f"give a number between 0 and {MOST_SHARE}; 0.97 allows to lose 3 % of the score",
         )
     return Share(share)
 

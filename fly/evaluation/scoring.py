@@ -164,7 +164,10 @@ def _aggregate(measure: Measure, values: Sequence[Any]) -> tuple[float | None, f
     if aggregation in HUNDREDS:
         return value, _error_of_sums(aggregation, values)
     error = stderr_for_metric(metric=aggregation, bootstrap_iters=_MANY)
-    return value, _number(error(values)) if error else None
+    try:
+        return value, _number(error(values)) if error else None
+    except Exception:  # noqa: BLE001  as above: a resample may have no score
+        return value, None
 
 
 def _error_of_sums(aggregation: Aggregation, values: Sequence[Any]) -> float | None:

@@ -10,6 +10,7 @@ draft forwards of multilevel: guesses that pay hang on what else was drafted in 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -24,7 +25,7 @@ from fly.decoding.sizing import MAX_ROWS
 from fly.decoding.statistics import Statistics
 from fly.decoding.stopping import StopRules, eos_ids
 from fly.decoding.vocabularies import share_ids
-from fly.errors import ConfigError, ModelError, RequestError
+from fly.errors import ConfigError, ConfigWarning, ModelError, RequestError
 from fly.evaluation.judging import PointRule, RoundJudge
 from fly.evaluation.memo import PointAnswer, RequestMemo, answer_of
 
@@ -264,13 +265,13 @@ class SharedGroup:
         """What is known of a request."""
         memo = self.memos.get(index)
         if memo is None:
-            if request.temperature > 0:
+            checked, budget = self._check.read(index, request)
+            if checked.temperature > 0:
                 raise RequestError(
                     f"request {index}: temperature is {request.temperature!r}, but a sweep decodes "
                     "greedily",
                     fix="leave out temperature and do_sample, or compare settings one by one",
                 )
-            checked, budget = self._check.read(index, request)
             memo = self.memos[index] = RequestMemo(index, checked, budget)
             self._asked[index] = request
         if self._asked[index] != request:
@@ -310,12 +311,15 @@ class SharedGroup:
                 "protect_special_tokens": True,  # so that the judge knows them
                 "enable_statistics": False,
             }
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConfigWarning)  # said of the points already
+                config = FLyConfig(**settings)
             batch_size, max_batch_size = self._sizes
             self._decoders[point.k] = SpeculativeDecoder(
                 self._pair.target,
                 self._pair.draft,
                 self._tokenizer,
-                FLyConfig(**settings),
+                config,
                 draft_tokenizer=self._draft_tokenizer,
                 batch_size=batch_size,
                 max_batch_size=max_batch_size,

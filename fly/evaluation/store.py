@@ -33,6 +33,7 @@ def check_folder(folder: Path, result_name: str, *, resume: bool) -> None:
             be written to.  With `resume` an empty one is started anew: the run may have been
             killed while it loaded.
     """
+    folder = places.user_path(folder, "--output_path")
     if folder.exists() and not folder.is_dir():
         raise ConfigError(
             f"--output_path {str(folder)!r} is a file", fix="name a folder, new or empty"
@@ -94,6 +95,7 @@ class Store:
 
     def __init__(self, folder: Path, header: Header, make_answer: MakeAnswer) -> None:
         """Nothing is opened yet."""
+        self._is_empty = False  # holds nothing but a header of our own
         self._header = header
         self._make_answer = make_answer
         self.answers: dict[str, dict[Key, Answer]] = {}  # by method
@@ -120,6 +122,7 @@ class Store:
                 self._read(lines)
             else:
                 self._append(self._header)
+                self._is_empty = True
         except BaseException:
             self._file.close()
             raise
@@ -131,7 +134,11 @@ class Store:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Close the file."""
+        """Close the file.  One that nothing was added to goes: the same command can be given
+        again, and another one, too.
+        """
+        if self._is_empty:
+            self._file.path.unlink(missing_ok=True)
         self._file.close()
 
     def has(self, method: str, key: Key) -> bool:
@@ -169,6 +176,7 @@ class Store:
             self.rungs.append(rung)
 
     def _append(self, line: Format) -> None:
+        self._is_empty = False
         with writing(self._file.path):
             self._file.append(line.model_dump())
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ def load_folder(folder: Path) -> Results:
         ReportError: the folder does not exist, holds no results, or a file in it is damaged or of
             another version.
     """
-    if not folder.is_dir():
+    if not os.path.isdir(folder):  # Path.is_dir raises where a name is too long
         raise ReportError(
             f"{folder} is no folder", fix="name the folder that --output_path was given"
         )

@@ -248,3 +248,12 @@ def test_in_whole_texts(drafter, temperature):
     assert not any(kept)
     assert any(broken(protect_stop_strings=False))
     assert any(broken(protect_special_tokens=False))
+
+
+@pytest.mark.parametrize("stop", [["STOP"], ("STOP",)])
+def test_stop_strings_may_be_a_list(stop):
+    target = Tape("ab STOP cd")
+    config = FLyConfig(spd_k=4, win_len=2)
+    decoder = SpeculativeDecoder(target, Tape("ab STOP cd"), Bytes(), config, batch_size=1)
+    [(_, result)] = decoder.decode([Request(tuple(ids_of("a")), 8, stop)])
+    assert result.finish_reason == "stop"

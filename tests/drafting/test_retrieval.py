@@ -352,3 +352,17 @@ def test_settings_that_cannot_be(settings, said):
     with pytest.raises(ConfigError) as caught:
         FLyConfig(drafter="retrieval", drafter_settings=settings)
     assert said in str(caught.value)
+
+
+def test_a_round_that_was_given_up_teaches_nothing():
+    """Out of memory, eight rows become two; a bandit then draws another arm, and commits to all."""
+    drafter = RetrievalDrafter(RetrievalSettings(), 15, CPU, TreePace())
+    text = [1, 2, 3, 1, 2, 3]
+    wide, narrow = rows_of(*[text] * 8), rows_of(*[text] * 2)
+    drafter.admit(wide, 0)
+    drafter.propose(wide, [15] * 8)
+    drafter.admit(narrow, 0)
+    for row in narrow:
+        row.ids.append(1)
+    drafter.commit(narrow)
+    assert drafter.report()["rounds_by_tree_size"] == {}

@@ -245,3 +245,10 @@ def test_graded_scores_that_rest_on_few_documents():
 def test_a_target_that_solves_nothing_is_offered_points():
     [judged] = judge_all([scores(0, 0, 3, 9)])
     assert "--margin_points" in judged.explanation
+
+
+@pytest.mark.parametrize("share", [0.9996, 0.9999])
+def test_a_strict_share_that_a_task_cannot_support_is_told_in_points(share):
+    """What it offers instead is above 0, however little that is."""
+    [verdict] = judge_all([scores(48, 2, 0, 50)], Share(share))
+    assert "cannot support" in verdict.explanation

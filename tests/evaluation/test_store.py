@@ -234,3 +234,23 @@ def test_a_result_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatc
     with pytest.raises(JournalError, match=r"some.json: cannot be written: .*No space left"):
         write_text(path, "new")
     assert path.read_bytes() == b"old"
+
+
+def test_a_file_that_nothing_was_added_to_goes(tmp_path):
+    """An interrupt or a refusal before the first answer leaves the folder as it was."""
+    with store(tmp_path):
+        pass
+    assert not (tmp_path / "answers.jsonl").exists()
+    with pytest.raises(KeyboardInterrupt), store(tmp_path):
+        raise KeyboardInterrupt
+    check_folder(tmp_path, "compare.json", resume=False)
+    path = fill(tmp_path)
+    before = path.read_bytes()
+    with store(tmp_path):
+        pass
+    assert path.read_bytes() == before
+
+
+def test_a_folder_that_no_file_system_has(tmp_path):
+    with pytest.raises(ConfigError, match="--output_path"):
+        check_folder(tmp_path / ("x" * 5000), "compare.json", resume=False)

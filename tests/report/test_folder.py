@@ -72,3 +72,8 @@ def test_empty_result(tmp_path, make):
 def test_missing_folder(tmp_path):
     with pytest.raises(ReportError, match="is no folder"):
         load_folder(tmp_path / "out")
+
+
+def test_a_folder_that_no_file_system_has(tmp_path):
+    with pytest.raises(ReportError, match="is no folder"):
+        load_folder(tmp_path / ("x" * 300))
