@@ -70,7 +70,7 @@ def main() -> None:
     model, tokenizer = load()
     prompts = [encode(tokenizer, prompt, SYSTEM) for prompt in ASKED]
     system = tokenizer(SYSTEM, add_special_tokens=False).input_ids
-    plain = SpeculativeDecoder(model, None, tokenizer, FLyConfig(use_sd=False), batch_size=1)
+    plain = SpeculativeDecoder(model, None, tokenizer, FLyConfig(use_sd=False), batch_size=8)
     own = plain.generate(prompts, max_new_tokens=arguments.tokens)
     rows = {"target": describe(own, own, system)}
     for name, settings in CONFIGS.items():
