@@ -202,7 +202,7 @@ class GenerateRunner:
             # Given as strings, they would reach the assistant of hf_assisted without a tokenizer.
             criteria = StopStringCriteria(self._tokenizer, list(first.stop))
             options["stopping_criteria"] = StoppingCriteriaList([criteria])
-        if self._model.generation_config.stop_strings:
+        if getattr(self._model.generation_config, "stop_strings", None):
             options["tokenizer"] = self._tokenizer
         generate: Any = self._model.generate  # its annotation asks for a type that no model has
         with _drawing(first):

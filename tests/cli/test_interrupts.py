@@ -18,7 +18,16 @@ SWEEP = ["sweep", *DEMO, "--grid", "win_len=4,6", "--batch_size", "2"]
 pytestmark = [pytest.mark.usefixtures("hf_home"), pytest.mark.filterwarnings("ignore")]
 
 
-FIRST_LOOK = 4  # answers at most that are scored before the run, and decoded in it again
+# Answers behind which each is interrupted: those that are scored before the run are decoded again.
+BEHIND = {"compare": 7, "sweep": 4}
+
+
+@pytest.fixture(autouse=True)
+def handler():
+    """Python's own: tests that launch processes leave another."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def interrupt(*_, **__):
@@ -105,14 +114,14 @@ def test_workbench(fly, monkeypatch, capsys, tmp_path, command):
     monkeypatch.setattr("fly.evaluation.searching.warm_up", lambda *_: None)
     monkeypatch.setattr(comparing, "search", lambda methods, *_: {m.name: 1.0 for m in methods})
     with monkeypatch.context() as patch:
-        patch.setattr(SpeculativeDecoder, "decode", after(FIRST_LOOK + 3))
+        patch.setattr(SpeculativeDecoder, "decode", after(BEHIND[command[0]]))
         assert fly(*command, "--output_path", tmp_path / "out") == 130
     line = said(capsys)
     [file] = (tmp_path / "out").rglob("answers.jsonl")
     number = sum('"token_ids"' in text for text in file.read_text().splitlines())
     assert number
     assert line == (
-        f"fly: interrupted; {number} answers are kept in {file}: "
+        f"fly: interrupted; {number} answer{' is' if number == 1 else 's are'} kept in {file}: "
         "the same command with --resume goes on from there"
     )
 
