@@ -11,7 +11,7 @@ from fly.cli import main
 pytestmark = [pytest.mark.real, pytest.mark.filterwarnings("ignore::fly.errors.FLyWarning")]
 
 TASKS = Path(__file__).parent / "tasks"
-NUM_ITEMS = 8
+NUM_ITEMS = 6
 LOOSENED = "suffix+fly:loosen_copied=true,win_len=2,spd_k=8"
 
 
@@ -23,7 +23,7 @@ def task(tmp_path_factory):
         "target_model_path": str(folder()),
         "drafter": "suffix",
         "acceptance": "native",
-        "total_gen_tok": 32,
+        "total_gen_tok": 24,
     }
     (out / "smollm2.json").write_text(json.dumps(settings))
     model_args = f"config_path={out / 'smollm2.json'},gguf_file={FILE},dtype=float32"

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.real
 # A list, code, JSON, a summary of a text, and more, in four languages.
 ASKED = PROMPTS[:12]
 SYSTEM = "You are a helpful assistant. Answer briefly, and only what was asked."
-TOKENS = 24
+TOKENS = 20
 BATCH_SIZES = (1, 8)
 ARMS = [
     {"drafter": "none"},
