@@ -100,8 +100,13 @@ class RequestCheck:
         _check_stop(whose, request.stop)
         temperature = self._temperature(whose, request.temperature)
         arguments = read_arguments(request.generation, self.vocab_size, whose)
-        plain = {"stop": tuple(request.stop), "temperature": temperature, "seed": seed}
-        request = replace(request, **plain, generation=arguments)
+        request = replace(
+            request,
+            stop=tuple(request.stop),
+            temperature=temperature,
+            seed=seed,
+            generation=arguments,
+        )
         return request, self._budget(whose, budget, len(request.prompt_ids))
 
     def _budget(self, whose: str, asked: int, prompt_len: int) -> int:
