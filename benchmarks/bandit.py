@@ -45,7 +45,8 @@ def config_of(arm: dict[str, object]) -> FLyConfig:
     """An arm on its own."""
     if arm["drafter"] == "none":
         return FLyConfig(use_sd=False)
-    return FLyConfig(drafter=arm["drafter"], spd_k=arm["k"], acceptance="native")
+    options = {"acceptance": "native", "draft_length": "fixed"}
+    return FLyConfig(drafter=arm["drafter"], spd_k=arm["k"], **options)
 
 
 def method(pair: Pair, config: FLyConfig) -> Callable[[Sequence[Asked]], Timed]:
