@@ -68,6 +68,8 @@ def check_folder(
             _try(folder, stem, suffix)
     except (OSError, ValueError) as error:  # ValueError: NUL in the path
         reason = error.strerror if isinstance(error, OSError) else error
+        if isinstance(error, FileExistsError):
+            reason = "a file is where a folder has to be"
         raise ConfigError(
             f"{name} {str(given or folder)!r} cannot be written to: {reason}",
             fix="name another place, or make room; nothing has been loaded or decoded",
