@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fly.decoding.layer_search import LayerSet
 from fly.errors import FLyWarning
+from fly.places import write_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -89,9 +90,7 @@ def find_or_search(
     found = search()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        draft = file.with_suffix(f".{os.getpid()}.part")
-        draft.write_text(json.dumps(found.to_json()) + "\n", encoding="utf-8")
-        draft.replace(file)  # nobody sees half a file
+        write_whole(file, json.dumps(found.to_json()) + "\n")
     except OSError as error:
         warnings.warn(
             f"the layers to leave out cannot be stored ({error}), so the next start searches them "
