@@ -1,6 +1,6 @@
 """Names to classes, for acceptance rules and drafters.  An entry may be a "module:Class" string,
 imported when it is first asked for, so that knowing the names costs no import of torch: the
-configuration checks names against the two tables here."""
+configuration checks names against such tables."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Generic, TypeVar, cast
 from fly.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fly.acceptance import Rule
     from fly.drafting import Drafter
 
 T = TypeVar("T")
@@ -88,23 +87,6 @@ class Registry(Generic[T]):
         return name in self._entries
 
 
-rules: Registry[Rule] = Registry(
-    "acceptance rule",
-    {
-        "native": "fly.acceptance.native:NativeRule",
-        "fly": "fly.acceptance.fly:FlyRule",
-        "margin": "fly.acceptance.margin:MarginRule",
-        "typical": "fly.acceptance.typical:TypicalRule",
-        "relaxed_top_n": "fly.acceptance.relaxed_top_n:RelaxedTopNRule",
-        "divergence": "fly.acceptance.divergence:DivergenceRule",
-        "lenience": "fly.acceptance.lenience:LenienceRule",
-        "mars": "fly.acceptance.mars:MarsRule",
-        "ears": "fly.acceptance.ears:EarsRule",
-        "cascade": "fly.acceptance.cascade:CascadeRule",
-        "block": "fly.acceptance.block:BlockRule",
-        "ensemble": "fly.acceptance.ensemble:EnsembleRule",
-    },
-)
 drafters: Registry[Drafter] = Registry(
     "drafter",
     {

@@ -37,3 +37,22 @@ class Traits:
     is_tree: bool = False
     own_tokenizer: bool = False  # the draft model's tokenizer may be another one
     temperatures: Temperatures = "any"
+
+
+@dataclass(frozen=True)
+class OfficialKeys:
+    """The official code's top-level keys, as far as rules and drafters read them; what each means
+    stands at its field of FLyConfig."""
+
+    spd_k: int = 15
+    enable_fly: bool = True
+    win_len: int = 6
+    entropy_thre: float | None = None
+    entropy: str | None = None
+    fly_variant: str = "official"
+    abla_no_window: bool = False
+    max_ngram_size: int = 4
+    num_ngram_pred_tokens: int = 6
+    branch_n: int = 10
+    max_nodes_per_level: int = 10
+    max_nodes_global: int = 100

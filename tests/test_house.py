@@ -2,6 +2,7 @@
 and every drafter has a test of its own.  Read from the source with ast; nothing is imported."""
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,8 +27,8 @@ ARROWS = {
     "terminal": set(),
     "registry": {"errors"},
     "settings": set(),
-    "config": {"errors", "places", "plain_json", "registry", "settings"},
-    "acceptance": BASE,
+    "config": {"errors", "places", "plain_json", "registry", "settings", "acceptance"},
+    "acceptance": {"registry", "settings"},
     "drafting": BASE,
     "decoding": ENGINE,
     "backend": ENGINE | {"decoding", "formats"},
@@ -113,19 +114,17 @@ def test_file_name_says_something(file):
     assert not names & VAGUE_NAMES
 
 
-def registered(folder: str) -> list[Path]:
-    """Files below fly/`folder` with a class under a `@….register("name")` decorator."""
-    found = []
-    for file in sorted((ROOT / "fly" / folder).rglob("*.py")):
-        classes = (
-            node
-            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
-            if isinstance(node, ast.ClassDef)
-        )
-        decorators = [ast.unparse(mark) for cls in classes for mark in cls.decorator_list]
-        if any(".register(" in mark for mark in decorators):
-            found.append(file)
-    return found
+def registered(package: str) -> list[Path]:
+    """Files of a package of which a registry holds a class: "fly.acceptance.fly:FlyRule"."""
+    entry = re.compile(rf"(fly\.{package}\.[\w.]+):\w+")
+    strings = (
+        node.value
+        for file in PACKAGE
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    modules = {found[1] for found in map(entry.fullmatch, strings) if found}
+    return sorted(ROOT / f"{module.replace('.', '/')}.py" for module in modules)
 
 
 VARIANTS = [*registered("acceptance"), *registered("drafting")]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from fly.acceptance import Reason, rules
+from fly.acceptance import Reason
 from fly.backend.lines import InUseError, LineFile, read_line, read_lines
 from fly.backend.pieces import Pieces
 from fly.backend.records import RequestRecord, to_json
@@ -52,9 +52,9 @@ def rule_entry(config: FLyConfig) -> dict[str, int]:
     """
     if config.drafter_name == "none":
         return {"window": 0, "lookahead": 0}
-    rule = rules.get(config.acceptance_name).from_config(config)
-    inspected = getattr(rule, "inspected", max(0, rule.lookahead - 1))
-    return {"window": inspected, "lookahead": rule.lookahead}
+    rule = config.rule
+    inspected = getattr(rule, "inspected", max(0, rule.required_followers - 1))
+    return {"window": inspected, "lookahead": rule.required_followers}
 
 
 def to_answer(

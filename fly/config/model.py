@@ -4,6 +4,7 @@ combinations are judged in `combinations`."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
@@ -11,11 +12,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from fly.acceptance import Rule, rules
+from fly.acceptance.fly import FlyRule
 from fly.config import combinations, explain, loading, variants
 from fly.config.names import NameIn
 from fly.config.origin import Origin
-from fly.registry import drafters, rules
-from fly.settings import STRICT, Traits
+from fly.registry import drafters
+from fly.settings import STRICT, OfficialKeys, Traits
 
 MAX_K = 128  # proposal length; a target pass over more tokens than this is a prefill
 
@@ -26,16 +29,6 @@ EntropyKind = Literal["top3", "full", "normalised"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DraftLength = Literal["fixed", "adaptive"]
 Marker = Annotated[str, Field(min_length=1)]
-
-DEFAULT_ENTROPY: dict[Variant, EntropyKind] = {
-    "official": "top3",
-    "paper": "normalised",
-    "vllm": "top3",
-}
-# 0.05 normalised is 0.59 nats for a vocabulary of 128256: the printed 0.3 would be 3.5 nats,
-# which hardly a row reaches.
-DEFAULT_THRESHOLD: dict[EntropyKind, float] = {"top3": 0.3, "full": 0.6, "normalised": 0.05}
-OFFICIAL_GATE_OFF = 0.01  # the official code takes a threshold up to here for "no gate"
 
 
 class FLyConfig(BaseModel):
@@ -292,12 +285,30 @@ class FLyConfig(BaseModel):
         return "fly" if self.enable_fly or self.abla_no_window else "native"
 
     @property
+    def official(self) -> OfficialKeys:
+        """The official keys, as far as rules and drafters read them."""
+        names = (field.name for field in dataclasses.fields(OfficialKeys))
+        return OfficialKeys(**{name: getattr(self, name) for name in names})
+
+    @property
+    def asked_rule(self) -> Rule:
+        """The rule that was asked for, with its settings."""
+        return rules.get(self.asked_acceptance).resolved(self.acceptance_settings, self.official)
+
+    @property
+    def rule(self) -> Rule:
+        """The rule that accepts, with its settings."""
+        if self.is_overruled:
+            return rules.get("native").resolved({}, self.official)
+        return self.asked_rule
+
+    @property
     def is_overruled(self) -> bool:
         """Whether native acceptance takes the place of the loose rule that was asked for: all that
         is drafted is copied (docs/acceptance.md)."""
         if self.loosen_copied or not self.drafter_traits.copies_context:
             return False
-        return not rules.get(self.asked_acceptance).from_config(self).is_lossless
+        return not self.asked_rule.is_lossless
 
     @property
     def acceptance_name(self) -> str:
@@ -309,7 +320,7 @@ class FLyConfig(BaseModel):
         """Whether the text can differ from the target's own (sampled: its distribution)."""
         if self.drafter_name == "none":
             return False
-        return not rules.get(self.acceptance_name).from_config(self).is_lossless
+        return not self.rule.is_lossless
 
     @property
     def loosens_copies(self) -> bool:
@@ -324,18 +335,14 @@ class FLyConfig(BaseModel):
         return self.drafter_name != "none" and self.acceptance_name == "fly"
 
     @property
-    def entropy_kind(self) -> EntropyKind:
+    def entropy_kind(self) -> str:
         """What the gate measures."""
-        return self.entropy or DEFAULT_ENTROPY[self.fly_variant]
+        return FlyRule.resolved({}, self.official).entropy
 
     @property
     def entropy_threshold(self) -> float | None:
         """The gate's threshold in the unit of `entropy_kind`; None where the gate is off."""
-        if self.entropy_thre is None:
-            return DEFAULT_THRESHOLD[self.entropy_kind]
-        if self.fly_variant == "official" and self.entropy_thre <= OFFICIAL_GATE_OFF:
-            return None
-        return self.entropy_thre
+        return FlyRule.resolved({}, self.official).threshold
 
     def to_dict(self) -> dict[str, object]:
         """Every setting as given, fit for JSON."""

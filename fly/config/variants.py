@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
+from fly.acceptance import rules
 from fly.config import explain
 from fly.config.origin import Origin
 from fly.errors import ConfigError
-from fly.registry import Registry, drafters, rules
+from fly.registry import Registry, drafters
 from fly.settings import Temperatures
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def check(config: FLyConfig, origin: Origin) -> None:
         _check_settings(f"{origin.of(key)}: {key}", registry, name, settings)
     if drafter == "none":
         return
-    rule, traits = rules.get(acceptance).from_config(config), config.drafter_traits
+    rule, traits = config.asked_rule, config.drafter_traits
     where = origin.of("acceptance", "drafter")
     if rule.needs_draft_probs and not traits.gives_probs:
         raise ConfigError(
@@ -73,7 +74,7 @@ def misfit_at(config: FLyConfig, temperature: float) -> tuple[str, str] | None:
     """
     if config.drafter_name == "none":
         return None
-    rule = rules.get(config.asked_acceptance).from_config(config)
+    rule = config.asked_rule
     chosen = (
         ("acceptance", config.asked_acceptance, rule.temperatures),
         ("drafter", config.drafter_name, config.drafter_traits.temperatures),

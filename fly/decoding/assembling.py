@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from fly.acceptance import rules
 from fly.decoding.guards import Places, protected_tokens
 from fly.decoding.plain_rounds import PlainRounds
 from fly.decoding.round import Engine, Judge
@@ -46,13 +45,13 @@ def make_engine(
     if pair.drafter != config.drafter_name:  # the models cannot do what was asked for
         config = config.model_copy(update={"drafter": pair.drafter, "drafter_settings": {}})
     stops = StopRules(tokenizer, eos_ids(pair.source, end_ids))
-    rule = rules.get(config.acceptance_name).from_config(config)
-    lookahead = rule.lookahead if judge is None else judge.lookahead
+    rule = config.rule
+    required = (rule if judge is None else judge).required_followers
     counted = _counted(config) if judge is None else 0
     parts = Parts(
         device=target.device,
         vocab_size=target.vocab_size,
-        end=End(stops.eos_ids, max(lookahead, counted)),
+        end=End(stops.eos_ids, max(required, counted)),
         model=pair.draft,
         tokenizer=tokenizer,
         draft_tokenizer=draft_tokenizer,
@@ -74,8 +73,8 @@ def make_engine(
         num_counted=counted,
         is_verbose=config.verbose,
         judge=judge,
-        # Without a lookahead nothing is ever loosened.
-        stop_guard=StopGuard(stops) if guards_stops and lookahead else None,
+        # A rule that requires no token loosens none.
+        stop_guard=StopGuard(stops) if guards_stops and required else None,
         guard=Places.from_config(config, tokenizer, target.vocab_size, target.device),
         plain_rounds=plain_rounds,
     )

@@ -60,7 +60,8 @@ DraftingKey = tuple[tuple[str, str], ...]
 def drafting_key(config: FLyConfig) -> DraftingKey:
     """Points of one key can share their rounds: the drafter, its settings and the budget.
 
-    A drafter that does not draft chains shares only between points of the same K and lookahead.
+    A drafter that does not draft chains shares only between points of the same K
+    and required_followers.
     """
     name = config.drafter_name
     inert = RULE_KEYS | (NGRAM_KEYS if name in ("none", "model") else frozenset())
@@ -71,7 +72,7 @@ def drafting_key(config: FLyConfig) -> DraftingKey:
     rule = PointRule.from_config("", config).rule
     key["needs_draft_probs"] = rule.needs_draft_probs
     if not is_chain:
-        key["lookahead"] = rule.lookahead
+        key["required_followers"] = rule.required_followers
     return tuple((name, repr(value)) for name, value in sorted(key.items()))
 
 

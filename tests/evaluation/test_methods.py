@@ -1,7 +1,6 @@
 """Methods by name: what each stands for, and what is refused before anything is loaded."""
 
 import warnings
-from dataclasses import dataclass
 
 import pytest
 
@@ -34,14 +33,15 @@ def registered(monkeypatch):
         monkeypatch.setattr(table, "_entries", dict(table._entries))
 
 
-@dataclass(frozen=True)
 class Mine(NativeRule):
     """A rule that decides like the native one and says that it looks four tokens ahead."""
 
-    is_lossless = False
+    @property
+    def is_lossless(self):
+        return False
 
     @property
-    def lookahead(self):
+    def required_followers(self):
         return 4
 
 
