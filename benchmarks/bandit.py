@@ -51,7 +51,7 @@ def config_of(arm: dict[str, object]) -> FLyConfig:
 
 def method(pair: Pair, config: FLyConfig) -> Callable[[Sequence[Asked]], Timed]:
     """A decoder that is told the prompts' tasks."""
-    draft = pair.draft if config.needs_draft else None
+    draft = pair.draft if config.setup.traits.needs_model else None
     decoder = SpeculativeDecoder(pair.target, draft, pair.tokenizer, config, batch_size=1)
 
     def run(asked: Sequence[Asked]) -> Timed:

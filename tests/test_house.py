@@ -27,9 +27,9 @@ ARROWS = {
     "terminal": set(),
     "registry": {"errors"},
     "settings": set(),
-    "config": {"errors", "places", "plain_json", "registry", "settings", "acceptance"},
+    "config": {"errors", "places", "plain_json", "registry", "settings", "acceptance", "drafting"},
     "acceptance": {"registry", "settings"},
-    "drafting": BASE,
+    "drafting": {"errors", "places", "plain_json", "registry", "settings"},
     "decoding": ENGINE,
     "backend": ENGINE | {"decoding", "formats"},
     "formats": {"errors", "plain_json"},
@@ -116,7 +116,7 @@ def test_file_name_says_something(file):
 
 def registered(package: str) -> list[Path]:
     """Files of a package of which a registry holds a class: "fly.acceptance.fly:FlyRule"."""
-    entry = re.compile(rf"(fly\.{package}\.[\w.]+):\w+")
+    entry = re.compile(rf"(fly\.{package}\.[\w.]+):\w+(?<!Settings)")
     strings = (
         node.value
         for file in PACKAGE

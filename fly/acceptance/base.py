@@ -6,7 +6,7 @@ hand it logits.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel
 
@@ -29,6 +29,8 @@ class Rule(BaseModel):
     needs_draft_probs: ClassVar[bool] = False  # reads Scores.draft_probs, at every temperature
     needs_law: ClassVar[bool] = False  # reads Scores.law where rows are sampled; trees have none
 
+    is_official: ClassVar[bool] = False  # one of the reference implementation's, with its counters
+
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
         """What `acceptance_settings` may hold: by default the rule's own fields."""
@@ -38,6 +40,11 @@ class Rule(BaseModel):
     def resolved(cls, given: Mapping[str, object], official: OfficialKeys) -> Rule:
         """The rule that `acceptance_settings` and the official top-level keys mean."""
         return cls.model_validate(given)
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        """The settings that decide what is kept, fit for JSON."""
+        return self.model_dump(mode="json")
 
     @property
     def is_lossless(self) -> bool:

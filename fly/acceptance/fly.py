@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel
 
@@ -34,6 +34,12 @@ class FlyRule(Rule):
     gives no probability, and gates on what the target chooses by, after temperature, top-k, top-p
     and all other processors, as vLLM's first model runner does (its second takes raw logits).
     """
+
+    is_official: ClassVar[bool] = True
+    # The keys that it reads; they mean nothing to another rule.
+    official_keys: ClassVar[tuple[str, ...]] = (
+        *("win_len", "entropy_thre", "entropy", "fly_variant", "abla_no_window", "enable_fly"),
+    )
 
     window: int = 6  # W, positions that must follow a mismatch in its proposal
     threshold: float | None = 0.3  # in the entropy's unit; None switches the gate off
@@ -66,6 +72,11 @@ class FlyRule(Rule):
             "counts_window": official.enable_fly,
         }
         return cls.model_validate(settings)
+
+    @property
+    def deciding(self) -> dict[str, Any]:
+        idle = {"counts_window", "window"} if self.no_window else {"counts_window"}
+        return self.model_dump(mode="json", exclude=idle)
 
     @property
     def required_followers(self) -> int:

@@ -4,7 +4,7 @@ text is the target's own. Source: Leviathan et al., arXiv 2211.17192.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from fly.acceptance.base import Decision, Rule
 
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 class NativeRule(Rule):
     """Keep matches only.  Lossless; nothing to set."""
+
+    is_official: ClassVar[bool] = True
 
     @property
     def is_lossless(self) -> bool:

@@ -34,7 +34,7 @@ def drafting_notes(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def copying_notes(methods: Sequence[Method]) -> list[str]:
     """Notes on methods that count as native acceptance, and on those that loosen copied tokens."""
     notes = [method.told_stand_in for method in methods if method.stands_for]
-    loosened = [m.name for m in methods if m.is_engine and m.config.loosens_copies]
+    loosened = [m.name for m in methods if m.is_engine and m.config.setup.loosens_copies]
     if loosened:
         notes.append(
             f"{', '.join(loosened)}: loosen_copied is true, so tokens that were copied from the "
@@ -80,7 +80,7 @@ def speed_notes(pooled: Iterable[tuple[str, Method, Statistics]]) -> list[str]:
     """
     notes = []
     for task, method, counts in pooled:
-        found = remark(counts, method.config, method.batch_size)
+        found = remark(counts, method.config.setup, method.batch_size)
         if found is not None:
             notes.append(f"{task}, {method.name}: {found}")
     return notes

@@ -14,9 +14,8 @@ from typing import Any
 
 from fly import plain_json
 from fly.config import FLyConfig
-from fly.config.combinations import is_inert
-from fly.config.loading import PathLike, parse
-from fly.config.variants import all_settings_models
+from fly.config.loading import PathLike, all_settings_models, parse
+from fly.config.resolve import is_inert
 from fly.errors import ConfigError, FLyWarning, quoted
 from fly.places import user_path
 
@@ -238,14 +237,14 @@ def grid_points(
             warnings.simplefilter("always")
             config = _load(path, {**(overrides or {}), **settings}, source, name)
         points.append(GridPoint(name, settings, config))
-        if not is_inert(config) and not config.is_overruled:
+        if not is_inert(config.setup) and not config.setup.is_overruled:
             said += [str(warning.message) for warning in caught]
     _refuse_sampling(points[0].config)
-    inert = [point.name for point in points if is_inert(point.config)]
+    inert = [point.name for point in points if is_inert(point.config.setup)]
     shut = "spd_k is not above win_len, or entropy_thre above the largest entropy"
     _warn_of_idle(inert, points, source, shut)
     if not _is_overruled(path, overrides):
-        copying = [point.name for point in points if point.config.is_overruled]
+        copying = [point.name for point in points if point.config.setup.is_overruled]
         _warn_of_idle(
             copying, points, source, "their drafter copies the context, so 'native' decides"
         )
@@ -268,7 +267,7 @@ def _is_overruled(path: PathLike | None, overrides: Mapping[str, object] | None)
     """Whether the configuration has said that copies are never loosened; it need not be one."""
     with warnings.catch_warnings(), suppress(ConfigError):
         warnings.simplefilter("ignore", FLyWarning)
-        return FLyConfig.load(path, overrides).is_overruled
+        return FLyConfig.load(path, overrides).setup.is_overruled
     return False
 
 

@@ -84,7 +84,7 @@ class PointRule:
     @classmethod
     def from_config(cls, name: str, config: FLyConfig) -> PointRule:
         """Read the rule's settings, spd_k and protect_special_tokens."""
-        return cls(name, config.spd_k, config.rule, config.protect_special_tokens, config)
+        return cls(name, config.spd_k, config.setup.rule, config.protect_special_tokens, config)
 
     def length(self, row: Row, chain: Sequence[int], ends: frozenset[int]) -> int:
         """How much of `chain` the point would have been offered.

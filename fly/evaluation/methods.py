@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
 from fly.acceptance import rules
-from fly.config import FLyConfig
+from fly.acceptance.fly import FlyRule
+from fly.config import FLyConfig, drafter_keys, rule_keys
 from fly.config.batch_size import read_batch_size
-from fly.config.variants import misfit_at
+from fly.config.setup import Guards
 from fly.drafting import drafters
 from fly.errors import ConfigError, FLyWarning
 from fly.registry import did_you_mean
@@ -32,26 +33,11 @@ _SPECIAL: Mapping[str, Kind] = {
     "hf_prompt_lookup": "prompt_lookup",
 }
 _NO_DRAFTER = "none"
-# Of the configuration, what a method named by rule or drafter sets aside.
-_PLAIN: dict[str, Any] = {
-    "use_sd": False,
-    "drafter": None,
-    "use_ngram": False,
-    "tree_verify": False,
-}
-_PLAIN |= {"abla_no_window": False, "dual_tok": False, "draft_length": "fixed"}
-_PLAIN |= {"acceptance_settings": {}, "drafter_settings": {}}
 _ALONE: tuple[Kind, ...] = ("assisted", "prompt_lookup")  # know batch 1 only
 # Settings of the models and of the requests, which all methods share.
 _SHARED = (
     *("target_model_path", "draft_model_path", "draft_dtype", "draft_device", "draft_revision"),
     "temperature",
-)
-# What means nothing to native acceptance.
-_OF_RULES = (
-    *("enable_fly", "acceptance", "acceptance_settings", "loosen_copied"),
-    *("win_len", "entropy_thre", "entropy", "fly_variant", "abla_no_window"),
-    *("protect_special_tokens", "protect_stop_strings", "strict_first_n", "only_inside"),
 )
 _LOOKUP = {"prompt_lookup_num_tokens": 10}  # the number in transformers' own documentation
 
@@ -73,18 +59,18 @@ class Method:
         """Whether a draft model has to be loaded."""
         if self.kind in ("draft", "assisted"):
             return True
-        return self.kind == "engine" and self.config.needs_draft
+        return self.kind == "engine" and self.config.setup.traits.needs_model
 
     @property
     def translates(self) -> bool:
         """Whether its draft model may have another tokenizer."""
-        return self.needs_draft and self.is_engine and self.config.drafter_traits.own_tokenizer
+        return self.needs_draft and self.is_engine and self.config.setup.traits.own_tokenizer
 
     @property
     def is_plain(self) -> bool:
         """The target token by token."""
         if self.is_engine:
-            return self.config.drafter_name == _NO_DRAFTER
+            return self.config.setup.is_plain
         return self.kind == "generate"
 
     @property
@@ -95,7 +81,7 @@ class Method:
     @property
     def is_lossless(self) -> bool:
         """Whether the text is the target's own (sampled: its distribution)."""
-        return self.kind != "draft" and not (self.is_engine and self.config.is_loose)
+        return self.kind != "draft" and not (self.is_engine and self.config.setup.is_loose)
 
     @property
     def is_candidate(self) -> bool:
@@ -108,18 +94,20 @@ class Method:
         """What to tell of it."""
         if not self.is_engine:
             return dict(self.options)
-        told: dict[str, Any] = {"drafter": self.config.drafter_name}
-        if self.config.drafter_name == _NO_DRAFTER:
+        setup = self.config.setup
+        told: dict[str, Any] = {"drafter": setup.drafter.name}
+        if setup.is_plain:
             return told
-        told |= {"acceptance": self.config.acceptance_name, "spd_k": self.config.spd_k}
-        if self.config.draft_length_name != "fixed":
-            told["draft_length"] = self.config.draft_length_name
-        of_rule = () if self.config.is_overruled else ("acceptance_settings",)
+        told |= {"acceptance": setup.rule_name, "spd_k": self.config.spd_k}
+        if setup.draft_length != "fixed":
+            told["draft_length"] = setup.draft_length
+        of_rule = () if setup.is_overruled else ("acceptance_settings",)
         for key in (*of_rule, "drafter_settings"):
             told |= {key: getattr(self.config, key)} if getattr(self.config, key) else {}
-        if self.config.uses_fly:
-            told |= {key: getattr(self.config, key) for key in ("win_len", "fly_variant")}
-            told |= {"entropy": self.config.entropy_kind, "gate": self.config.entropy_threshold}
+        rule = setup.fly_rule
+        if rule is not None:
+            told |= {"win_len": rule.window, "fly_variant": rule.variant}
+            told |= {"entropy": rule.entropy, "gate": rule.threshold}
         return told
 
     def check_temperature(self, temperature: float, asker: str) -> None:
@@ -128,7 +116,7 @@ class Method:
         Raises:
             ConfigError: `asker` wants such a one.
         """
-        misfit = misfit_at(self.config, temperature) if self.is_engine else None
+        misfit = self.config.setup.misfit_at(temperature) if self.is_engine else None
         if misfit is not None:
             kind, why = misfit
             raise ConfigError(
@@ -179,7 +167,7 @@ def parse_methods(specs: Sequence[str], config: FLyConfig, batch_size: int) -> l
     if twice is not None:
         raise ConfigError(f"--methods names {twice!r} twice", fix="give one of them other settings")
     methods = _merged([parse_method(name, config, batch_size) for name in names])
-    if not config.is_overruled:  # else it has been said
+    if not config.setup.is_overruled:  # else it has been said
         for method in methods:
             if method.stands_for:
                 warnings.warn(f"--methods {method.told_stand_in}", FLyWarning, stacklevel=2)
@@ -248,7 +236,7 @@ def parse_method(name: str, config: FLyConfig, batch_size: int) -> Method:
             fix="give a number; the fastest one for plain decoding is looked for anyway",
         )
     if base in _SPECIAL:
-        overrides: dict[str, Any] = dict(_PLAIN)
+        overrides = drafter_keys(_NO_DRAFTER) | rule_keys(NATIVE) | {"draft_length": "fixed"}
         if settings:
             raise ConfigError(
                 f"{where}: has no setting {next(iter(settings))!r}", fix="it takes batch_size only"
@@ -260,10 +248,10 @@ def parse_method(name: str, config: FLyConfig, batch_size: int) -> Method:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         own = FLyConfig.load(None, config.to_dict() | overrides | settings, overrides_from=where)
-    if own.is_overruled:
+    if own.setup.is_overruled:
         return _as_native(name, own, config, batch_size)
     # Else it was said of the configuration already.
-    is_new = settings or own.loosens_copies > config.loosens_copies
+    is_new = settings or own.setup.loosens_copies > config.setup.loosens_copies
     if is_new or base == config.asked_acceptance:
         for warning in caught:
             warnings.warn(warning.message, stacklevel=2)
@@ -282,9 +270,11 @@ def _as_native(name: str, own: FLyConfig, config: FLyConfig, batch_size: int) ->
     """The method that one comes to whose rule is overruled, with settings of `own`: the same
     drafter with native acceptance."""
     base, _, rest = name.partition(":")
-    of_rule = {*_OF_RULES, *rules.get(own.asked_acceptance).settings_model().model_fields}
-    kept = [f"{key}={value}" for key, value in _settings(name, rest).items() if key not in of_rule]
+    settings = _settings(name, rest)
     native = "+".join([part for part in base.split("+") if part not in rules] + [NATIVE])
+    of_rules = {*rule_keys(NATIVE), *(each.name for each in fields(Guards)), *FlyRule.official_keys}
+    of_rules |= rules.settings_of(own.asked_acceptance).model_fields.keys()
+    kept = [f"{key}={value}" for key, value in settings.items() if key not in of_rules]
     native += f":{','.join(kept)}" if kept else ""
     return replace(parse_method(native, config, batch_size), stands_for=(name,))
 
@@ -313,17 +303,11 @@ def _from_registries(base: str, where: str, config: FLyConfig) -> dict[str, Any]
     overrides: dict[str, Any] = {"use_sd": True}
     for part in parts:
         if part in known_rules and "acceptance" not in overrides:
-            overrides["acceptance"] = part
-            if part != config.asked_acceptance:
-                overrides["acceptance_settings"] = {}  # another rule's
-            # The ablation is FLy's; it would go before another rule.
-            overrides |= {} if part == "fly" else {"abla_no_window": False}
+            is_same = part == config.asked_acceptance
+            overrides |= rule_keys(part, config.acceptance_settings if is_same else None)
         elif part in known_drafters and "drafter" not in overrides:
-            is_plain = part == _NO_DRAFTER
-            overrides |= {"drafter": None if is_plain else part, "use_sd": not is_plain}
-            overrides |= {"use_ngram": False, "tree_verify": False, "dual_tok": False}
-            if part != config.drafter_name:
-                overrides["drafter_settings"] = {}  # another drafter's
+            is_same = part == config.drafter_name
+            overrides |= drafter_keys(part, config.drafter_settings if is_same else None)
         elif part in known_rules or part in known_drafters:
             raise ConfigError(
                 f"{where}: names two {'rules' if part in known_rules else 'drafters'}",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from fly.backend.arguments import ModelArguments, check_state
 from fly.backend.fingerprint import digest
 from fly.backend.records import to_json
-from fly.config import FLyConfig
+from fly.config import FLyConfig, drafter_keys
 from fly.config.batch_size import read_batch_size
 from fly.errors import ConfigError, ConfigWarning, MissingExtraError
 from fly.evaluation.environment import processor
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
 DEFAULT_METHODS = ("target", "native", "fly")
 DEFAULT_BATCH_SIZE = 16
 _STATISTICS = ("scipy", "statsmodels", "pandas")  # of the extra `stats`
-_DRAFTING: dict[str, Any] = {"use_sd": True, "use_ngram": False, "tree_verify": False}
-_DRAFTING |= {"dual_tok": False, "drafter_settings": {}}
 
 
 @dataclass(frozen=True)
@@ -93,10 +91,10 @@ class Plan:
 
         methods = [*self.methods, *self.more_methods]
         drafting: dict[str, Any] = {}
-        if any(method.needs_draft for method in methods) and not self.config.needs_draft:
+        needs_draft = any(method.needs_draft for method in methods)
+        if needs_draft and not self.config.setup.traits.needs_model:
             translates = self.config.dual_tok or any(method.translates for method in methods)
-            drafter = "other_tokenizer" if translates else "model"
-            drafting = _DRAFTING | {"drafter": drafter}
+            drafting = drafter_keys("other_tokenizer" if translates else "model")
         template = self.options.get("apply_chat_template")
         if isinstance(template, str):
             drafting = drafting | {"chat_template_name": template}
@@ -136,7 +134,7 @@ class Plan:
             methods={
                 method.name: method.settings
                 | {"is_lossless": method.is_lossless}
-                | rule_entry(method.config)
+                | rule_entry(method.config.setup)
                 for method in [*self.methods, *self.more_methods]
             },
         )

@@ -5,6 +5,7 @@ have in common, and stop when their intervals leave no hope.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -64,7 +65,7 @@ class Tried:
             recovery=self.margin.kept(self.paired),
             lower=self.lower,
             upper=min(uppers, default=None),
-            is_reference=not self.point.config.is_loose,
+            is_reference=not self.point.config.setup.is_loose,
         )
 
     @property
@@ -307,10 +308,7 @@ class Search:
 def price_group(config: FLyConfig) -> str:
     """Points whose rounds cost the same at the same K: the drafter and what else its forwards hang
     on."""
-    name = config.drafter_name
-    if name not in ("ngram", "multilevel"):
-        return name
-    return f"{name} {config.max_ngram_size} {config.num_ngram_pred_tokens}"
+    return json.dumps(config.setup.drafting, sort_keys=True)
 
 
 def document(ready: Ready) -> str:

@@ -106,7 +106,7 @@ def _check_point(point: GridPoint) -> None:
             f"point {point.name}: nothing is drafted, so there is nothing to choose",
             fix="leave use_sd and drafter none out of the grid: the target is always measured",
         )
-    if point.config.needs_draft and point.config.draft_model_path is None:
+    if point.config.setup.traits.needs_model and point.config.draft_model_path is None:
         raise ConfigError(
             f"point {point.name}: drafter {point.config.drafter_name!r} needs a draft model, and "
             "none is named",
@@ -196,7 +196,7 @@ def _needed(standing: Standing, tried: Sequence[Tried], sweep: SweepPlan) -> int
 
 def _verifying(plan: Plan, point: GridPoint) -> Plan:
     """The comparison on held-out items: the target, native and the point."""
-    name = f"{point.config.acceptance_name}:{point.name}"
+    name = f"{point.config.setup.rule_name}:{point.name}"
     chosen = Method(name, "engine", point.config, plan.batch_size)
     native = parse_method(NATIVE, point.config, plan.batch_size)
     methods = [plan.methods[0], native]
@@ -260,7 +260,7 @@ def _point(tried: Tried, on_frontier: bool, margin: Margin) -> Point:
     return Point(
         name=tried.point.name,
         settings=tried.point.settings,
-        is_lossless=not tried.point.config.is_loose,
+        is_lossless=not tried.point.config.setup.is_loose,
         num_items=tried.num_items,
         stopped=tried.stopped,
         score=tried.score,

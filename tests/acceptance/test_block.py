@@ -147,8 +147,8 @@ def test_statistics_of_whole_answers_add_up():
 
 def test_nothing_to_look_ahead_for():
     config = FLyConfig(acceptance="block", temperature=0.5)
-    rule = config.rule
+    rule = config.setup.rule
     assert isinstance(rule, BlockRule)
     assert rule.required_followers == 0
     assert rule.is_lossless
-    assert not config.is_loose
+    assert not config.setup.is_loose

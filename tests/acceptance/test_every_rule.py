@@ -30,7 +30,7 @@ def home(name, settings, **more):
 
 
 CASES = [(name, settings) for name in WRITTEN for settings in LOOSE.get(name, [{}])]
-LOSSY = [(name, settings) for name, settings in CASES if home(name, settings).is_loose]
+LOSSY = [(name, settings) for name, settings in CASES if home(name, settings).setup.is_loose]
 # Decoding takes its time: of each rule the first settings only.
 TEXTS = [next(case for case in LOSSY if case[0] == name) for name in dict(LOSSY)]
 SCORED = [(name, settings) for name, settings in CASES if name in SLACK]
@@ -175,7 +175,7 @@ def test_with_its_loosening_off_a_rule_is_native(name, settings):
     scores = random_scores(is_sampled=True)
     verdict = rule.accept(scores)
     if rule.is_lossless:
-        assert not config.is_loose
+        assert not config.setup.is_loose
         assert not verdict.loose.any()
         assert torch.equal(verdict.accepted, scores.native)
         assert verdict.weight is None

@@ -44,7 +44,7 @@ def test_every_recorded_decision_in_padded_batches() -> None:
     checked = 0
     for group in groups.values():
         config = config_of(group[0][0])  # K is no setting of the rule
-        rule = config.rule
+        rule = config.setup.rule
         for begin in range(0, len(group), 16):
             check_batch(rule, group[begin : begin + 16])
         checked += len(group)

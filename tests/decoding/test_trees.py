@@ -500,7 +500,7 @@ def test_rules_that_need_a_chain_are_refused(monkeypatch):
         needs_law: ClassVar[bool] = True
 
     monkeypatch.setitem(rules._entries, "drawn", Drawn)
-    assert FLyConfig(acceptance="drawn").acceptance_name == "drawn"
+    assert FLyConfig(acceptance="drawn").setup.rule_name == "drawn"
     with pytest.raises(ConfigError, match="'drawn' decides by the law that a chain is drawn from"):
         FLyConfig(acceptance="drawn", tree_verify=True)
 

@@ -68,7 +68,7 @@ COPYING = {  # grid, overrides, points that loosen nothing
 @pytest.mark.parametrize(("items", "overrides", "said"), COPYING.values(), ids=COPYING)
 def test_points_whose_drafter_copies_are_counted(items, overrides, said, recwarn):
     points = grid_points(parse_grid(items), overrides=overrides)
-    assert all(not point.config.is_loose for point in points if "ngram" in point.name)
+    assert all(not point.config.setup.is_loose for point in points if "ngram" in point.name)
     messages = [str(warning.message) for warning in recwarn]
     assert len(messages) == (said is not None)
     assert said is None or re.search(f"{said}.*copies the context", messages[0])
@@ -238,7 +238,7 @@ def test_lengths_are_fixed_where_they_would_follow_the_clock():
     grid = parse_grid(["drafter=suffix,self,model", "acceptance=native,fly", "spd_k=9"])
     with pytest.warns(FLyWarning, match="so 'native' decides"):
         points = grid_points(grid)
-    assert {point.config.draft_length_name for point in points} == {"fixed"}
+    assert {point.config.setup.draft_length for point in points} == {"fixed"}
     given = [point.config.draft_length for point in points]
     assert given == ["fixed"] * 3 + [None] * 3
     (kept,) = grid_points(parse_grid(["spd_k=9"]), None, {"draft_length": "adaptive"})

@@ -1,14 +1,13 @@
-"""Turn pydantic's complaints into one `ConfigError`: file, key, value, what is allowed, the nearest
-known key."""
+"""Errors of a configuration: file, key, value, what is allowed, the nearest known key."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
-from fly.config.origin import Origin
 from fly.errors import ConfigError, quoted
 from fly.registry import did_you_mean
 
@@ -23,6 +22,18 @@ NOUNS = {
     "object": "an object of settings",
     "array": "a list of two texts",
 }
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A source for all settings, with another one for some of them."""
+
+    default: str
+    by_key: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, *keys: str) -> str:
+        """The sources of these keys, each named once."""
+        return " and ".join(dict.fromkeys(self.by_key.get(key, self.default) for key in keys))
 
 
 def refuse_long_numbers(settings: Mapping[str, object], origin: Origin) -> None:
@@ -85,9 +96,9 @@ def settings_error(error: ValidationError, where: str, schema: Mapping[str, Any]
     return ConfigError("\n".join(lines), fix=known)
 
 
-def allowed(field: Mapping[str, Any]) -> str:
+def allowed(key: Mapping[str, Any]) -> str:
     """The values that a property of the JSON Schema allows, in words."""
-    return " or ".join(_allowed_once(branch) for branch in _branches(field))
+    return " or ".join(_allowed_once(branch) for branch in _branches(key))
 
 
 def _allowed_once(branch: Mapping[str, Any]) -> str:
@@ -100,10 +111,10 @@ def _allowed_once(branch: Mapping[str, Any]) -> str:
     return noun if low is None else f"{noun} of at least {low}"
 
 
-def _branches(field: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-    branches: Sequence[Mapping[str, Any]] = field.get("anyOf", [field])
+def _branches(key: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    branches: Sequence[Mapping[str, Any]] = key.get("anyOf", [key])
     return branches
 
 
-def _choices(field: Mapping[str, Any]) -> list[str]:
-    return [choice for branch in _branches(field) for choice in branch.get("enum", [])]
+def _choices(key: Mapping[str, Any]) -> list[str]:
+    return [choice for branch in _branches(key) for choice in branch.get("enum", [])]
