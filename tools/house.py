@@ -55,14 +55,16 @@ class House:
         """The modules of the package that each one imports."""
         edges: dict[str, set[str]] = {}
         for module, file in self.modules.items():
-            named = {self._module_of(name) for name in imported_names(self.root, file)}
-            edges[module] = named - {None, module, "fly"} if module != "fly" else set()
+            named = (self._module_of(name) for name in imported_names(self.root, file))
+            is_lazy_table = module == "fly"
+            edges[module] = {n for n in named if n not in ("", "fly", module) and not is_lazy_table}
         return edges
 
-    def _module_of(self, name: str) -> str | None:
+    def _module_of(self, name: str) -> str:
+        """The module that a dotted name lies in; empty if in none of ours."""
         while name and name not in self.modules:
             name = name.rpartition(".")[0]
-        return name or None
+        return name
 
     def circles(self) -> list[list[str]]:
         """Groups of modules that import one another, the largest first."""

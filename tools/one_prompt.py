@@ -72,7 +72,7 @@ class Watch:
         return 0
 
 
-def answer(**settings: object) -> Callable[[], object]:
+def answer(**settings: Any) -> Callable[[], object]:
     """A call that answers one prompt with lm-eval's request and these settings; models are loaded
     and the engine is made."""
     from lm_eval.api.instance import Instance
