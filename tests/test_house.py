@@ -27,7 +27,7 @@ HOUSE = House(ROOT)
 ALLOWED = allowed_imports(PAGE)
 LIBRARIES = libraries(PAGE)
 # What is left to mend; these may only shrink.
-CIRCLES = 2
+CIRCLES = 1
 CLASSES_TWICE = 13
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AllowInfNan
 
+from fly.formats.frames import spread, table
 from fly.formats.model import Format, Interval
 
 if TYPE_CHECKING:
@@ -173,6 +174,57 @@ class Comparison(Format):
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        from fly.formats.frames import comparison_frame
+        return table([_row(task, method) for task in self.tasks for method in task.methods])
 
-        return comparison_frame(self)
+
+def _row(task: TaskResult, method: MethodResult) -> dict[str, Any]:
+    verdict, speed, texts = method.verdict, method.speed, method.texts
+    return {
+        "task": task.task,
+        "method": method.name,
+        "role": method.role,
+        "batch_size": method.batch_size,
+        "is_lossless": method.is_lossless,
+        "num_items": task.num_items,
+        "metric": method.score.metric,
+        "filter": method.score.filter,
+        "score": method.score.value,
+        "stderr": method.score.stderr,
+        **paired_columns(method.paired),
+        "verdict": verdict.verdict if verdict else None,
+        "p_safe": verdict.p_safe if verdict else None,
+        "p_not_safe": verdict.p_not_safe if verdict else None,
+        "items_needed": verdict.items_needed if verdict else None,
+        "tokens_per_s": speed.tokens_per_s,
+        "seconds": speed.seconds,
+        "num_blocks": speed.num_blocks,
+        **dict(spread("speedup", speed.vs_target)),
+        **dict(spread("speedup_vs_baseline", speed.vs_baseline)),
+        **dict(spread("speedup_vs_native", speed.vs_native)),
+        **_acceptance(method.acceptance),
+        "num_answers": texts.num_answers,
+        "num_equal": texts.num_equal,
+        "num_ties": texts.num_ties,
+        "mean_tokens": texts.mean_tokens,
+        "peak_memory_bytes": method.peak_memory_bytes,
+    }
+
+
+def paired_columns(paired: Paired | None) -> dict[str, Any]:
+    """The columns of a paired comparison."""
+    return {
+        **dict(spread("recovery", paired.recovery if paired else None)),
+        **dict(spread("difference", paired.difference if paired else None)),
+        "gained": paired.gained if paired else None,
+        "lost": paired.lost if paired else None,
+        "mcnemar_p": paired.mcnemar_p if paired else None,
+    }
+
+
+def _acceptance(acceptance: Acceptance | None) -> dict[str, Any]:
+    return {
+        "tau": acceptance.mean_acceptance_length if acceptance else None,
+        "acceptance_rate": acceptance.acceptance_rate if acceptance else None,
+        "loose_share": acceptance.loose_share if acceptance else None,
+        "rounds": acceptance.rounds if acceptance else None,
+    }
