@@ -69,7 +69,7 @@ def steps(result: Result) -> int:
 
 def last_result(result: Result) -> str:
     """Of the step that the answer ends with."""
-    return ["", *RESULT.findall(result.text)][-1]
+    return str(["", *RESULT.findall(result.text)][-1])
 
 
 def is_right(result: Result, problem: Problem) -> float:
@@ -97,7 +97,7 @@ def main() -> None:
                     [is_right(one, problem) for one, problem in zip(some, problems, strict=True)]
                     for some in (answers.own, results)
                 ]
-                paired = compare_scores(*scores, range(len(problems))).to_paired()
+                paired = compare_scores(scores[0], scores[1], range(len(problems))).to_paired()
                 told |= {"score": sum(scores[1]) / len(problems)}
                 told |= {"paired": paired.model_dump(mode="json")}
             found[f"{stop!r}, {name}"] = told

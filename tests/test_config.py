@@ -231,7 +231,7 @@ def test_constructor_raises_config_errors_too():
 def test_config_is_frozen_hashable_and_travels():
     config = FLyConfig(spd_k=9)
     with pytest.raises(ValueError, match="frozen"):
-        config.spd_k = 3  # type: ignore[misc]
+        config.spd_k = 3
     assert pickle.loads(pickle.dumps(config)) == config
     assert len({config, FLyConfig(spd_k=9)}) == 1
 

@@ -153,7 +153,8 @@ def test_rows_decide_alone(name, settings):
         assert (result.token_ids, result.origins) == (alone.token_ids, alone.origins)
 
 
-OFF = {  # settings with which nothing is loosened but exact ties
+# Settings with which nothing is loosened but exact ties.
+OFF: dict[str, list[dict[str, object]]] = {
     "margin": [{"max_gap": 0.0}, {"ratio": 1.0}, {"max_gap": 0.0, "window": 2}],
     "typical": [{"epsilon": 1.0, "delta": 1e9}],
     "relaxed_top_n": [{"top_n": 1}, {"delta": 0.0}],

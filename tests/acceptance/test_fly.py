@@ -3,6 +3,7 @@
 import itertools
 import math
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -17,9 +18,10 @@ from tests.models import toy_scores
 VARIANTS = ("official", "paper", "vllm")
 
 
-def kept(rule: FlyRule, *case: object, **options: object) -> int:
+def kept(rule: FlyRule, *case: Any, **options: Any) -> int:
     """Length of the accepted prefix of one (draft, target, entropies)."""
-    return leading_true(rule.accept(toy_scores(case, **options)).accepted).item()
+    [length] = leading_true(rule.accept(toy_scores(case, **options)).accepted).tolist()
+    return length
 
 
 # Draft against target, entropy where it is not 0, W; accepted by official, by paper and vllm.
@@ -272,10 +274,11 @@ def scalar_entropy(row: list[float], kind: str) -> float:
 
 def twin(scores: Scores, b: int, rule: FlyRule) -> list[Reason]:
     """The rule on one row, position by position, as section 2.1 and 3 print it."""
-    k = scores.lengths[b].item()
+    k = int(scores.lengths[b])
     ids = scores.ids[b].tolist()
     rows = scores.logits[b].tolist()
     choice = [row.index(max(row)) for row in rows]
+    assert scores.protected is not None
     guarded = scores.protected.tolist()
     followers = rule.window - 1 if rule.variant == "official" else rule.window
     reasons = []
@@ -325,7 +328,7 @@ def test_rule_equals_its_scalar_twin(forbidden):
         scores = random_scores(seed, forbidden=forbidden)
         verdict = rule.accept(scores)
         for b, reasons in enumerate(verdict.reason.tolist()):
-            k = scores.lengths[b].item()
+            k = int(scores.lengths[b])
             want = twin(scores, b, rule)
             assert reasons == [*want, *[Reason.OUTSIDE] * (len(reasons) - k)], (rule, b)
             loose = [reason == Reason.LOOSE for reason in reasons]

@@ -45,7 +45,8 @@ def search(model, ids, shape, limit):
         for branch, score in level.items():
             probs = log_probs(model, [*ids, *branch])
             for token in probs.argsort(descending=True)[: shape.branch_n].tolist():
-                found[(*branch, token)] = score + probs[token].item()
+                longer = (*branch, token)
+                found[longer] = score + probs[token].item()
         best = sorted(found, key=found.get, reverse=True)[: shape.level_n]
         level = {branch: found[branch] for branch in best}
         kept |= level

@@ -19,8 +19,13 @@ from tests.evaluation.made_up import answer, ready, result
 TARGET, FLY = parse_methods(["fly"], FLyConfig(target_model_path="t", draft_model_path="d"), 4)
 SETTINGS = {"models": {"dtype": "float32"}, "batch_size": 4, "num_requests": 3}
 BLOCK = Block(
-    **{"block": 0, "method": "fly", "task": "toy", "num_answers": 1},
-    **{"num_tokens": 2, "seconds": 0.25, "peak_memory_bytes": None},
+    block=0,
+    method="fly",
+    task="toy",
+    num_answers=1,
+    num_tokens=2,
+    seconds=0.25,
+    peak_memory_bytes=None,
 )
 
 

@@ -50,7 +50,8 @@ def target_tokens(rng: random.Random, length: int) -> list[str]:
 
 def drafted(rng: random.Random, own: Sequence[str], looseness: float, is_traced: bool) -> Any:
     """Tokens, origins, rounds of an answer that is the target's own but for loose tokens."""
-    tokens, origins, lens, rounds = [], "", [], []
+    tokens: list[str] = []
+    origins, lens, rounds = "", [], []
     while len(tokens) < len(own):
         start = len(tokens)
         kept = min(rng.choice((0, 2, 5, 9, 12, K)), len(own) - start - 1)
@@ -198,7 +199,7 @@ VERDICTS = {
 
 
 def method_result(
-    name: str, role: str, factor: float, recovery: float, verdict: str | None = None
+    name: str, role: Any, factor: float, recovery: float, verdict: Any = None
 ) -> MethodResult:
     is_target, has_draft = role == "target", role == "method" and not name.startswith("hf")
     kept = [40, 60, 80, 120, 150, 180, 200, 190, 160, 150, 140, 120, 100, 90, 80, 400]

@@ -35,7 +35,8 @@ def folder(request, tmp_path_factory) -> Path:
 
 
 def data_of(page: str) -> dict:
-    return json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    [data] = re.findall(r'id="data">(.*?)</script>', page, re.DOTALL)
+    return json.loads(data)
 
 
 def test_page_is_whole_and_loads_nothing(folder):
