@@ -7,16 +7,10 @@ r, and `cascade` and `margin` also at T = 0.8 with the same seeds: all answers a
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
-import environment
-import torch
-from adaptive import mixed
-from methods import Answers, Pair, engine
+from blocks import Answers, Pair, engine, parsed, parser, problems, save
 
 SEED = 615
 K, BATCH = 15, 32
@@ -61,7 +55,6 @@ def compared(
             spd_k=K,
         )
         timed = method(prompts)
-        assert timed.statistics is not None
         answers[name], loose[name] = timed.answers, timed.statistics.loose
     tokens = sum(map(len, next(iter(answers.values()))))
     return {"tokens": tokens, "loose": loose, "differing_answers": differing(answers)}
@@ -69,22 +62,18 @@ def compared(
 
 def main() -> None:
     """Decode, print and save."""
-    results = Path(__file__).parent / "results"
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prompts", type=int, default=128)
-    parser.add_argument("--output", type=Path, default=results / "alike.json")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    options = parser(__doc__, "alike.json")
+    options.add_argument("--prompts", type=int, default=128)
+    arguments = parsed(options)
     pair = Pair()
-    prompts = mixed(pair, arguments.prompts, SEED)
+    prompts = [pair.encode(problem.prompt) for problem in problems(arguments.prompts, SEED)]
     found = {}
     for temperature in TEMPERATURES:
         for ratio in RATIOS:
             name = f"T = {temperature}, r = {ratio}"
             found[name] = compared(pair, prompts, ratio, temperature)
             print(name, found[name], flush=True)
-    saved = environment.describe() | {"prompts": len(prompts), "spd_k": K, "found": found}
-    arguments.output.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
+    save(arguments.output, {"prompts": len(prompts), "spd_k": K, "found": found})
 
 
 if __name__ == "__main__":
