@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,6 @@ class Table:
 
     def rows(self) -> Iterator[list[str]]:
         """One for every rule that is its own, and the noise."""
-        verdicts = self._verdicts()
         for names in self.groups.values():
             copies = [self.methods[name] for name in names]
             yield [
@@ -63,7 +63,7 @@ class Table:
                 self._speeds(copies, "vs_baseline"),
                 _range([_count(one, "gained") for one in copies]),
                 _range([_count(one, "lost") for one in copies]),
-                verdicts.get(names[0], NOTHING),
+                told(self.verdicts.get(names[0], [])),
             ]
         if spread := ", ".join(f"{factor:.2f}" for factor in self.spreads()):
             yield ["*A/A: apart by*", "", "", "", spread, spread, "", "", ""]
@@ -99,8 +99,9 @@ class Table:
         ratios = (_rounds(a) / _rounds(b) for a, b in zip(native, tasks, strict=True))
         return ", ".join(f"{ratio:.2f}" for ratio in ratios)
 
-    def _verdicts(self) -> dict[str, str]:
-        """By name, of the first of equal rules, judged together."""
+    @cached_property
+    def verdicts(self) -> dict[str, list[str]]:
+        """By name, task by task, of the first of equal rules, judged together."""
         judged = [
             (name, scores)
             for name, *_ in self.groups.values()
@@ -111,10 +112,12 @@ class Table:
         verdicts = judge_all([scores for _, scores in judged])
         for (name, _), verdict in zip(judged, verdicts, strict=True):
             found.setdefault(name, []).append(verdict.verdict.lower())
-        self.num_verdicts = len(verdicts)
-        return {
-            name: ", ".join(own) if len(set(own)) > 1 else own[0] for name, own in found.items()
-        }
+        return found
+
+
+def told(verdicts: Sequence[str]) -> str:
+    """One where all tasks have the same."""
+    return ", ".join(verdicts if len(set(verdicts)) > 1 else verdicts[:1]) or NOTHING
 
 
 def kept_share(settings: Mapping[str, Any]) -> float | None:
@@ -233,7 +236,9 @@ def main() -> None:
     last, lines = between_row(results)
     for cells in [*table.rows(), *([last] if lines else [])]:
         print("| " + " | ".join(cells) + " |")
-    print(f"\n{table.num_verdicts} verdicts, corrected together", *lines, sep="\n")
+    print(
+        f"\n{sum(map(len, table.verdicts.values()))} verdicts, corrected together", *lines, sep="\n"
+    )
 
 
 if __name__ == "__main__":
