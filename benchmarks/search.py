@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from methods import Method, Name, Pair, Prompts, Timed, engine, interleave, plain_generate
+from blocks import Method, Name, Pair, Prompts, Timed, engine, interleave, plain_generate
 
 BATCHES = (8, 16, 32, 64, 128)  # besides 1, of which fewer problems tell enough
 FLY_K = 15  # of demo.json
@@ -59,9 +59,7 @@ def search(pair: Pair, prompts: Prompts) -> tuple[Best, dict[str, dict[str, floa
     fly = find(map(Setting, BATCHES), halves) | alone
     size = fastest(fly).batch_size
     native = find((Setting(size, k, "native") for k in SOME_K), halves)
-    drawn = speeds(
-        interleave({size: plain_generate(pair, size, TEMPERATURE) for size in BATCHES}, halves)
-    )
+    drawn = speeds(interleave({rows: sampling_generate(pair, rows) for rows in BATCHES}, halves))
     sampled = find(
         (Setting(rows, k, "native", temperature=TEMPERATURE) for rows in (64, 128) for k in SOME_K),
         halves,
@@ -82,6 +80,11 @@ def search(pair: Pair, prompts: Prompts) -> tuple[Best, dict[str, dict[str, floa
         "native_sampled": sampled,
     }
     return best, {name: {str(k): v for k, v in table.items()} for name, table in tables.items()}
+
+
+def sampling_generate(pair: Pair, batch_size: int) -> Method:
+    """`generate` that draws."""
+    return plain_generate(pair, batch_size, do_sample=True, temperature=TEMPERATURE)
 
 
 def speeds(timed: Mapping[Name, Timed]) -> dict[Name, float]:
