@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import smollm2
@@ -24,7 +25,7 @@ from transformers import AutoTokenizer
 from fly.config import FLyConfig
 from fly.decoding import SpeculativeDecoder, Statistics
 from fly.evaluation import environment
-from fly.evaluation.speed import speed_ratio
+from fly.stats.speed import speed_ratio
 
 SIZES = (1, 8, 32)
 ALONE = 2  # prompts of a block at batch 1
@@ -86,7 +87,7 @@ def report(blocks: Sequence[Block]) -> dict[str, object]:
         tokens, seconds = columns[name]
         found[name] = {
             "tokens_per_s": sum(tokens) / sum(seconds),
-            "by_plain": speed_ratio(*columns[name], *columns[PLAIN]).model_dump(),
+            "by_plain": asdict(speed_ratio(*columns[name], *columns[PLAIN])),
             "blocks_with_plain_text": sum(same),
             "rounds": pooled.rounds,  # of single rows
             "plain_rounds": pooled.plain,

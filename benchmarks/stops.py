@@ -13,6 +13,7 @@ import argparse
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import environment
@@ -22,7 +23,7 @@ from methods import MAX_NEW_TOKENS, Pair
 from fly.config import FLyConfig
 from fly.decoding import Result, SpeculativeDecoder
 from fly.demo.problems import Problem, heldout
-from fly.evaluation.paired import compare_scores
+from fly.stats.paired import compare_scores
 
 K, BATCH = 15, 32
 SEED = 0  # of the task's items
@@ -99,7 +100,7 @@ def main() -> None:
                 ]
                 paired = compare_scores(*scores, range(len(problems))).to_paired()
                 told |= {"score": sum(scores[1]) / len(problems)}
-                told |= {"paired": paired.model_dump(mode="json")}
+                told |= {"paired": asdict(paired)}
             found[f"{stop!r}, {name}"] = told
             print(f"{stop!r}, {name}: {told}", flush=True)
     saved = environment.describe() | {"spd_k": K, "batch_size": BATCH, "found": found}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fly.cli.comparison_table import bounds, number
 from fly.formats.comparison import Comparison, MethodResult, TaskResult
-from fly.formats.model import Interval
+from fly.stats.records import Interval
 
 NOTHING = "-"
 COLUMNS = ("method", "τ", "loose", "/ native", "/ plain", "gained", "lost", "verdicts")

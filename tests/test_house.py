@@ -31,14 +31,25 @@ ARROWS = {
     "drafting": BASE,
     "decoding": ENGINE,
     "backend": ENGINE | {"decoding", "formats"},
-    "formats": {"errors", "plain_json"},
-    "report": {"errors", "formats", "places", "terminal"},  # reads files
+    "stats": set(),
+    "formats": {"errors", "plain_json", "stats"},
+    "report": {"errors", "formats", "places", "stats", "terminal"},  # reads files
     "execution": {"errors"},
     "demo": ENGINE | {"decoding", "execution"},
     "tasks": {"demo", "errors", "execution"},
-    "evaluation": ENGINE | {"decoding", "backend", "formats", "demo", "tasks"},
+    "evaluation": ENGINE | {"decoding", "backend", "formats", "stats", "demo", "tasks"},
     "cli": ENGINE
-    | {"decoding", "backend", "evaluation", "formats", "report", "demo", "tasks", "execution"},
+    | {
+        "decoding",
+        "backend",
+        "evaluation",
+        "formats",
+        "report",
+        "stats",
+        "demo",
+        "tasks",
+        "execution",
+    },
 }
 # Who may import a library that others must not know of.
 LIBRARIES = {

@@ -4,35 +4,32 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from fly.decoding import Statistics
 from fly.evaluation import cost
 from fly.evaluation.columns import Column
-from fly.evaluation.judged import Judged
-from fly.evaluation.margins import SHARE, Margin, Share
 from fly.evaluation.methods import NATIVE, Method
 from fly.evaluation.metrics import Metric
 from fly.evaluation.scoring import Doc, Scorer, Scores
-from fly.evaluation.speed import speed_ratio
 from fly.formats.answers import Answer, Block
 from fly.formats.comparison import (
-    POINT,
     Acceptance,
     Cost,
     MethodResult,
     OtherScore,
-    Paired,
     Role,
     Score,
     Speed,
     TaskResult,
     Texts,
-    Verdict,
 )
 from fly.formats.items import Divergence, Item
-from fly.formats.model import Interval
+from fly.stats.judged import Judged
+from fly.stats.margins import SHARE, Margin, Share
+from fly.stats.records import POINT, Interval, Paired, Verdict
+from fly.stats.speed import speed_ratio
 
 AnswerKey = tuple[Doc, int, int]  # document, index of the request, repeat
 PHASES = ("prefill", "draft", "target", "acceptance", "rest")
@@ -213,7 +210,7 @@ def shown(paired: Judged, num_equal: int, num_texts: int, margin: Margin) -> Pai
     elif Share(margin.share or SHARE).why_unsupported(paired) and paired.weight_told:
         told = paired.weight_told
         recovery = _without_ends(recovery, f"{told[:1].lower()}{told[1:]}: too few for a ratio")
-    return record.model_copy(update={"recovery": recovery, "difference": difference})
+    return replace(record, recovery=recovery, difference=difference)
 
 
 def _without_ends(interval: Interval, why: str) -> Interval:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,7 @@ from fly.evaluation.assembling import AnswerKey, Compared, Decoded, task_result,
 from fly.evaluation.columns import columns, pointer
 from fly.evaluation.divergence import Divergences
 from fly.evaluation.drafting import copying_notes, drafting_notes, length_notes, speed_notes
-from fly.evaluation.judged import CONFIDENCE
 from fly.evaluation.looking import FirstLook
-from fly.evaluation.margins import Margin
 from fly.evaluation.measuring import (
     SEARCHED,
     Ready,
@@ -35,10 +33,13 @@ from fly.evaluation.plan import Plan
 from fly.evaluation.runners import EngineRunner, Runner, make_runner
 from fly.evaluation.scoring import Doc, Scorer
 from fly.evaluation.store import Store, write_result, write_text
-from fly.evaluation.verdict import judge_all
 from fly.formats import comparison as comparison_format
 from fly.formats import items as items_format
-from fly.formats.comparison import Comparison, Role, Verdict
+from fly.formats.comparison import Comparison, Role
+from fly.stats.judged import CONFIDENCE
+from fly.stats.margins import Margin
+from fly.stats.records import Verdict
+from fly.stats.verdict import judge_all
 
 if TYPE_CHECKING:
     from fly.backend import FLyLM
@@ -246,7 +247,7 @@ def _with_remarks(verdict: Verdict, compared: Compared, decoded: Decoded) -> Ver
     if compared.column is not None:
         found = pointer(compared.column, compared.others, decoded.method.name)
         parts += [found] if found else []
-    return verdict.model_copy(update={"explanation": " ".join(parts)})
+    return replace(verdict, explanation=" ".join(parts))
 
 
 def _result(

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fly.decoding.statistics import Statistics
 from fly.errors import ConfigError
-from fly.formats.model import Interval
+from fly.stats.records import Interval
 
 Floats = NDArray[np.float64]
 # How often each of n things counts, in every resample.  n -> [R, n].

@@ -21,12 +21,12 @@ from fly.config import FLyConfig
 from fly.config.batch_size import read_batch_size
 from fly.errors import ConfigError, ConfigWarning, MissingExtraError
 from fly.evaluation.environment import processor
-from fly.evaluation.margins import SHARE, Margin, Points, Share
 from fly.evaluation.measuring import Ready
 from fly.evaluation.methods import Method, parse_methods
 from fly.evaluation.store import Store, check_folder, check_header
 from fly.formats import comparison as comparison_format
 from fly.formats.answers import Header
+from fly.stats.margins import SHARE, Margin, Points, Share
 from fly.tasks import TASKS_PATH
 
 if TYPE_CHECKING:

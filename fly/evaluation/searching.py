@@ -17,20 +17,20 @@ from fly.evaluation.comparing import Loaded, texts_by_request
 from fly.evaluation.costs import RoundCosts
 from fly.evaluation.grid import GridPoint
 from fly.evaluation.halving import Standing, rungs, stops
-from fly.evaluation.margins import Margin
 from fly.evaluation.measuring import Key, Ready, cut, measure, warm_up
 from fly.evaluation.memo import PointAnswer
 from fly.evaluation.memory import PeakMemory
 from fly.evaluation.methods import Method
 from fly.evaluation.metrics import named
-from fly.evaluation.paired import PairedScores, compare_scores
 from fly.evaluation.plan import Plan
 from fly.evaluation.runners import make_runner
 from fly.evaluation.scoring import Doc, Scorer
 from fly.evaluation.sharing import SharedDecoding
 from fly.evaluation.store import Store
 from fly.formats.answers import Answer, Rung
-from fly.formats.model import Interval
+from fly.stats.margins import Margin
+from fly.stats.paired import PairedScores, compare_scores
+from fly.stats.records import Interval
 
 _NO_DRAFTER = "none"
 COST = "cost of"  # what methods are called that are decoded to measure rounds

@@ -18,7 +18,6 @@ from fly.evaluation.comparing import Loaded, carry_out
 from fly.evaluation.grid import GridPoint, grid_points
 from fly.evaluation.halving import Recommendation, Standing, frontier, recommend
 from fly.evaluation.looking import FirstLook
-from fly.evaluation.margins import Margin
 from fly.evaluation.measuring import Ready
 from fly.evaluation.methods import NATIVE, TARGET, Method, parse_method
 from fly.evaluation.metrics import Metric, measure_of, named
@@ -29,6 +28,7 @@ from fly.evaluation.store import Store, write_result, write_text
 from fly.formats import sweep as sweep_format
 from fly.formats.comparison import Comparison, MethodResult
 from fly.formats.sweep import Point, Saving, Sweep
+from fly.stats.margins import Margin
 
 if TYPE_CHECKING:
     from fly.backend import FLyLM

@@ -10,9 +10,9 @@ from fly.errors import MissingExtraError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from fly.formats.comparison import Acceptance, Comparison, MethodResult, Paired, TaskResult
-    from fly.formats.model import Interval
+    from fly.formats.comparison import Acceptance, Comparison, MethodResult, TaskResult
     from fly.formats.sweep import Point, Sweep
+    from fly.stats.records import Interval, Paired
 
 
 def comparison_frame(comparison: Comparison) -> pd.DataFrame:

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from fly.formats.comparison import Comparison, Paired
-from fly.formats.model import Format, Interval
+from fly.formats.comparison import Comparison
+from fly.formats.model import Format
+from fly.stats.records import Interval, Paired
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,7 +13,7 @@ from fly.errors import ConfigError, JournalError
 from fly.evaluation.methods import parse_methods
 from fly.evaluation.store import Store, check_folder, write_result, write_text
 from fly.formats.answers import Block, Header, Rung
-from fly.formats.model import Interval
+from fly.stats.records import Interval
 from tests.evaluation.made_up import answer, ready, result
 
 TARGET, FLY = parse_methods(["fly"], FLyConfig(target_model_path="t", draft_model_path="d"), 4)
