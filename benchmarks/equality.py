@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 import torch
 from methods import Pair, Prompts, engine, plain_generate
 
-from fly.evaluation.equality import Equality, compare
+from fly.evaluation.divergence import Equality, compare
 
 NATIVE_BATCHES = (1, 32)
 

@@ -19,7 +19,6 @@ from fly.formats.comparison import (
     Cost,
     MethodResult,
     OtherScore,
-    Role,
     Score,
     Speed,
     TaskResult,
@@ -40,7 +39,6 @@ class Decoded:
     """What one method did on one task."""
 
     method: Method
-    role: Role
     answers: Mapping[AnswerKey, Answer]
     scores: Mapping[Doc, Scores]
     blocks: Mapping[int, Block]  # by number; those timed
@@ -165,7 +163,7 @@ def _method_result(
     method, texts = decoded.method, texts_beside(compared.target, decoded)
     return MethodResult(
         name=method.name,
-        role=decoded.role,
+        role=method.role,
         batch_size=method.batch_size,
         settings=method.settings,
         is_lossless=method.is_lossless,
@@ -226,7 +224,7 @@ def _cost(compared: Compared, decoded: Decoded, accepted: Acceptance | None) -> 
         (
             each
             for each in compared.decoded
-            if each.method.is_engine and each.method.is_plain and each.method.batch_size == size
+            if each.method.is_plain and each.method.batch_size == size
         ),
         None,
     )

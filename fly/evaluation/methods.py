@@ -1,14 +1,14 @@
-"""Ways of decoding by name: `target`, `draft`, `hf_generate`, `hf_assisted`, `hf_prompt_lookup`,
-and every acceptance rule and drafter of the registries, alone or together (`ngram+native`), with
-settings behind a colon (`fly:win_len=4,batch_size=32`).
+"""Ways of decoding by name: the engines (`target`, `draft`, `hf_generate`, `hf_assisted`,
+`hf_prompt_lookup`) and every acceptance rule and drafter, alone or together (`ngram+native`), with
+settings after a colon (`fly:win_len=4,batch_size=32`).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from fly.acceptance import rules
 from fly.config import FLyConfig
@@ -16,21 +16,16 @@ from fly.config.batch_size import read_batch_size
 from fly.config.variants import misfit_at
 from fly.drafting import drafters
 from fly.errors import ConfigError, FLyWarning
+from fly.evaluation.engines import Engine, engines
+from fly.formats.comparison import Role
 from fly.registry import did_you_mean
 
-TARGET, DRAFT, NATIVE = "target", "draft", "native"
+if TYPE_CHECKING:
+    from fly.backend import FLyLM
+
+TARGET, NATIVE = "target", "native"
 GENERATE = "hf_generate"
 
-# engine: our own, on the pair; draft: our own, the draft model alone; the others are transformers'
-# `generate`.
-Kind = Literal["engine", "draft", "generate", "assisted", "prompt_lookup"]
-_SPECIAL: Mapping[str, Kind] = {
-    TARGET: "engine",
-    DRAFT: "draft",
-    GENERATE: "generate",
-    "hf_assisted": "assisted",
-    "hf_prompt_lookup": "prompt_lookup",
-}
 _NO_DRAFTER = "none"
 # Of the configuration, what a method named by rule or drafter sets aside.
 _PLAIN: dict[str, Any] = {
@@ -41,7 +36,6 @@ _PLAIN: dict[str, Any] = {
 }
 _PLAIN |= {"abla_no_window": False, "dual_tok": False, "draft_length": "fixed"}
 _PLAIN |= {"acceptance_settings": {}, "drafter_settings": {}}
-_ALONE: tuple[Kind, ...] = ("assisted", "prompt_lookup")  # know batch 1 only
 # Settings of the models and of the requests, which all methods share.
 _SHARED = (
     *("target_model_path", "draft_model_path", "draft_dtype", "draft_device", "draft_revision"),
@@ -53,7 +47,6 @@ _OF_RULES = (
     *("win_len", "entropy_thre", "entropy", "fly_variant", "abla_no_window"),
     *("protect_special_tokens", "protect_stop_strings", "strict_first_n", "only_inside"),
 )
-_LOOKUP = {"prompt_lookup_num_tokens": 10}  # the number in transformers' own documentation
 
 
 @dataclass(frozen=True)
@@ -61,53 +54,59 @@ class Method:
     """One way of decoding."""
 
     name: str
-    kind: Kind
-    config: FLyConfig  # of the engine
+    config: FLyConfig
     batch_size: int
-    options: Mapping[str, Any] = field(default_factory=dict)  # of `generate`
+    engine: type[Engine] = field(default_factory=lambda: engines.get(TARGET))
+    role: Role = "method"
     stands_for: tuple[str, ...] = ()  # names asked for that come to the same, their rule overruled
     pins_length: bool = False  # its name gives spd_k, so that is what it drafts
+
+    def open(self, models: FLyLM, *, trace: bool = False) -> Engine:
+        """Its engine over loaded models; `trace` keeps every round's decisions."""
+        return self.engine.open(models, self.config, self.batch_size, trace=trace)
 
     @property
     def needs_draft(self) -> bool:
         """Whether a draft model has to be loaded."""
-        if self.kind in ("draft", "assisted"):
-            return True
-        return self.kind == "engine" and self.config.needs_draft
+        return self.engine.needs_draft or (self.takes_setup and self.config.needs_draft)
+
+    @property
+    def shares_ids(self) -> bool:
+        """Whether it takes the draft's ids for the target's."""
+        if not self.takes_setup:
+            return self.engine.shares_ids
+        return self.config.needs_draft and not self.config.drafter_traits.own_tokenizer
 
     @property
     def translates(self) -> bool:
-        """Whether its draft model may have another tokenizer."""
-        return self.needs_draft and self.is_engine and self.config.drafter_traits.own_tokenizer
+        """Whether its drafter reads a draft model with another tokenizer."""
+        return self.takes_setup and self.config.needs_draft and not self.shares_ids
 
     @property
     def is_plain(self) -> bool:
-        """The target token by token."""
-        if self.is_engine:
-            return self.config.drafter_name == _NO_DRAFTER
-        return self.kind == "generate"
+        """The target token by token, in an engine of ours."""
+        return self.takes_setup and self.config.drafter_name == _NO_DRAFTER
 
     @property
-    def is_engine(self) -> bool:
-        """Our engine on the target."""
-        return self.kind == "engine"
+    def takes_setup(self) -> bool:
+        """Whether rule and drafter are the configuration's."""
+        return self.engine.takes_setup
 
     @property
     def is_lossless(self) -> bool:
         """Whether the text is the target's own (sampled: its distribution)."""
-        return self.kind != "draft" and not (self.is_engine and self.config.is_loose)
+        return not self.config.is_loose if self.takes_setup else self.engine.is_lossless
 
     @property
     def is_candidate(self) -> bool:
-        """Whether it is judged: it loosens the target's text.  The draft alone is there to show
-        what the target adds, and would only weaken the others' verdicts (Holm)."""
-        return self.is_engine and not self.is_lossless
+        """Whether it is judged."""
+        return self.engine.is_judged and not self.is_lossless
 
     @property
     def settings(self) -> dict[str, Any]:
         """What to tell of it."""
-        if not self.is_engine:
-            return dict(self.options)
+        if not self.takes_setup:
+            return dict(self.engine.options)
         told: dict[str, Any] = {"drafter": self.config.drafter_name}
         if self.config.drafter_name == _NO_DRAFTER:
             return told
@@ -128,7 +127,7 @@ class Method:
         Raises:
             ConfigError: `asker` wants such a one.
         """
-        misfit = misfit_at(self.config, temperature) if self.is_engine else None
+        misfit = misfit_at(self.config, temperature) if self.takes_setup else None
         if misfit is not None:
             kind, why = misfit
             raise ConfigError(
@@ -200,7 +199,7 @@ def _merged(methods: Sequence[Method]) -> list[Method]:
     named = {
         (method.config, method.batch_size): method.name
         for method in methods
-        if method.is_engine and not method.stands_for
+        if method.takes_setup and not method.stands_for
     }
     found: dict[str, Method] = {}
     stands_for: dict[str, list[str]] = {}
@@ -230,11 +229,11 @@ def parse_method(name: str, config: FLyConfig, batch_size: int) -> Method:
     base, _, rest = name.partition(":")
     settings = _settings(name, rest)
     where = f"--methods {name}"
-    kind = _SPECIAL.get(base, "engine")
-    if settings and kind in _ALONE:
+    engine = engines.get(base if base in engines else TARGET)
+    if settings and engine.max_rows == 1:
         raise ConfigError(
             f"{where}: has no setting {next(iter(settings))!r}",
-            fix="leave it out: transformers decodes so at batch 1 only",
+            fix=f"leave it out: {base} decodes at batch 1 only",
         )
     shared = next((key for key in settings if key in _SHARED), None)
     if shared is not None:
@@ -247,7 +246,7 @@ def parse_method(name: str, config: FLyConfig, batch_size: int) -> Method:
             f"{where}: batch_size is {rows!r}, which would differ from method to method",
             fix="give a number; the fastest one for plain decoding is looked for anyway",
         )
-    if base in _SPECIAL:
+    if base in engines:
         overrides: dict[str, Any] = dict(_PLAIN)
         if settings:
             raise ConfigError(
@@ -270,11 +269,10 @@ def parse_method(name: str, config: FLyConfig, batch_size: int) -> Method:
     pinned = own.with_fixed_length() if "spd_k" in settings else own
     return Method(
         name=name,
-        kind=kind,
         config=pinned,
         pins_length=pinned is not own,
-        batch_size=1 if kind in _ALONE else rows,
-        options=_LOOKUP if kind == "prompt_lookup" else {},
+        batch_size=min(rows, engine.max_rows or rows),
+        engine=engine,
     )
 
 
@@ -330,7 +328,7 @@ def _from_registries(base: str, where: str, config: FLyConfig) -> dict[str, Any]
                 fix="name one drafter and one rule, as in ngram+native",
             )
         else:
-            known = [*_SPECIAL, *known_rules, *known_drafters]
+            known = [*engines, *known_rules, *known_drafters]
             raise ConfigError(
                 f"{where}: unknown method {part!r}{did_you_mean(part, known)}",
                 fix=f"choose among {', '.join(known)}; drafter and rule together as ngram+native",

@@ -20,10 +20,11 @@ from fly.backend.records import to_json
 from fly.config import FLyConfig
 from fly.config.batch_size import read_batch_size
 from fly.errors import ConfigError, ConfigWarning, MissingExtraError
-from fly.evaluation.environment import processor
-from fly.evaluation.measuring import Ready
+from fly.evaluation.engines import Engine
+from fly.evaluation.local import shares_ids
 from fly.evaluation.methods import Method, parse_methods
 from fly.evaluation.store import Store, check_folder, check_header
+from fly.evaluation.workload import Asked
 from fly.formats import comparison as comparison_format
 from fly.formats.answers import Header
 from fly.stats.margins import SHARE, Margin, Points, Share
@@ -89,7 +90,6 @@ class Plan:
             ConfigError: a method takes the draft's ids for the target's, and they are not.
         """
         from fly.backend import FLyLM
-        from fly.evaluation.runners import check_tokenizers
 
         methods = [*self.methods, *self.more_methods]
         drafting: dict[str, Any] = {}
@@ -107,7 +107,7 @@ class Plan:
             check_tokenizers(method, lm)
         return lm
 
-    def read_requests(self, lm: FLyLM, tasks: Tasks) -> list[Ready]:
+    def read_requests(self, lm: FLyLM, tasks: Tasks) -> list[Asked]:
         """All requests of all tasks, as the engine takes them.
 
         Raises:
@@ -116,20 +116,28 @@ class Plan:
         asked = tasks.requests(lm)
         instances = [one.instance for one in asked]
         prepared = lm.reader().read(instances, [one.seed for one in asked])
-        ready = [Ready(one, two) for one, two in zip(asked, prepared, strict=True)]
+        ready = [replace(one, prepared=two) for one, two in zip(asked, prepared, strict=True)]
         # A task may build its requests otherwise than its configuration says.
-        for task, temperature in {(o.asked.task, o.prepared.request.temperature) for o in ready}:
+        for task, temperature in {(one.task, one.request.temperature) for one in ready}:
             for method in [*self.methods, *self.more_methods]:
                 method.check_temperature(temperature, f"a request of task {task!r}")
         return ready
 
     @contextmanager
-    def open_store(self, lm: FLyLM, ready: Sequence[Ready]) -> Iterator[Store]:
-        """The answers' file, in the output folder or in one that goes away behind the block."""
+    def open_store(
+        self, lm: FLyLM, engines: Mapping[str, Engine], ready: Sequence[Asked]
+    ) -> Iterator[Store]:
+        """The answers' file, in the output folder or in one that goes away after the block.
+
+        Args:
+            lm: reads answers.
+            engines: by the method's name, the target's first.
+            ready: what is asked.
+        """
         from fly.backend.pieces import Pieces
         from fly.backend.tracing import rule_entry, to_answer, writing
 
-        settings = self.settings(lm, ready) | dict(self.more)
+        settings = self.settings(engines, ready) | dict(self.more)
         header = Header(
             fingerprint=digest(settings),
             settings=settings,
@@ -140,12 +148,13 @@ class Plan:
                 for method in [*self.methods, *self.more_methods]
             },
         )
-        reader, pieces = lm.reader(), Pieces(lm.tokenizer)
+        reader, pieces = lm.reader(), Pieces(next(iter(engines.values())).tokenizer)
 
-        def make(method: Method, one: Ready, result: Result) -> Answer:
-            prompt = str(one.asked.instance.args[0])
+        def make(method: Method, one: Asked, result: Result) -> Answer:
+            prompt = str(one.instance.args[0])
+            assert one.prepared is not None
             text = reader.answer(one.prepared, result)
-            return to_answer(method.name, one.asked.record(result), prompt, text, result, pieces)
+            return to_answer(method.name, one.record(result), prompt, text, result, pieces)
 
         with ExitStack() as stack:
             folder = self.folder or Path(stack.enter_context(TemporaryDirectory()))
@@ -179,28 +188,34 @@ class Plan:
         if self.folder is not None and self.resume:
             check_header(self.folder, self.known_settings | dict(self.more))
 
-    def settings(self, lm: FLyLM, ready: Sequence[Ready]) -> dict[str, Any]:
+    def settings(self, engines: Mapping[str, Engine], ready: Sequence[Asked]) -> dict[str, Any]:
         """All that the answers and their times depend on."""
-        requests = [[*one.asked.key, one.asked.seed, asdict(one.prepared.request)] for one in ready]
+        target, *others = (engine.describe() for engine in engines.values())
+        names = list(engines)[1:]
+        differing = {name: own for name, own in zip(names, others, strict=True) if own != target}
+        requests = [[*one.key, one.seed, asdict(one.request)] for one in ready]
         return {
-            "models": lm.text_settings,
+            "models": target["models"],
             **self.known_settings,
-            "hardware": hardware(lm),
+            "hardware": target["hardware"],
+            **({"engines": differing} if differing else {}),
             "requests": digest({"requests": to_json(requests)}),
             "num_requests": len(ready),
         }
 
 
-def hardware(lm: FLyLM) -> dict[str, Any]:
-    """What times depend on besides the settings: they are never compared across it."""
-    import torch
+def check_tokenizers(method: Method, lm: FLyLM) -> None:
+    """Refuse a method that takes the draft's ids for the target's where they are not.
 
-    is_cuda = lm.device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(lm.device) if is_cuda else processor(),
-        "draft_device": str(lm.draft.device) if lm.draft is not None else None,
-        "threads": torch.get_num_threads(),
-    }
+    Raises:
+        ConfigError: it does.
+    """
+    if method.shares_ids and not shares_ids(lm):
+        raise ConfigError(
+            f"--methods {method.name}: takes the draft's ids for the target's, but their "
+            "tokenizers differ",
+            fix="leave it out, or take drafter 'other_tokenizer', as in other_tokenizer+native",
+        )
 
 
 def make_plan(

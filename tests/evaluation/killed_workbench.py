@@ -60,7 +60,7 @@ def fix_what_clocks_decide() -> None:
 
 def skip_warm_up() -> None:
     """It matters to times alone, and every resumed run would pay for it."""
-    comparing.warm_up = searching.warm_up = lambda runners, ready: None
+    comparing.warm_up = searching.warm_up = lambda engines, ready: None
 
 
 def execute(plan: dict) -> list[dict]:

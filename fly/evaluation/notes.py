@@ -1,14 +1,16 @@
-"""What a reader has to know of drafting, as sentences: what drafters chose while they decoded, what
-became of tokens that they copied, which lengths were pinned, and where speculation did not pay."""
+"""Notes of a comparison, as sentences: on tasks and their metrics, and on drafting: what drafters
+chose, what became of tokens that they copied, which lengths were pinned, where speculation did not
+pay."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fly.decoding import Statistics
 from fly.decoding.plain_rounds import remark
+from fly.evaluation.assembling import Compared
 from fly.evaluation.methods import Method
+from fly.evaluation.metrics import named
 
 
 def drafting_notes(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -34,7 +36,7 @@ def drafting_notes(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def copying_notes(methods: Sequence[Method]) -> list[str]:
     """Notes on methods that count as native acceptance, and on those that loosen copied tokens."""
     notes = [method.told_stand_in for method in methods if method.stands_for]
-    loosened = [m.name for m in methods if m.is_engine and m.config.loosens_copies]
+    loosened = [m.name for m in methods if m.takes_setup and m.config.loosens_copies]
     if loosened:
         notes.append(
             f"{', '.join(loosened)}: loosen_copied is true, so tokens that were copied from the "
@@ -72,15 +74,48 @@ def length_notes(methods: Sequence[Method]) -> list[str]:
     ]
 
 
-def speed_notes(pooled: Iterable[tuple[str, Method, Statistics]]) -> list[str]:
-    """Notes on methods that were slower than the plain rounds between theirs.
-
-    Args:
-        pooled: task, method and the counters of its answers.
-    """
+def speed_notes(compared: Iterable[Compared]) -> list[str]:
+    """Notes on methods that were slower than the plain rounds between theirs."""
     notes = []
-    for task, method, counts in pooled:
-        found = remark(counts, method.config, method.batch_size)
-        if found is not None:
-            notes.append(f"{task}, {method.name}: {found}")
+    for one in compared:
+        for each in one.decoded:
+            found = remark(each.statistics, each.method.config, each.method.batch_size)
+            if found is not None:
+                notes.append(f"{one.task}, {each.method.name}: {found}")
     return notes
+
+
+def task_notes(compared: Sequence[Compared], num_blocks: Mapping[str, int]) -> list[str]:
+    """What a reader has to know of single methods and tasks."""
+    notes = []
+    if not all(one.has_phases for one in compared):
+        notes.append(
+            "on an accelerator seconds by phase are host times, of which only the sum is wall "
+            "time; what rounds cost is not told from them"
+        )
+    for one in compared:
+        notes += [f"{one.task}: {note}" for note in _of_metric(one)]
+        count = num_blocks[one.task]
+        for each in one.decoded:
+            if unfinished := each.statistics.unfinished_thinking:
+                notes.append(
+                    f"{one.task}, {each.method.name}: {unfinished} of {len(each.answers)} answers "
+                    "ended inside their thinking, before what think_end_token names"
+                )
+            if len(each.blocks) < count:
+                notes.append(
+                    f"{one.task}, {each.method.name}: {count - len(each.blocks)} of {count} blocks "
+                    "were interrupted and are not timed"
+                )
+    return notes
+
+
+def _of_metric(compared: Compared) -> list[str]:
+    """What is to be known of the metric that decides."""
+    column, name = compared.column, named(compared.deciding)
+    if column is None:
+        return [f"no answer has {name}, so nothing is compared"]
+    found = [column.told_missing] if column.told_missing else []
+    if column.docs and column.score(compared.target.method.name).value is None:
+        found.append(f"the aggregation of {name} gives no number, so nothing is compared")
+    return found
