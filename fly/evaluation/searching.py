@@ -5,6 +5,7 @@ have in common, and stop when their intervals leave no hope.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -293,12 +294,14 @@ class Search:
 
 
 def price_group(config: FLyConfig) -> str:
-    """Points whose rounds cost the same at the same K: the drafter and what else its forwards hang
-    on."""
-    name = config.drafter_name
-    if name not in ("ngram", "multilevel"):
-        return name
-    return f"{name} {config.max_ngram_size} {config.num_ngram_pred_tokens}"
+    """Points whose rounds cost the same at the same K: the drafter and what else its forwards
+    depend on."""
+    found = [config.drafter_name]
+    if config.drafter_name in ("ngram", "multilevel"):
+        found += [str(config.max_ngram_size), str(config.num_ngram_pred_tokens)]
+    if config.drafter_settings:
+        found.append(json.dumps(config.drafter_settings, sort_keys=True))
+    return " ".join(found)
 
 
 def document(ready: Asked) -> str:
