@@ -31,6 +31,7 @@ from fly.evaluation.notes import (
     copying_notes,
     drafting_notes,
     length_notes,
+    same_notes,
     speed_notes,
     task_notes,
 )
@@ -123,6 +124,7 @@ def carry_out(
             *drafting_notes({name: engine.report() for name, engine in engines.items()}),
             *copying_notes(contest.methods),
             *length_notes(contest.methods),
+            *same_notes(contest.methods),
             *speed_notes(compared),
         ]
         result = _result(plan, contest, compared, slices, notes)
@@ -222,24 +224,37 @@ def _find_divergences(
 
 
 def judge(compared: Sequence[Compared], margin: Margin) -> dict[tuple[str, str], Verdict]:
-    """Verdicts by task and method on all that loosens the text, corrected for their number."""
-    judged = [
-        (one, each, paired)
-        for one in compared
-        for each in one.decoded
-        if each.method.is_candidate and (paired := one.paired(each)) is not None
-    ]
+    """Verdicts by task and method on all that loosens the text, corrected for their number.
+
+    Methods that are the same but for their spelling are one: the correction counts the first of
+    them, and its verdict is the others', too.
+    """
+    judged = []
+    for one in compared:
+        candidates = [each for each in one.decoded if each.method.is_candidate]
+        for each in candidates:
+            first = next(other for other in candidates if other.method.is_same_as(each.method))
+            paired = one.paired(each)
+            if each is first and paired is not None:
+                judged.append((one, each, paired))
     verdicts = judge_all([paired for *_, paired in judged], margin, CONFIDENCE)
-    return {
-        (one.task, each.method.name): _with_remarks(verdict, one, each)
-        for (one, each, _), verdict in zip(judged, verdicts, strict=True)
-    }
+    found = {}
+    for (one, first, _), verdict in zip(judged, verdicts, strict=True):
+        for each in one.decoded:
+            if each is first or each.method.is_same_as(first.method):
+                found[one.task, each.method.name] = _with_remarks(verdict, one, each, first)
+    return found
 
 
-def _with_remarks(verdict: Verdict, compared: Compared, decoded: Decoded) -> Verdict:
-    """What the numbers alone do not tell: equal texts, and a metric that is the same everywhere."""
+def _with_remarks(
+    verdict: Verdict, compared: Compared, decoded: Decoded, first: Decoded
+) -> Verdict:
+    """What the numbers alone do not tell: equal texts, a metric that is the same everywhere, and
+    that a method is `first` in another spelling."""
     texts, parts = texts_beside(compared.target, decoded), [verdict.explanation]
-    if texts.num_equal == texts.num_answers:
+    if decoded is not first:
+        parts.insert(0, f"The same settings as {first.method.name}, whose verdict this is.")
+    elif texts.num_equal == texts.num_answers:
         parts.insert(0, f"All {texts.num_answers:,} texts are identical to the target's.")
     if compared.column is not None:
         found = pointer(compared.column, compared.others, decoded.method.name)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from fly.acceptance import rules
+from fly.acceptance import Rule, rules
 from fly.config import FLyConfig
 from fly.config.batch_size import read_batch_size
 from fly.config.variants import misfit_at
@@ -41,10 +41,13 @@ _SHARED = (
     *("target_model_path", "draft_model_path", "draft_dtype", "draft_device", "draft_revision"),
     "temperature",
 )
+_CHOOSE_THE_RULE = (
+    *("enable_fly", "acceptance", "acceptance_settings"),
+    *("win_len", "entropy_thre", "entropy", "fly_variant", "abla_no_window"),
+)
 # What means nothing to native acceptance.
 _OF_RULES = (
-    *("enable_fly", "acceptance", "acceptance_settings", "loosen_copied"),
-    *("win_len", "entropy_thre", "entropy", "fly_variant", "abla_no_window"),
+    *(*_CHOOSE_THE_RULE, "loosen_copied"),
     *("protect_special_tokens", "protect_stop_strings", "strict_first_n", "only_inside"),
 )
 
@@ -120,6 +123,24 @@ class Method:
             told |= {key: getattr(self.config, key) for key in ("win_len", "fly_variant")}
             told |= {"entropy": self.config.entropy_kind, "gate": self.config.entropy_threshold}
         return told
+
+    def is_same_as(self, other: Method) -> bool:
+        """Whether both come to the same rule with the same drafting at the same batch size, however
+        they are spelled."""
+        mine, theirs = (
+            {k: v for k, v in each.config.to_dict().items() if k not in _CHOOSE_THE_RULE}
+            for each in (self, other)
+        )
+        return (
+            self.takes_setup
+            and (self.engine, self.batch_size, mine) == (other.engine, other.batch_size, theirs)
+            and self.rule == other.rule
+        )
+
+    @property
+    def rule(self) -> Rule:
+        """As it decides, resolved from the configuration."""
+        return rules.get(self.config.acceptance_name).from_config(self.config)
 
     def check_temperature(self, temperature: float, asker: str) -> None:
         """Refuse a temperature that rule or drafter cannot decode at.

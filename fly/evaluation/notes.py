@@ -45,6 +45,21 @@ def copying_notes(methods: Sequence[Method]) -> list[str]:
     return notes
 
 
+def same_notes(methods: Sequence[Method]) -> list[str]:
+    """Notes on methods that are others in another spelling."""
+    notes, seen = [], []
+    for method in methods:
+        first = next((other for other in seen if other.is_same_as(method)), None)
+        if first is None:
+            seen.append(method)
+        elif method.is_candidate:
+            notes.append(
+                f"{method.name}: the same settings as {first.name}; both have one verdict, and how "
+                "their speeds differ shows what the machine's drift makes of equal methods (A/A)"
+            )
+    return notes
+
+
 def _bandit(policy: str, found: Mapping[str, Any]) -> str:
     pulls = ", ".join(f"{arm} {told['pulls']:,}" for arm, told in found["arms"].items())
     return (

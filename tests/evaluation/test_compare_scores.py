@@ -291,3 +291,21 @@ def test_equal_texts_have_no_interval(run):
     assert found.paired.recovery.estimate == 1
     assert found.paired.recovery.low is found.paired.difference.low is None
     assert found.verdict.explanation.startswith("All 8 texts are identical to the target's.")
+
+
+# --- the same settings twice
+
+
+def test_methods_of_equal_rules_are_one_in_verdicts(run):
+    def answer(name, doc):
+        return "x" if name == "margin" and doc == 3 else str(doc)
+
+    names = ["margin:ratio=0.5", "margin:ratio=0.50", "margin:ratio=0.6"]
+    result = run(EXACT, answer, num_items=40, methods=names, margin_points=20)
+    one, same, other = (method(result, name).verdict for name in names)
+    assert (one.p_safe, one.p_not_safe) == (same.p_safe, same.p_not_safe)
+    assert same.explanation.startswith("The same settings as margin:ratio=0.5, whose verdict this")
+    for verdict in (one, same, other):
+        assert verdict.explanation.endswith("Corrected for 2 verdicts (Holm).")
+    [note] = [each for each in result.notes if "same settings" in each]
+    assert note.startswith("margin:ratio=0.50: the same settings as margin:ratio=0.5; both have")
