@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from fly.decoding import Statistics
-from fly.evaluation import cost
 from fly.evaluation.columns import Column
+from fly.evaluation.costs import explain
 from fly.evaluation.methods import NATIVE, Method
 from fly.evaluation.metrics import Metric
 from fly.evaluation.scoring import Doc, Scorer, Scores
@@ -231,7 +231,7 @@ def _cost(compared: Compared, decoded: Decoded, accepted: Acceptance | None) -> 
     if plain is None:
         return None
     measured = _ratio(decoded, plain)
-    return cost.explain(
+    return explain(
         decoded.method,
         decoded.statistics,
         plain.statistics,

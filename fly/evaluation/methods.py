@@ -131,7 +131,7 @@ class Method:
             {k: v for k, v in each.config.to_dict().items() if k not in _CHOOSE_THE_RULE}
             for each in (self, other)
         )
-        return (
+        return self.name == other.name or (
             self.takes_setup
             and (self.engine, self.batch_size, mine) == (other.engine, other.batch_size, theirs)
             and self.rule == other.rule

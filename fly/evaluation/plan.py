@@ -1,11 +1,7 @@
-"""What a comparison is to do: everything that can be known to be wrong is found here, before a
-model is loaded."""
+"""A checked comparison, and what it loads and opens."""
 
 from __future__ import annotations
 
-import importlib.util
-import math
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,21 +10,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from fly.backend.arguments import ModelArguments, check_state
 from fly.backend.fingerprint import digest
 from fly.backend.records import to_json
 from fly.config import FLyConfig
-from fly.config.batch_size import read_batch_size
-from fly.errors import ConfigError, ConfigWarning, MissingExtraError
+from fly.errors import ConfigError, ConfigWarning
 from fly.evaluation.engines import Engine
 from fly.evaluation.local import shares_ids
-from fly.evaluation.methods import Method, parse_methods
-from fly.evaluation.store import Store, check_folder, check_header
+from fly.evaluation.methods import Method
+from fly.evaluation.store import Store, check_header
 from fly.evaluation.workload import Asked
-from fly.formats import comparison as comparison_format
 from fly.formats.answers import Header
-from fly.stats.margins import SHARE, Margin, Points, Share
-from fly.tasks import TASKS_PATH
+from fly.stats.margins import Margin
 
 if TYPE_CHECKING:
     from fly.backend import FLyLM
@@ -36,9 +28,6 @@ if TYPE_CHECKING:
     from fly.evaluation.workload import Tasks
     from fly.formats.answers import Answer
 
-DEFAULT_METHODS = ("target", "native", "fly")
-DEFAULT_BATCH_SIZE = 16
-_STATISTICS = ("scipy", "statsmodels", "pandas")  # of the extra `stats`
 _DRAFTING: dict[str, Any] = {"use_sd": True, "use_ngram": False, "tree_verify": False}
 _DRAFTING |= {"dual_tok": False, "drafter_settings": {}}
 
@@ -216,129 +205,3 @@ def check_tokenizers(method: Method, lm: FLyLM) -> None:
             "tokenizers differ",
             fix="leave it out, or take drafter 'other_tokenizer', as in other_tokenizer+native",
         )
-
-
-def make_plan(
-    model_args: Mapping[str, Any],
-    options: Mapping[str, Any],
-    *,
-    methods: Sequence[str] = DEFAULT_METHODS,
-    batch_size: int | str | None = DEFAULT_BATCH_SIZE,
-    margin: float | None = None,
-    margin_points: float | None = None,
-    metric: str | None = None,
-    output_path: str | Path | None = None,
-    resume: bool = False,
-    trace: bool = False,
-    command: str | None = None,
-    result_name: str = comparison_format.FILE_NAME,
-) -> Plan:
-    """Check everything that needs neither task nor model.
-
-    Raises:
-        ConfigError: a setting, a method, the margin or the output folder is wrong.
-        JournalError: the run to go on with was started with other methods.
-        MissingExtraError: the libraries of the statistics are not installed.
-    """
-    require_statistics()
-    arguments = dict(model_args)
-    split = ModelArguments.split(arguments)
-    rows = read_batch_size(DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
-    if isinstance(rows, str):
-        raise ConfigError(
-            f"--batch_size is {rows!r}, but methods are compared at the same number of rows",
-            fix="give a number; the fastest one for plain decoding is looked for anyway",
-        )
-    chosen_margin = read_margin(margin, margin_points)
-    check_alone()
-    if resume and output_path is None:
-        raise ConfigError(
-            "--resume needs the folder of the run that is to go on", fix="add --output_path"
-        )
-    folder = None if output_path is None else Path(output_path)
-    if folder is not None:
-        check_folder(folder, result_name, resume=resume)
-    chosen = parse_methods(methods, split.config, rows)
-    for method in chosen:
-        check_state(method.config)
-    # Last, since listing lm-eval's tasks takes seconds.
-    own_tasks = {} if options.get("task_manager") else {"task_manager": _task_manager()}
-    plan = Plan(
-        config=split.config,
-        arguments=arguments,
-        options=dict(options) | own_tasks,
-        methods=chosen,
-        batch_size=rows,
-        margin=chosen_margin,
-        metric=metric,
-        folder=folder,
-        resume=resume,
-        trace=trace,
-        command=command,
-    )
-    plan.check_resumed()
-    return plan
-
-
-def check_alone() -> None:
-    """Refuse to be one of several processes.
-
-    Raises:
-        ConfigError: it is.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            "methods are timed in one process, but this is one of several",
-            fix="run the comparison without accelerate launch or torchrun",
-        )
-
-
-# A hundredth of a point takes hundreds of millions of items to show.
-LEAST_POINTS, MOST_SHARE = 0.01, 0.9999
-
-
-def read_margin(share: float | None, points: float | None) -> Margin:
-    """The share of the target's score that has to be kept, or the points that may be lost.
-
-    Raises:
-        ConfigError: both are given, or one is out of range: less than this no task can show.
-    """
-    if share is not None and points is not None:
-        raise ConfigError(
-            f"--margin is {share!r} and --margin_points {points!r}, but one margin decides",
-            fix="give one of them",
-        )
-    if points is not None:
-        if not LEAST_POINTS <= points < math.inf:
-            raise ConfigError(
-                f"--margin_points is {points!r}, but it is what may be lost, in points",
-                fix=f"give {LEAST_POINTS} or more; 2 allows a score of 0.80 to fall to 0.78",
-            )
-        return Points(points)
-    share = SHARE if share is None else share
-    if not 0 < share <= MOST_SHARE:
-        raise ConfigError(
-            f"--margin is {share!r}, but it is the share of the target's score to be kept",
-            fix=f"give a number between 0 and {MOST_SHARE}; 0.97 allows to lose 3 % of the score",
-        )
-    return Share(share)
-
-
-def require_statistics() -> None:
-    """Make sure that the statistics can be computed, before hours are spent.
-
-    Raises:
-        MissingExtraError: a library is not installed.
-    """
-    missing = [name for name in _STATISTICS if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingExtraError(
-            f"a comparison needs {', '.join(missing)}, which is not installed",
-            fix="pip install 'fly-decoding[stats]', in a clone: pip install -e '.[stats]'",
-        )
-
-
-def _task_manager() -> Any:
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager(include_path=str(TASKS_PATH))

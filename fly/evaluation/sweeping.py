@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fly.backend.arguments import check_state
 from fly.errors import ConfigError
@@ -20,7 +20,8 @@ from fly.evaluation.halving import Recommendation, Standing, frontier, recommend
 from fly.evaluation.looking import FirstLook
 from fly.evaluation.methods import NATIVE, TARGET, Method, parse_method
 from fly.evaluation.metrics import Metric, measure_of, named
-from fly.evaluation.plan import Plan, make_plan
+from fly.evaluation.options import Options, make_plan
+from fly.evaluation.plan import Plan
 from fly.evaluation.searching import OnProgress, Search, Tried, halves
 from fly.evaluation.store import Store, write_result, write_text
 from fly.evaluation.workload import Asked
@@ -57,21 +58,14 @@ class SweepPlan:
 
 
 def make_sweep_plan(
-    model_args: Mapping[str, Any],
-    options: Mapping[str, Any],
-    grid: Mapping[str, list[object]],
-    *,
-    heldout: float = HELD_OUT,
-    **settings: Any,
+    given: Options, grid: Mapping[str, list[object]], heldout: float = HELD_OUT
 ) -> SweepPlan:
     """Check everything that needs neither task nor model.
 
     Args:
-        model_args: lm-eval's model arguments.
-        options: of lm-eval's `simple_evaluate`.
-        grid: values by key, checked by `grid.parse_grid`.
+        given: its methods are of no account.
+        grid: values by key, checked by `grid.check_grid`.
         heldout: share of the documents that the search does not see.
-        settings: of `make_plan`.
 
     Raises:
         ConfigError: a setting or the output folder is wrong, or a point of the grid is impossible.
@@ -81,13 +75,7 @@ def make_sweep_plan(
             f"--heldout is {heldout!r}, but it is the share of items kept for the verdict",
             fix="give a number between 0 and 1, such as 0.5",
         )
-    plan = make_plan(
-        model_args,
-        options,
-        methods=[TARGET, NATIVE],
-        result_name=sweep_format.FILE_NAME,
-        **settings,
-    )
+    plan = make_plan(replace(given, methods=[TARGET, NATIVE]), sweep_format.FILE_NAME)
     points = grid_points(grid, overrides=plan.config.to_dict())
     for point in points:
         _check_point(point)

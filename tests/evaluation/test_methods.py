@@ -14,7 +14,7 @@ from fly.drafting.none import NoDrafter
 from fly.errors import ConfigError, FLyWarning
 from fly.evaluation.methods import Method, parse_method, parse_methods
 from fly.evaluation.notes import copying_notes
-from fly.evaluation.plan import make_plan
+from fly.evaluation.options import Options, make_plan
 
 
 def config(**settings):
@@ -195,7 +195,9 @@ def test_a_configuration_whose_drafter_copies_has_said_so():
         warnings.simplefilter("error")
         methods = parse_methods(["native", "margin", "fly", "model+margin"], copying, 16)
     with pytest.warns(FLyWarning, match="has no effect") as caught:
-        plan = make_plan({"config_path": "demo", "drafter": "suffix"}, {"tasks": []})
+        plan = make_plan(
+            Options(model_args={"config_path": "demo", "drafter": "suffix"}, harness={"tasks": []})
+        )
     assert len(caught) == 1
     assert [each.name for each in methods] == ["target", "native", "model+margin"]
     assert methods[1].stands_for == ("margin", "fly")
@@ -339,8 +341,9 @@ PLANS = {
 @pytest.mark.parametrize(("wrong", "message"), PLANS.values(), ids=PLANS)
 def test_a_wrong_plan_loads_nothing(wrong, message, monkeypatch):
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
+    given = {"model_args": {"config_path": "demo"}, "harness": {"tasks": ["fly_demo_math"]}}
     with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
-        make_plan({"config_path": "demo"}, {"tasks": ["fly_demo_math"]}, **wrong)
+        make_plan(Options(**given, **wrong))
 
 
 # --- lengths that are pinned

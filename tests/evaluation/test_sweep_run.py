@@ -12,7 +12,7 @@ import fly.evaluation
 from fly.backend import FLyLM
 from fly.config import FLyConfig
 from fly.evaluation.environment import told
-from fly.evaluation.plan import make_plan
+from fly.evaluation.options import Options, make_plan
 from fly.formats.answers import Answer, Rung
 from fly.formats.sweep import Sweep
 from tests.cli.without_defaults import defaults
@@ -77,7 +77,8 @@ def test_the_file_is_what_was_returned(swept):
 
 
 def test_points_are_those_of_a_decoder_of_their_own(swept):
-    plan = make_plan(MODEL_ARGS, {"tasks": ["fly_demo_math"], "limit": NUM_ITEMS}, batch_size=BATCH)
+    harness = {"tasks": ["fly_demo_math"], "limit": NUM_ITEMS}
+    plan = make_plan(Options(model_args=MODEL_ARGS, harness=harness, batch_size=BATCH))
     lm = FLyLM(**MODEL_ARGS, batch_size=BATCH)
     ready = {one.key: one for one in plan.read_requests(lm, plan.load_tasks())}
     longest = sorted(swept.result.points, key=lambda point: -point.num_items)[:2]
