@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from blocks import MAX_NEW_TOKENS, Pair, parsed, parser, save
 
 from fly.config import FLyConfig
 from fly.decoding import Result
 from fly.demo.problems import Problem, heldout
-from fly.evaluation.paired import compare_scores
+from fly.stats.paired import compare_scores
 
 K, BATCH = 15, 32
 SEED = 0  # of the task's items
@@ -90,7 +91,7 @@ def main() -> None:
                 ]
                 paired = compare_scores(scores[0], scores[1], range(len(problems))).to_paired()
                 told |= {"score": sum(scores[1]) / len(problems)}
-                told |= {"paired": paired.model_dump(mode="json")}
+                told |= {"paired": asdict(paired)}
             found[f"{stop!r}, {name}"] = told
             print(f"{stop!r}, {name}: {told}", flush=True)
     save(arguments.output, {"spd_k": K, "batch_size": BATCH, "found": found})

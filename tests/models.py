@@ -18,7 +18,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from fly.acceptance import Scores
-from fly.evaluation.equality import compare
+from fly.evaluation.divergence import compare
 
 VOCAB = 96
 CONTEXT = 160

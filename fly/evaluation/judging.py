@@ -49,24 +49,20 @@ class PrefixScores(Scores):
 
     @cached_property
     def choice(self) -> Tensor:
-        """As in Scores."""
         assert self.whole is not None
         return self.whole.choice[:, : self.logits.shape[1]]
 
     @cached_property
     def probs(self) -> Tensor:
-        """As in Scores."""
         assert self.whole is not None
         return self.whole.probs[:, : self.ids.shape[1]]
 
     @cached_property
     def draft_possible(self) -> Tensor:
-        """As in Scores."""
         assert self.whole is not None
         return self.whole.draft_possible[:, : self.ids.shape[1]]
 
     def entropy(self, kind: str, *, is_final: bool = False) -> Tensor:
-        """As in Scores."""
         assert self.whole is not None
         return self.whole.entropy(kind, is_final=is_final)[:, : self.ids.shape[1]]
 

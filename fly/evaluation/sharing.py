@@ -4,7 +4,7 @@ decided for all.  The others replay it, and are decoded only from the context on
 been.
 
 Exact, whatever the rules: a point's answers and counters are those of a SpeculativeDecoder of its
-own, but for ties between forwards of different shapes (fly/evaluation/equality.py), and for the
+own, but for ties between forwards of different shapes (fly/evaluation/divergence.py), and for the
 draft forwards of multilevel: guesses that pay hang on what else was drafted in the row.
 """
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fly.errors import MissingExtraError
-from fly.formats.model import Interval
+from fly.stats.records import Interval
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from fly.formats.comparison import Comparison, Paired, paired_columns
+from fly.formats.comparison import Comparison, paired_columns
 from fly.formats.frames import spread, table
-from fly.formats.model import Format, Interval
+from fly.formats.model import Format
+from fly.stats.records import Interval, Paired
 
 if TYPE_CHECKING:
     import pandas as pd

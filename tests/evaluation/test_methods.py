@@ -11,9 +11,9 @@ from fly.config import FLyConfig, json_schema
 from fly.drafting import drafters
 from fly.drafting.none import NoDrafter
 from fly.errors import ConfigError, FLyWarning
-from fly.evaluation.drafting import copying_notes
 from fly.evaluation.methods import Method, parse_method, parse_methods
-from fly.evaluation.plan import make_plan
+from fly.evaluation.notes import copying_notes
+from fly.evaluation.options import Options, make_plan
 
 
 def config(**settings):
@@ -47,22 +47,22 @@ class Mine(NativeRule):
 
 # name: kind, drafter, rule, needs a draft, plain, lossless
 NAMES = {
-    "target": ("engine", "none", None, False, True, True),
-    "draft": ("draft", "none", None, True, False, False),
-    "hf_generate": ("generate", "none", None, False, True, True),
-    "hf_assisted": ("assisted", "none", None, True, False, True),
-    "hf_prompt_lookup": ("prompt_lookup", "none", None, False, False, True),
-    "native": ("engine", "model", "native", True, False, True),
-    "fly": ("engine", "model", "fly", True, False, False),
-    "model": ("engine", "model", "fly", True, False, False),
-    "ngram": ("engine", "ngram", "native", False, False, True),
-    "suffix+margin:ratio=0.5": ("engine", "suffix", "native", False, False, True),
-    "fly:drafter=retrieval": ("engine", "retrieval", "native", False, False, True),
-    "multilevel": ("engine", "multilevel", "fly", True, False, False),
-    "none": ("engine", "none", None, False, True, True),
-    "ngram+native": ("engine", "ngram", "native", False, False, True),
-    "native+ngram": ("engine", "ngram", "native", False, False, True),
-    "fly+multilevel": ("engine", "multilevel", "fly", True, False, False),
+    "target": ("OwnEngine", "none", None, False, True, True),
+    "draft": ("DraftEngine", "none", None, True, False, False),
+    "hf_generate": ("GenerateEngine", "none", None, False, False, True),
+    "hf_assisted": ("AssistedEngine", "none", None, True, False, True),
+    "hf_prompt_lookup": ("PromptLookupEngine", "none", None, False, False, True),
+    "native": ("OwnEngine", "model", "native", True, False, True),
+    "fly": ("OwnEngine", "model", "fly", True, False, False),
+    "model": ("OwnEngine", "model", "fly", True, False, False),
+    "ngram": ("OwnEngine", "ngram", "native", False, False, True),
+    "suffix+margin:ratio=0.5": ("OwnEngine", "suffix", "native", False, False, True),
+    "fly:drafter=retrieval": ("OwnEngine", "retrieval", "native", False, False, True),
+    "multilevel": ("OwnEngine", "multilevel", "fly", True, False, False),
+    "none": ("OwnEngine", "none", None, False, True, True),
+    "ngram+native": ("OwnEngine", "ngram", "native", False, False, True),
+    "native+ngram": ("OwnEngine", "ngram", "native", False, False, True),
+    "fly+multilevel": ("OwnEngine", "multilevel", "fly", True, False, False),
 }
 
 
@@ -71,7 +71,7 @@ def test_what_a_name_stands_for(name, expected):
     found = method(name)
     rule = None if found.config.drafter_name == "none" else found.config.setup.rule_name
     assert (
-        *(found.kind, found.config.drafter_name, rule),
+        *(found.engine.__name__, found.config.drafter_name, rule),
         *(found.needs_draft, found.is_plain, found.is_lossless),
     ) == expected
 
@@ -195,13 +195,15 @@ def test_a_configuration_whose_drafter_copies_has_said_so():
         warnings.simplefilter("error")
         methods = parse_methods(["native", "margin", "fly", "model+margin"], copying, 16)
     with pytest.warns(FLyWarning, match="has no effect") as caught:
-        plan = make_plan({"config_path": "demo", "drafter": "suffix"}, {"tasks": []})
+        plan = make_plan(
+            Options(model_args={"config_path": "demo", "drafter": "suffix"}, harness={"tasks": []})
+        )
     assert len(caught) == 1
     assert [each.name for each in methods] == ["target", "native", "model+margin"]
     assert methods[1].stands_for == ("margin", "fly")
     assert methods[2].config.acceptance_settings == {"ratio": 0.5}
     assert [each.name for each in plan.methods] == ["target", "native"]
-    told = Method("point", "engine", copying, 1).settings
+    told = Method("point", copying, 1).settings
     own = {"drafter": "ngram", "acceptance": "native", "spd_k": 9, "draft_length": "adaptive"}
     assert told == own
 
@@ -340,8 +342,9 @@ PLANS = {
 @pytest.mark.parametrize(("wrong", "message"), PLANS.values(), ids=PLANS)
 def test_a_wrong_plan_loads_nothing(wrong, message, monkeypatch):
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
+    given = {"model_args": {"config_path": "demo"}, "harness": {"tasks": ["fly_demo_math"]}}
     with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
-        make_plan({"config_path": "demo"}, {"tasks": ["fly_demo_math"]}, **wrong)
+        make_plan(Options(**given, **wrong))
 
 
 # --- lengths that are pinned

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 
 from statsmodels.stats.multitest import multipletests
 
-from fly.evaluation.judged import CONFIDENCE, Judged
-from fly.evaluation.margins import SHARE, Margin, Share, rounded
-from fly.formats.comparison import Verdict, VerdictName
+from fly.stats.judged import CONFIDENCE, Judged
+from fly.stats.margins import SHARE, Margin, Share, rounded
+from fly.stats.records import Verdict, VerdictName
 
 MARGIN = Share(SHARE)
 OFFER = "--margin_points takes a margin that does not hang on the target's score."

@@ -11,8 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from statistics import NormalDist
 
-from fly.formats.comparison import Paired
-from fly.formats.model import Interval
+from fly.stats.records import Interval, Paired
 
 POWER = 0.80  # chance of a verdict with as many items as are said to be needed
 CONFIDENCE = 0.95  # of one-sided bounds

@@ -13,11 +13,14 @@ from fly.decoding import Request, SpeculativeDecoder
 from fly.demo import DRAFT_PATH, TARGET_PATH
 from fly.demo.problems import heldout
 from fly.errors import ConfigError
-from fly.evaluation.equality import compare
+from fly.evaluation.divergence import compare
+from fly.evaluation.generate import GenerateEngine
+from fly.evaluation.local import OwnEngine
 from fly.evaluation.methods import parse_methods
-from fly.evaluation.runners import EngineRunner, GenerateRunner, check_tokenizers, make_runner
+from fly.evaluation.plan import check_tokenizers
 from tests.backend import pairs
 from tests.drafting.foreign import byte_level
+from tests.evaluation.made_up import loaded
 from tests.models import generated, prompts, tiny, tiny_tokenizer
 
 
@@ -53,7 +56,7 @@ def engine_results():
     return dict(decoder.decode(demo_requests()))
 
 
-RUNNERS = {
+ENGINES = {
     "batched": (3, {}),
     "alone": (1, {}),
     "assisted": (1, {"assistant_model": DRAFT_PATH}),
@@ -61,13 +64,13 @@ RUNNERS = {
 }
 
 
-@pytest.mark.parametrize(("batch_size", "given"), RUNNERS.values(), ids=RUNNERS)
+@pytest.mark.parametrize(("batch_size", "given"), ENGINES.values(), ids=ENGINES)
 def test_greedy_text_is_the_engines(batch_size, given):
     options = {
         key: load(value) if key == "assistant_model" else value for key, value in given.items()
     }
-    runner = GenerateRunner(load(TARGET_PATH), tokenizer(), batch_size, options)
-    found = dict(runner.decode(demo_requests()))
+    engine = GenerateEngine(loaded(load(TARGET_PATH), tokenizer()), batch_size, options)
+    found = dict(engine.decode(demo_requests()))
     assert sorted(found) == list(range(6))
     for place, own in engine_results().items():
         request, other = demo_requests()[place], found[place]
@@ -101,8 +104,8 @@ class Recording:
 
 def calls(requests, batch_size=3, **options):
     model = Recording()
-    runner = GenerateRunner(model, tiny_tokenizer(), batch_size, options)
-    found = dict(runner.decode(requests))
+    engine = GenerateEngine(loaded(model, tiny_tokenizer()), batch_size, options)
+    found = dict(engine.decode(requests))
     assert sorted(found) == list(range(len(requests)))
     return model.calls
 
@@ -157,8 +160,8 @@ def sampled(seed, batch_size=1):
     asked = [
         Request(ids, 12, temperature=1.0, seed=seed + place) for place, ids in enumerate(prompts(3))
     ]
-    runner = GenerateRunner(tiny("llama"), tiny_tokenizer(), batch_size, {})
-    return [result.token_ids for _, result in sorted(runner.decode(asked))]
+    engine = GenerateEngine(loaded(tiny("llama"), tiny_tokenizer()), batch_size)
+    return [result.token_ids for _, result in sorted(engine.decode(asked))]
 
 
 def test_a_seed_draws_the_same_again_and_another_does_not():
@@ -200,16 +203,16 @@ class Watched:
 
 def test_caches_are_given_up_behind_every_call():
     decoder = Watched(fails=False)
-    runner = EngineRunner(decoder)
+    engine = OwnEngine(None, decoder)
     for _ in range(2):
-        assert len(list(runner.decode([request(), request()]))) == 2
+        assert len(list(engine.decode([request(), request()]))) == 2
     assert decoder.log == ["decoded", "decoded", "released"] * 2
 
 
 def test_caches_are_given_up_behind_a_failure_too():
     decoder = Watched(fails=True)
     with pytest.raises(torch.OutOfMemoryError):
-        list(EngineRunner(decoder).decode([request(), request()]))
+        list(OwnEngine(None, decoder).decode([request(), request()]))
     assert decoder.log == ["decoded", "released"]
 
 
@@ -217,9 +220,9 @@ def test_a_call_does_not_find_the_prompts_of_the_one_before():
     decoder = SpeculativeDecoder(
         tiny("llama"), None, tiny_tokenizer(), FLyConfig(use_sd=False), batch_size=2
     )
-    runner = EngineRunner(decoder)
+    engine = OwnEngine(None, decoder)
     asked = [Request(ids, 6) for ids in prompts(3)]
-    one, other = (dict(runner.decode(asked)) for _ in range(2))
+    one, other = (dict(engine.decode(asked)) for _ in range(2))
     assert [each.token_ids for each in one.values()] == [each.token_ids for each in other.values()]
     assert [each.statistics.plain for each in one.values()] == [
         each.statistics.plain for each in other.values()
@@ -249,8 +252,8 @@ def test_methods_on_a_draft_with_another_tokenizer(swapped):
     answers = {}
     for method in methods:
         check_tokenizers(method, swapped)
-        runner = make_runner(method, swapped, trace=False)
-        found = dict(runner.decode([Request(ids, 20) for ids in prompts]))
+        engine = method.open(swapped)
+        found = dict(engine.decode([Request(ids, 20) for ids in prompts]))
         answers[method.name] = [found[index].token_ids for index in range(len(prompts))]
     assert len(answers) == 6
     assert all(answer == answers["target"] for answer in answers.values())
@@ -274,9 +277,9 @@ def test_assisted_by_a_draft_with_another_vocabulary():
         end_ids=(),
     )
     check_tokenizers(method, lm)
-    runner = make_runner(method, lm, trace=False)
+    engine = method.open(lm)
     requests = [Request(tuple(tokenizer()(text).input_ids), 12) for text in ("The sum", "def f(")]
-    answers = {index: result.token_ids for index, result in runner.decode(requests)}
+    answers = {index: result.token_ids for index, result in engine.decode(requests)}
     for index, request in enumerate(requests):
         assert answers[index] == generated(load(TARGET_PATH), request.prompt_ids, 12)
 
@@ -286,7 +289,7 @@ def test_stop_strings_of_the_generation_config_do_not_end_generate():
     model = copy.deepcopy(tiny("llama"))
     model.generation_config.stop_strings = ["a"]
     asked = [Request(ids, 12, ("a",)) for ids in prompts(3)]
-    theirs = dict(GenerateRunner(model, tiny_tokenizer(), 2, {}).decode(asked))
+    theirs = dict(GenerateEngine(loaded(model, tiny_tokenizer()), 2).decode(asked))
     ours = dict(
         SpeculativeDecoder(model, None, tiny_tokenizer(), FLyConfig(use_sd=False)).decode(asked)
     )
@@ -300,7 +303,7 @@ def test_end_tokens_of_requests_are_those_of_generate():
         Request(ids, 12, generation={"eos_token_id": end})
         for ids, end in zip(asked, ends, strict=True)
     ]
-    theirs = dict(GenerateRunner(model, tiny_tokenizer(), 2, {}).decode(requests))
+    theirs = dict(GenerateEngine(loaded(model, tiny_tokenizer()), 2).decode(requests))
     assert [theirs[n].finish_reason for n in range(4)] == ["eos"] * 4
     assert [theirs[n].token_ids[-1] for n in range(4)] == ends
     assert len({*ends}) > 1

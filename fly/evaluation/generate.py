@@ -1,6 +1,4 @@
-"""How a method decodes: our engine over the models that all methods share, or transformers' own
-`generate`, called as its users do.
-"""
+"""transformers' own `generate`, called as its users do: plain, assisted, with prompt lookup."""
 
 from __future__ import annotations
 
@@ -8,83 +6,25 @@ import math
 import time
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import StoppingCriteriaList, StopStringCriteria
+from transformers import StoppingCriteria, StoppingCriteriaList, StopStringCriteria
 
-from fly.decoding import Request, Result, SpeculativeDecoder, Statistics
+from fly.decoding import Request, Result, Statistics
 from fly.decoding.rows import Row
 from fly.decoding.stopping import StopRules, eos_ids
-from fly.decoding.vocabularies import share_ids
-from fly.errors import ConfigError, FLyWarning
-from fly.evaluation.criteria import StopsBehindThinking
-from fly.evaluation.methods import Method
+from fly.errors import FLyWarning
+from fly.evaluation.local import LocalEngine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from fly.backend import FLyLM
-
-
-class Runner(Protocol):
-    """Decodes requests by one method."""
-
-    def decode(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result]]:
-        """Yield (index, result) as each request finishes; nothing computed for another call is
-        used again, unless it is of this one."""
-        ...
-
-
-def check_tokenizers(method: Method, lm: FLyLM) -> None:
-    """Refuse a method that takes the draft's ids for the target's where they are not.
-
-    Raises:
-        ConfigError: it does.
-    """
-    if method.translates or not method.needs_draft or method.kind == "assisted":
-        return
-    if not share_ids(lm.tokenizer, lm.draft_tokenizer):
-        raise ConfigError(
-            f"--methods {method.name}: takes the draft's ids for the target's, but their "
-            "tokenizers differ",
-            fix="leave it out, or take drafter 'other_tokenizer', as in other_tokenizer+native",
-        )
-
-
-def make_runner(method: Method, lm: FLyLM, *, trace: bool) -> Runner:
-    """The method's runner over a loaded pair; `trace` keeps every round's decisions."""
-    if method.is_engine:
-        decoder = lm.decoder.with_config(
-            method.config, batch_size=method.batch_size, record_rounds=trace
-        )
-        return EngineRunner(decoder)
-    if method.kind == "draft":
-        assert lm.draft is not None
-        alone = SpeculativeDecoder(
-            lm.draft,
-            None,
-            lm.tokenizer,
-            method.config,
-            batch_size=method.batch_size,
-            end_ids=lm.end_ids,
-        )
-        return EngineRunner(alone)
-    options = dict(method.options)
-    if method.kind == "assisted":
-        options["assistant_model"] = lm.draft
-        # Two vocabularies of one size transformers takes for one, and then no tokenizers.
-        if lm.draft is not None and _vocab_size(lm.draft) != _vocab_size(lm.model):
-            options |= {"tokenizer": lm.tokenizer, "assistant_tokenizer": lm.draft_tokenizer}
-    return GenerateRunner(lm.model, lm.tokenizer, method.batch_size, options, lm.end_ids)
-
-
-def _vocab_size(model: PreTrainedModel) -> int:
-    size: int = model.config.get_text_config().vocab_size
-    return size
+    from fly.config import FLyConfig
 
 
 def _drawing(request: Request) -> AbstractContextManager[None]:
@@ -102,43 +42,24 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-class EngineRunner:
-    """Our engine.  Its caches are given up behind every call: they are shared with the other
-    methods, which would find prompts in them that were computed in another's time."""
-
-    def __init__(self, decoder: SpeculativeDecoder) -> None:
-        """Use a decoder that nobody else is using meanwhile."""
-        self._decoder = decoder
-
-    def decode(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result]]:
-        """Decode on emptied caches."""
-        try:
-            yield from self._decoder.decode(requests)
-        finally:
-            self._decoder.release()
-
-    @property
-    def drafting(self) -> dict[str, Any]:
-        """What the drafter tells of itself."""
-        return self._decoder.drafter.report()
-
-
-class GenerateRunner:
+class GenerateEngine(LocalEngine):
     """transformers' `generate`: prompts sorted by length and padded on the left, in batches as even
     as they can be, since a small last one would be slow."""
 
     def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: Any,
-        batch_size: int,
-        options: dict[str, Any],
-        end_ids: Iterable[int] = (),
+        self, models: FLyLM, batch_size: int, options: Mapping[str, Any] | None = None
     ) -> None:
-        """`options` are further arguments of `generate`; `end_ids` as in SpeculativeDecoder."""
-        self._model, self._tokenizer = model, tokenizer
-        self._batch_size, self._options = batch_size, options
-        self._stops = StopRules(tokenizer, eos_ids(model, end_ids))
+        """`options` are further arguments of `generate`."""
+        super().__init__(models)
+        self._model = models.model
+        self._batch_size, self._options = batch_size, {**self.options, **(options or {})}
+        self._stops = StopRules(models.tokenizer, eos_ids(models.model, models.end_ids))
+
+    @classmethod
+    def open(
+        cls, models: FLyLM, setup: FLyConfig, batch_size: int, *, trace: bool
+    ) -> GenerateEngine:
+        return cls(models, batch_size)
 
     def decode(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result]]:
         """Decode batch by batch; requests that ask for different things do not share one."""
@@ -200,10 +121,10 @@ class GenerateRunner:
             options["stopping_criteria"] = StoppingCriteriaList([behind])
         elif first.stop:
             # Given as strings, they would reach the assistant of hf_assisted without a tokenizer.
-            criteria = StopStringCriteria(self._tokenizer, list(first.stop))
+            criteria = StopStringCriteria(self.tokenizer, list(first.stop))
             options["stopping_criteria"] = StoppingCriteriaList([criteria])
         if getattr(self._model.generation_config, "stop_strings", None):
-            options["tokenizer"] = self._tokenizer
+            options["tokenizer"] = self.tokenizer
         generate: Any = self._model.generate  # its annotation asks for a type that no model has
         with _drawing(first):
             output = generate(
@@ -219,7 +140,7 @@ class GenerateRunner:
         """Prompts padded on the left, and which of their ids count.  Both [B, T] int64."""
         width = max(len(request.prompt_ids) for request in requests)
         empty = [width - len(request.prompt_ids) for request in requests]
-        pad = self._tokenizer.pad_token_id or 0
+        pad = self.tokenizer.pad_token_id or 0
         rows = [[pad] * n + list(each.prompt_ids) for n, each in zip(empty, requests, strict=True)]
         mask = [[0] * n + [1] * (width - n) for n in empty]
         device = self._model.device
@@ -243,3 +164,67 @@ class GenerateRunner:
             ),
             key=request.key,
         )
+
+
+class PromptLookupEngine(GenerateEngine):
+    """With tokens that `generate` copies from the prompt."""
+
+    max_rows = 1
+    options = {"prompt_lookup_num_tokens": 10}  # noqa: RUF012  the number in transformers' documentation
+
+
+class AssistedEngine(GenerateEngine):
+    """With the draft as `generate`'s assistant."""
+
+    needs_draft = True
+    max_rows = 1
+
+    @classmethod
+    def open(
+        cls, models: FLyLM, setup: FLyConfig, batch_size: int, *, trace: bool
+    ) -> GenerateEngine:
+        own, draft = models.tokenizer, models.draft
+        options: dict[str, Any] = {"assistant_model": draft}
+        # Two vocabularies of one size transformers takes for one, and then no tokenizers.
+        if draft is not None and _vocab_size(draft) != _vocab_size(models.model):
+            options |= {"tokenizer": own, "assistant_tokenizer": models.draft_tokenizer}
+        return cls(models, batch_size, options)
+
+
+def _vocab_size(model: PreTrainedModel) -> int:
+    size: int = model.config.get_text_config().vocab_size
+    return size
+
+
+class StopsBehindThinking(StoppingCriteria):
+    """Reads only what is new, unless what it read was taken back: candidates of an assistant."""
+
+    def __init__(self, stops: StopRules, requests: Sequence[Request], first: int) -> None:
+        """Follow the rows of one call.
+
+        Args:
+            stops: of the model.
+            requests: of the rows.
+            first: place of the first new token in all of them.
+        """
+        self._first = first
+        self._strings = [stops.strings(request) for request in requests]
+        self._read: list[list[int]] = [[] for _ in requests]
+        self._said = [strings.start for strings in self._strings]
+        self._has_ended = [False] * len(requests)
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        """Rows that hold a stop string.  [B] bool."""
+        rows = input_ids[:, self._first :].tolist()
+        ended = [self._follow(row, ids) for row, ids in enumerate(rows)]
+        return torch.tensor(ended, device=input_ids.device)
+
+    def _follow(self, row: int, ids: list[int]) -> bool:
+        strings, num_read = self._strings[row], len(self._read[row])
+        if self._read[row] != ids[:num_read]:
+            num_read, self._said[row], self._has_ended[row] = 0, strings.start, False
+        for token in ids[num_read:]:
+            self._said[row] = strings.extend(self._said[row], token)
+            self._has_ended[row] |= self._said[row].has_stop
+        self._read[row] = ids
+        return self._has_ended[row]

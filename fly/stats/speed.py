@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
-from fly.evaluation.bootstrap import Floats, bootstrap, redraw
-from fly.formats.model import Interval
+from fly.stats.bootstrap import Floats, bootstrap, redraw
+from fly.stats.records import Interval
 
 TAIL = 0.025  # of a two-sided 95 % interval
 BLOCKS_MIN = 5  # fewer have no interval

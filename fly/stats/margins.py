@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from fly.evaluation.judged import CONFIDENCE, Judged, items_to_decide
+from fly.stats.judged import CONFIDENCE, Judged, items_to_decide
 
 SHARE = 0.97
 
@@ -131,12 +131,10 @@ class Share(Margin):
 
     @property
     def least(self) -> float:
-        """As in Margin."""
         return self.value
 
     @property
     def quantity(self) -> str:
-        """As in Margin."""
         return "recovery"
 
     @property
@@ -144,32 +142,25 @@ class Share(Margin):
         return self.value
 
     def kept(self, scores: Judged) -> float | None:
-        """As in Margin."""
         return scores.recovery.estimate
 
     def p_safe(self, scores: Judged) -> float:
-        """As in Margin."""
         return scores.p_ratio_at_most(self.value)
 
     def p_not_safe(self, scores: Judged) -> float:
-        """As in Margin."""
         return scores.p_ratio_at_least(self.value)
 
     def lower(self, scores: Judged, confidence: float = CONFIDENCE) -> float | None:
-        """As in Margin."""
         return scores.lower_ratio(confidence)
 
     def upper(self, scores: Judged, confidence: float = CONFIDENCE) -> float | None:
-        """As in Margin."""
         return scores.upper_ratio(confidence)
 
     def loss_of(self, score: float, *, higher_is_better: bool, point: float) -> float | None:
-        """As in Margin."""
         share = 1 - self.value if higher_is_better else 1 / self.value - 1
         return share * score if score > 0 else None
 
     def items_at_least(self, scores: Judged, confidence: float = CONFIDENCE) -> int | None:
-        """As in Margin."""
         if not scores.weight:
             return None
         needed = scores.weight_needed(self.value, confidence)
@@ -196,15 +187,12 @@ class Share(Margin):
         )
 
     def show(self, kept: float | None) -> str:
-        """As in Margin."""
         return f"{percent(kept)} kept"
 
     def bound(self, kept: float | None, *, is_lower: bool) -> str:
-        """As in Margin."""
         return f"At {'least' if is_lower else 'most'} {percent(kept)} is kept"
 
     def phrase(self, scores: Judged) -> str:
-        """As in Margin."""
         loss = self.loss(scores)
         allows = ""
         if loss is not None:
@@ -227,12 +215,10 @@ class Points(Margin):
 
     @property
     def least(self) -> float:
-        """As in Margin."""
         return -self.value
 
     @property
     def quantity(self) -> str:
-        """As in Margin."""
         return "difference in points"
 
     @property
@@ -244,29 +230,23 @@ class Points(Margin):
         return scores.spread(1.0)[0] / scores.point
 
     def p_safe(self, scores: Judged) -> float:
-        """As in Margin."""
         return scores.p_difference_at_most(-self.value * scores.point)
 
     def p_not_safe(self, scores: Judged) -> float:
-        """As in Margin."""
         return scores.p_difference_at_least(-self.value * scores.point)
 
     def lower(self, scores: Judged, confidence: float = CONFIDENCE) -> float | None:
-        """As in Margin."""
         bound = scores.lower_difference(confidence)
         return None if bound is None else bound / scores.point
 
     def upper(self, scores: Judged, confidence: float = CONFIDENCE) -> float | None:
-        """As in Margin."""
         bound = scores.upper_difference(confidence)
         return None if bound is None else bound / scores.point
 
     def loss_of(self, score: float, *, higher_is_better: bool, point: float) -> float | None:
-        """As in Margin."""
         return self.value * point
 
     def items_at_least(self, scores: Judged, confidence: float = CONFIDENCE) -> int | None:
-        """As in Margin."""
         return scores.items_to_see(self.value * scores.point, confidence)
 
     def why_unsupported(self, scores: Judged, confidence: float = CONFIDENCE) -> str | None:
@@ -274,7 +254,6 @@ class Points(Margin):
         return None
 
     def show(self, kept: float | None) -> str:
-        """As in Margin."""
         if kept is None:
             return "an unknown difference"
         return f"{abs(kept):.1f} points {'lost' if kept < 0 else 'gained'}"
@@ -288,7 +267,6 @@ class Points(Margin):
         return f"At {'least' if least else 'most'} {abs(kept):.1f} points are {word}"
 
     def phrase(self, scores: Judged) -> str:
-        """As in Margin."""
         loss = self.value * scores.point
         text = f"the margin of {self.value:g} points ({loss:g} of the score)"
         if scores.higher_is_better and loss >= scores.mean:

@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fly.evaluation import binary, exact, graded
-from fly.evaluation.binary import Floats, PairCounts, count_pairs
-from fly.evaluation.graded import Clusters, cluster, effective_number
-from fly.evaluation.judged import CONFIDENCE, Judged
-from fly.formats.comparison import POINT, Paired
-from fly.formats.model import Interval
+from fly.stats import binary, exact, graded
+from fly.stats.binary import Floats, PairCounts, count_pairs
+from fly.stats.graded import Clusters, cluster, effective_number
+from fly.stats.judged import CONFIDENCE, Judged
+from fly.stats.records import POINT, Interval, Paired
 
 
 @dataclass(frozen=True)
@@ -47,50 +46,41 @@ class PairedScores(Judged):
 
     @property
     def why_no_ratio(self) -> str | None:
-        """As in Judged."""
         return self._data.why_no_ratio
 
     def p_ratio_at_most(self, ratio: float) -> float:
-        """As in Judged."""
         if self._counts is not None:
             return exact.p_ratio_at_most(self._counts, ratio)
         return self._data.p_ratio_at_most(ratio)
 
     def p_ratio_at_least(self, ratio: float) -> float:
-        """As in Judged."""
         if self._counts is not None:
             return exact.p_ratio_at_least(self._counts, ratio)
         return self._data.p_ratio_at_least(ratio)
 
     def p_difference_at_most(self, difference: float) -> float:
-        """As in Judged."""
         if self._counts is not None:
             return exact.p_difference_at_most(self._counts, difference)
         return self._data.p_difference_at_most(difference)
 
     def p_difference_at_least(self, difference: float) -> float:
-        """As in Judged."""
         return self._exchanged.p_difference_at_most(-difference)
 
     def lower_ratio(self, confidence: float = CONFIDENCE) -> float | None:
-        """As in Judged."""
         if self._counts is not None:
             return exact.lower_ratio(self._counts, confidence)
         return self._data.lower_ratio(confidence)
 
     def upper_ratio(self, confidence: float = CONFIDENCE) -> float | None:
-        """As in Judged."""
         low = self._exchanged.lower_ratio(confidence)
         return 1 / low if low else None
 
     def lower_difference(self, confidence: float = CONFIDENCE) -> float | None:
-        """As in Judged."""
         if self._counts is not None:
             return exact.lower_difference(self._counts, confidence)
         return self._data.lower_difference(confidence)
 
     def upper_difference(self, confidence: float = CONFIDENCE) -> float | None:
-        """As in Judged."""
         low = self._exchanged.lower_difference(confidence)
         return None if low is None else -low
 
@@ -101,19 +91,16 @@ class PairedScores(Judged):
 
     @property
     def weight_told(self) -> str:
-        """As in Judged."""
         if self.counts is not None and self.higher_is_better:
             return f"The target solves {self.counts.num_target:,} of {self.num_items:,} items"
         return f"Scores are worth {self.weight:,.1f} solved ones among {self.num_items:,} items"
 
     def weight_needed(self, ratio: float, confidence: float) -> int:
-        """As in Judged."""
         if self._counts is not None:
             return exact.solved_needed(ratio, confidence)
         return math.ceil(math.log(1 - confidence) / math.log(ratio))
 
     def items_to_see(self, loss: float, confidence: float) -> int:
-        """As in Judged."""
         if self._counts is not None:
             return exact.items_needed(loss, confidence)
         mean = abs(float(self._data.target.sum())) / self.num_items
@@ -131,16 +118,13 @@ class PairedScores(Judged):
 
     @property
     def share_told(self) -> str:
-        """As in Judged."""
         return "" if self.counts is None else f" ({100 * self.discordance:.1f} % of items)"
 
     def spread(self, slope: float) -> tuple[float, float]:
-        """As in Judged."""
         rest = self._data.method - slope * self._data.target
         return float(rest.sum()) / self.num_items, self._per_item((rest - rest.mean()) ** 2)
 
     def to_paired(self) -> Paired:
-        """As in Judged."""
         if self.counts is not None:
             mcnemar_p = binary.mcnemar_p(self.counts.lost, self.counts.gained)
             difference = binary.difference_interval(self.counts)

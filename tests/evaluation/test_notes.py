@@ -1,9 +1,11 @@
 """Drafters that choose tell of it in a comparison."""
 
+from types import SimpleNamespace
+
 from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder, Statistics
-from fly.evaluation.drafting import drafting_notes, length_notes, speed_notes
 from fly.evaluation.methods import parse_method
+from fly.evaluation.notes import drafting_notes, length_notes, speed_notes
 from tests.models import blurred, prompts, tiny, tiny_tokenizer
 
 
@@ -51,6 +53,9 @@ def test_slower_methods_are_told():
     config = FLyConfig(draft_model_path="draft")
     slow = Statistics(timed_rounds=12, timed_plain_s=7, timed_usual_s=10)
     pooled = [("native", slow), ("ngram+native", Statistics())]
-    found = [("sums", parse_method(name, config, 8), counts) for name, counts in pooled]
-    (note,) = speed_notes(found)
+    decoded = [
+        SimpleNamespace(method=parse_method(name, config, 8), statistics=counts)
+        for name, counts in pooled
+    ]
+    (note,) = speed_notes([SimpleNamespace(task="sums", decoded=decoded)])
     assert note.startswith("sums, native: speculation was slower than plain decoding here (0.70 ")

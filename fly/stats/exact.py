@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy import special, stats
 
-from fly.evaluation.binary import Floats, PairCounts, difference_score, ratio_score
+from fly.stats.binary import Floats, PairCounts, difference_score, ratio_score
 
 OUTSIDE = 1e-6  # chance that the lost share lies outside its interval: added to every p
 NEGLIGIBLE = 1e-12  # chance of outcomes that are counted as reached without looking

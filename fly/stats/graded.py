@@ -16,8 +16,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fly.evaluation.bootstrap import Bootstrap, Floats, bootstrap, redraw
-from fly.formats.model import Interval
+from fly.stats.bootstrap import Bootstrap, Floats, bootstrap, redraw
+from fly.stats.records import Interval
 
 TAIL = 0.025  # of a two-sided 95 % interval
 JOINING = 0.5  # documents

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fly.evaluation.bootstrap import bootstrap, redraw
-from fly.evaluation.graded import cluster, difference_interval, ratio_interval
-from fly.evaluation.speed import speed_ratio
+from fly.stats.bootstrap import bootstrap, redraw
+from fly.stats.graded import cluster, difference_interval, ratio_interval
+from fly.stats.speed import speed_ratio
 
 RNG = np.random.default_rng(5)
 OWN = RNG.beta(4, 2, size=120)

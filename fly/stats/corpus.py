@@ -15,35 +15,22 @@ import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import sacrebleu
-from lm_eval.api import metrics as theirs
 from numpy.typing import NDArray
 
-from fly.evaluation.bootstrap import SEED, Bootstrap, Floats, from_replicates
-from fly.evaluation.graded import JOINING, TAIL
-from fly.evaluation.judged import CONFIDENCE, Judged
-from fly.evaluation.metrics import Aggregation
-from fly.formats.comparison import POINT, Paired
-from fly.formats.model import Interval
+from fly.stats.bootstrap import SEED, Bootstrap, Floats, from_replicates
+from fly.stats.graded import JOINING, TAIL
+from fly.stats.judged import CONFIDENCE, Judged
+from fly.stats.records import POINT, Interval, Paired
 
 RESAMPLES = 2_000
 FEWEST = 100  # however long one takes
 SECONDS = 600.0  # that one method's resamples may take
 GROUPS = 100  # of documents, left out one after the other
-SAME = 1e-9  # relative: two ways to the same score
 
 Places = NDArray[np.int64]
 Evaluate = Callable[[Places], float]  # the score of the items at these places
-# sacrebleu's scores are functions of sums over sentences: a thousand times as fast as anew.
-_SENTENCES: dict[str, Callable[[], Any]] = {
-    "bleu": sacrebleu.BLEU,
-    "chrf": sacrebleu.CHRF,
-    "chrfpp": lambda: sacrebleu.CHRF(word_order=2),
-    "ter": sacrebleu.TER,
-}
 
 
 @dataclass(frozen=True)
@@ -113,42 +100,6 @@ def plan_resampling(clusters: Sequence[Hashable], evaluate: Evaluate) -> Resampl
     return Resampling(documents, max(FEWEST, int(SECONDS / cost)), cost * RESAMPLES)
 
 
-def evaluator(aggregation: Aggregation, items: Sequence[Any]) -> Evaluate:
-    """Scores parts of a method's items; NaN where a part has no score, as one of a single class."""
-    try:
-        summed = _sentence_sums(aggregation, items)
-    except Exception:  # noqa: BLE001  as below: an item may be none that sacrebleu takes
-        summed = None
-    if summed is not None:
-        return summed
-
-    def evaluate(places: Places) -> float:
-        try:
-            return float(aggregation([items[place] for place in places]))
-        except Exception:  # noqa: BLE001  tasks raise whatever they like
-            return math.nan
-
-    return evaluate
-
-
-def _sentence_sums(aggregation: Aggregation, items: Sequence[Any]) -> Evaluate | None:
-    """From sacrebleu's counts of every sentence; None for other scores, and where the counts do not
-    lead to the same score (another version's defaults).
-    """
-    name = next((n for n in _SENTENCES if getattr(theirs, n, None) is aggregation), None)
-    if name is None:
-        return None
-    metric = _SENTENCES[name]()
-    references, texts = theirs._sacreformat(*zip(*items, strict=True))
-    counts = np.asarray(metric._extract_corpus_statistics(texts, references), dtype=float)
-
-    def evaluate(places: Places) -> float:
-        return float(metric._compute_score_from_stats(counts[places].sum(axis=0).tolist()).score)
-
-    whole = evaluate(np.arange(len(items)))
-    return evaluate if math.isclose(whole, aggregation(items), rel_tol=SAME) else None
-
-
 @dataclass(frozen=True)
 class Sides:
     """What is kept, `method` by or less `target`; all bounds are lower ones."""
@@ -164,7 +115,6 @@ class Sides:
 
     @property
     def why_no_ratio(self) -> str | None:
-        """As in Judged."""
         if min(self.target.whole, self.method.whole) < 0:
             return "scores below zero have no ratio"
         return None if self.target.whole else "the target's score is zero"
@@ -210,14 +160,12 @@ class Sides:
         return self.method.whole - self.target.whole
 
     def p_ratio_at_most(self, ratio: float) -> float:
-        """As in Judged."""
         if self.why_no_ratio or self.num_documents < 2 or self.ratio <= 0:
             return 1.0
         unseen: float = min(1.0, ratio / self.ratio) ** self.num_documents
         return max(self.ratios.p_at_most(ratio), unseen)
 
     def p_difference_at_most(self, difference: float) -> float:
-        """As in Judged."""
         if self.num_documents < 2:
             return 1.0
         unseen = 0.0
@@ -260,7 +208,6 @@ class CorpusScores(Judged):
 
     @property
     def recovery(self) -> Interval:
-        """As in Judged."""
         side = self._side
         if side.why_no_ratio:
             return Interval(estimate=None, low=None, high=None, method=side.why_no_ratio)
@@ -269,43 +216,34 @@ class CorpusScores(Judged):
 
     @property
     def why_no_ratio(self) -> str | None:
-        """As in Judged."""
         return self._side.why_no_ratio
 
     def p_ratio_at_most(self, ratio: float) -> float:
-        """As in Judged."""
         return self._side.p_ratio_at_most(ratio)
 
     def p_ratio_at_least(self, ratio: float) -> float:
-        """As in Judged."""
         side = self._side
         if side.why_no_ratio is None and side.method.whole == 0:
             return float((1 - min(ratio, 1.0)) ** side.num_documents)
         return side.exchanged.p_ratio_at_most(1 / ratio)
 
     def p_difference_at_most(self, difference: float) -> float:
-        """As in Judged."""
         return self._side.p_difference_at_most(difference)
 
     def p_difference_at_least(self, difference: float) -> float:
-        """As in Judged."""
         return self._side.exchanged.p_difference_at_most(-difference)
 
     def lower_ratio(self, confidence: float = CONFIDENCE) -> float | None:
-        """As in Judged."""
         return self._side.lower_ratio(1 - confidence)
 
     def upper_ratio(self, confidence: float = CONFIDENCE) -> float | None:
-        """As in Judged."""
         low = self._side.exchanged.lower_ratio(1 - confidence)
         return 1 / low if low else None
 
     def lower_difference(self, confidence: float = CONFIDENCE) -> float | None:
-        """As in Judged."""
         return self._side.lower_difference(1 - confidence)
 
     def upper_difference(self, confidence: float = CONFIDENCE) -> float | None:
-        """As in Judged."""
         low = self._side.exchanged.lower_difference(1 - confidence)
         return None if low is None else -low
 
@@ -320,11 +258,9 @@ class CorpusScores(Judged):
         return None
 
     def weight_needed(self, ratio: float, confidence: float) -> int:
-        """As in Judged."""
         return math.ceil(math.log(1 - confidence) / math.log(ratio))
 
     def items_to_see(self, loss: float, confidence: float) -> int:
-        """As in Judged."""
         whole = abs(self._side.target.whole)
         if loss >= whole:
             return 1
@@ -338,7 +274,6 @@ class CorpusScores(Judged):
         return found or self.target.whole**2 / self.num_items
 
     def spread(self, slope: float) -> tuple[float, float]:
-        """As in Judged."""
         side = self._side
         parts = side.method.left_out - slope * side.target.left_out
         count = len(parts)
@@ -348,7 +283,6 @@ class CorpusScores(Judged):
         return side.method.whole - slope * side.target.whole, variance * self.num_items
 
     def to_paired(self) -> Paired:
-        """As in Judged."""
         side = Sides(self.target, self.method, len(self.resampling.documents))
         low, above = side.lower_difference(TAIL), side.exchanged.lower_difference(TAIL)
         return Paired(

@@ -8,7 +8,7 @@ from scipy import optimize, stats
 from statsmodels.stats import proportion
 from statsmodels.stats.contingency_tables import mcnemar
 
-from fly.evaluation.binary import (
+from fly.stats.binary import (
     PairCounts,
     count_pairs,
     difference_interval,

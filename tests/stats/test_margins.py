@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fly.evaluation import exact
-from fly.evaluation.binary import PairCounts, difference_score
-from fly.evaluation.margins import Points, Share
-from fly.evaluation.paired import compare_scores
-from fly.evaluation.verdict import judge_all
+from fly.stats import exact
+from fly.stats.binary import PairCounts, difference_score
+from fly.stats.margins import Points, Share
+from fly.stats.paired import compare_scores
+from fly.stats.verdict import judge_all
 
 RNG = np.random.default_rng(7)
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
-from fly.formats.model import Interval
+from fly.stats.records import Interval
 
 Floats = NDArray[np.float64]
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fly.evaluation import exact
-from fly.evaluation.binary import PairCounts
-from fly.evaluation.judged import items_to_decide
-from fly.evaluation.margins import Points, Share
-from fly.evaluation.paired import compare_scores
-from fly.evaluation.verdict import holm, judge_all
+from fly.stats import exact
+from fly.stats.binary import PairCounts
+from fly.stats.judged import items_to_decide
+from fly.stats.margins import Points, Share
+from fly.stats.paired import compare_scores
+from fly.stats.verdict import holm, judge_all
 
 
 def scores(both=0, lost=0, gained=0, neither=0, **options):
