@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tools.house import House, allowed_imports, code_lines, libraries
+from tools.house import House, allowed_imports, code_lines, drawn_files, libraries
 
 FILES = {
     "__init__": "from fly.top import low\n",  # the lazy table of public names: left out
@@ -30,6 +30,17 @@ TABLE = """
 | library | known to |
 |---|---|
 | `torch` | `middle`, `engine` |
+
+```
+fly/
+  errors.py      what is wrong
+  engine/
+    step.py      one round
+    model/
+      base.py    (see other.py)
+  report/
+    page.py
+```
 """
 
 
@@ -86,7 +97,7 @@ def test_code_lines_are_neither_comments_nor_docstrings(tmp_path):
     assert code_lines(file) == 6
 
 
-def test_tables_are_read(tmp_path):
+def test_tables_and_tree_are_read(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(TABLE)
     assert allowed_imports(page) == {
@@ -95,3 +106,5 @@ def test_tables_are_read(tmp_path):
         "engine": {"middle", "lowest"},
     }
     assert libraries(page) == {"torch": {"middle", "engine"}}
+    names = ("errors", "engine/step", "engine/model/base", "report/page")
+    assert drawn_files(page) == {f"fly/{name}.py" for name in names}

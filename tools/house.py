@@ -188,6 +188,19 @@ def libraries(page: Path) -> dict[str, set[str]]:
     return {_names(cells[0])[0]: set(_names(cells[-1])) for cells in _rows(page, "known to")}
 
 
+def drawn_files(page: Path) -> set[str]:
+    """The files in the tree of docs/architecture.md, relative to the checkout."""
+    found, folders = set(), [""]
+    tree = page.read_text(encoding="utf-8").partition("```\nfly/\n")[2].partition("```")[0]
+    for line in tree.splitlines():
+        name = line.split()[0]
+        depth = (len(line) - len(line.lstrip())) // 2
+        folders[depth:] = [name] if name.endswith("/") else []
+        if name.endswith(".py"):
+            found.add("".join(["fly/", *folders[1:depth], name]))
+    return found
+
+
 def _rows(page: Path, last_column: str) -> Iterator[list[str]]:
     """The cells of the table whose last column has this head."""
     is_inside = False
