@@ -16,6 +16,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +129,7 @@ def added(parts: Sequence[Done]) -> Done:
 
 def summary(blocks: Sequence[Mapping[str, Done]]) -> dict[str, object]:
     """Ratios of tokens per second, whether the answers are equal, and the raw blocks."""
-    from fly.evaluation.speed import speed_ratio
+    from fly.stats.speed import speed_ratio
 
     def column(name: str, key: str) -> list[float]:
         return [block[name][key] for block in blocks]
@@ -137,7 +138,7 @@ def summary(blocks: Sequence[Mapping[str, Done]]) -> dict[str, object]:
     for title, pair in RATIOS.items():
         columns = [column(name, key) for name in pair for key in ("tokens", "seconds")]
         ratio = speed_ratio(*columns)
-        found[title] = ratio.model_dump()
+        found[title] = asdict(ratio)
         ends = f" ({ratio.low:.3f} to {ratio.high:.3f})" if ratio.low and ratio.high else ""
         print(f"{title}: {ratio.estimate:.3f}{ends}", flush=True)
     pairs = [

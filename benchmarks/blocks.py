@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +22,7 @@ from fly.decoding import Result, SpeculativeDecoder, Statistics
 from fly.demo import DRAFT_PATH, TARGET_PATH, weight_hashes
 from fly.demo.problems import Problem, heldout
 from fly.evaluation import environment
-from fly.evaluation.speed import speed_ratio
+from fly.stats.speed import speed_ratio
 
 MAX_NEW_TOKENS = 192
 RESULTS = Path(__file__).parent / "results"
@@ -201,14 +201,14 @@ def ratio(blocks: Sequence[Block], method: str, baseline: str) -> dict[str, Any]
         for name in (method, baseline)
         for key in ("num_tokens", "seconds")
     ]
-    return speed_ratio(*columns).model_dump()
+    return asdict(speed_ratio(*columns))
 
 
 def time_ratio(blocks: Sequence[Block], numerator: str, denominator: str) -> dict[str, Any]:
     """Seconds of one method by another's."""
     once = [1.0] * len(blocks)
     above, below = ([block[name].seconds for block in blocks] for name in (numerator, denominator))
-    return speed_ratio(once, below, once, above).model_dump()
+    return asdict(speed_ratio(once, below, once, above))
 
 
 def bar(found: dict[str, Any], wanted: float) -> dict[str, Any]:

@@ -44,9 +44,9 @@ from search import TEMPERATURE, Best, sampling_generate, search
 from fly.demo import DRAFT_PATH
 from fly.demo.problems import Problem, heldout
 from fly.demo.score import solved
-from fly.evaluation.equality import compare
-from fly.evaluation.paired import compare_scores
+from fly.evaluation.divergence import compare
 from fly.execution import check_permission
+from fly.stats.paired import compare_scores
 
 SEARCH_SEED, MEASURE_SEED = 202, 101
 CODE_SHARE = 1 / 3  # as in the tasks
@@ -176,7 +176,7 @@ def recovery_interval(counts: Mapping[str, int]) -> dict[str, Any]:
     neither = counts["items"] - both - lost - gained
     target = [1.0] * (both + lost) + [0.0] * (gained + neither)
     fly = [1.0] * both + [0.0] * lost + [1.0] * gained + [0.0] * neither
-    return compare_scores(target, fly, range(len(target))).recovery.model_dump()
+    return asdict(compare_scores(target, fly, range(len(target))).recovery)
 
 
 def equality(prompts: Prompts, num_processes: int) -> dict[str, dict[str, int]]:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 
 from blocks import MAX_NEW_TOKENS, Pair, parsed, parser, save
 
 from fly.config import FLyConfig
 from fly.decoding import Result
 from fly.demo.problems import Problem, heldout
-from fly.evaluation.paired import compare_scores
+from fly.stats.paired import compare_scores
 
 K, BATCH = 15, 32
 SEED = 0  # of the task's items
@@ -62,7 +63,7 @@ def steps(result: Result) -> int:
 
 def last_result(result: Result) -> str:
     """Of the step that the answer ends with."""
-    return ["", *RESULT.findall(result.text)][-1]
+    return str(["", *RESULT.findall(result.text)][-1])
 
 
 def is_right(result: Result, problem: Problem) -> float:
@@ -88,9 +89,9 @@ def main() -> None:
                     [is_right(one, problem) for one, problem in zip(some, problems, strict=True)]
                     for some in (answers.own, results)
                 ]
-                paired = compare_scores(*scores, range(len(problems))).to_paired()
+                paired = compare_scores(scores[0], scores[1], range(len(problems))).to_paired()
                 told |= {"score": sum(scores[1]) / len(problems)}
-                told |= {"paired": paired.model_dump(mode="json")}
+                told |= {"paired": asdict(paired)}
             found[f"{stop!r}, {name}"] = told
             print(f"{stop!r}, {name}: {told}", flush=True)
     save(arguments.output, {"spd_k": K, "batch_size": BATCH, "found": found})

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from fly.cli.comparison_table import bounds, number
-from fly.evaluation.paired import PairedScores, compare_scores
-from fly.evaluation.verdict import judge_all
 from fly.formats.comparison import Comparison, MethodResult, TaskResult
-from fly.formats.model import Interval
 from fly.formats.reading import read_comparison
+from fly.stats.paired import PairedScores, compare_scores
+from fly.stats.records import Interval
+from fly.stats.verdict import judge_all
 
 NOTHING = "-"
 COLUMNS = ("method", "τ", "loose", "by rounds", "/ native", "/ plain", "gained", "lost", "verdicts")

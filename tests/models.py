@@ -5,6 +5,7 @@ import copy
 import functools
 from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
@@ -17,7 +18,7 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from fly.acceptance import Scores
-from fly.evaluation.equality import compare
+from fly.evaluation.divergence import compare
 
 VOCAB = 96
 CONTEXT = 160
@@ -34,12 +35,12 @@ ARCHITECTURES = {
 
 
 @functools.cache
-def tiny(kind: str, seed: int = 0, **overrides: object) -> PreTrainedModel:
+def tiny(kind: str, seed: int = 0, **overrides: Any) -> PreTrainedModel:
     """A random model whose greedy text is varied.  Shared between tests: nobody may change it.
 
     Lists among the overrides are given as tuples.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "vocab_size": VOCAB,
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -80,7 +81,7 @@ def blurred(target: PreTrainedModel, amount: float = 0.03, seed: int = 5) -> Pre
         for weights in draft.parameters():
             if weights.dim() > 1:
                 noise = torch.randn(weights.shape, generator=generator)
-                weights += noise * weights.std() * amount
+                weights.add_(noise * weights.std() * amount)
     return draft
 
 
@@ -102,9 +103,7 @@ def generated(model: PreTrainedModel, prompt: tuple[int, ...], max_new_tokens: i
     return generate(model, prompt, max_new_tokens)
 
 
-def generate(
-    model: PreTrainedModel, prompt: Sequence[int], max_new_tokens: int, **options: object
-) -> list[int]:
+def generate(model: Any, prompt: Sequence[int], max_new_tokens: int, **options: Any) -> list[int]:
     """The same with further arguments, which need not be hashable."""
     ids = torch.tensor([prompt])
     output = model.generate(

@@ -5,26 +5,18 @@ algorithm 2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor
 
+from fly.acceptance.base import Decision, Reason, Rule
 from fly.acceptance.law import Law
-from fly.acceptance.protocol import Reason, rules
 from fly.acceptance.scores import Scores
-from fly.acceptance.verdict import Verdict
-from fly.settings import NoSettings, Temperatures
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
+from fly.settings import Temperatures
 
 
-@rules.register("block")
-@dataclass(frozen=True)
-class BlockRule:
+class BlockRule(Rule):
     """With P_0 = 1 and P_i = min(1, P_{i-1} p(d_i) / q(d_i)), the prefix of i tokens is fit with
     probability h_i, one draw each; the longest fit prefix n is kept, and a correction drawn from
     the normalised max(0, P_n p - q).  Lossless.
@@ -36,32 +28,16 @@ class BlockRule:
     """
 
     temperatures: ClassVar[Temperatures] = "sampled"
-    needs_draft_probs: ClassVar[bool] = False
     needs_law: ClassVar[bool] = True
-
-    @classmethod
-    def settings_model(cls) -> type[BaseModel]:
-        """Nothing to set."""
-        return NoSettings
-
-    @classmethod
-    def from_config(cls, config: FLyConfig) -> BlockRule:
-        """Nothing to set."""
-        return cls()
 
     @property
     def is_lossless(self) -> bool:
         """Always."""
         return True
 
-    @property
-    def lookahead(self) -> int:
-        """No mismatch is ever kept."""
-        return 0
-
-    def accept(self, scores: Scores) -> Verdict:
+    def accept(self, scores: Scores) -> Decision:
         """The longest fit prefix of sampled rows; native matches of greedy ones."""
-        strict = Verdict.strict(scores)
+        strict = scores.strict()
         law = scores.law
         if law is None or scores.ids.shape[1] == 0:
             return strict
@@ -72,7 +48,7 @@ class BlockRule:
         reason = torch.where(accepted, int(Reason.MATCH), int(Reason.STRICT)).to(torch.int8)
         reason.masked_fill_(~scores.in_proposal, Reason.OUTSIDE)
         weight = joint.masked_fill(~law.is_sampled[:, None], 1.0)
-        return Verdict(accepted, strict.loose, reason, strict.windowed, weight)
+        return Decision(accepted, strict.loose, reason, strict.windowed, weight)
 
 
 def _joint(law: Law, ids: Tensor) -> Tensor:

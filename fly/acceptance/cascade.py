@@ -10,12 +10,10 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from fly.acceptance.loose import LooseRule
-from fly.acceptance.protocol import rules
+from fly.acceptance.base import LooseRule
 from fly.acceptance.scores import Scores
 
 
-@rules.register("cascade")
 class CascadeRule(LooseRule):
     """Keep d where p(d) >= (1 - alpha) p1; p behind all processors.  Lossy: alpha 0 still keeps a
     likeliest token that a draw refused.

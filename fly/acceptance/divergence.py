@@ -13,12 +13,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fly.acceptance.loose import LooseRule
-from fly.acceptance.protocol import rules
+from fly.acceptance.base import LooseRule
 from fly.acceptance.scores import Scores
 
 
-@rules.register("divergence")
 class DivergenceRule(LooseRule):
     """Keep any d where D(p, q) <= threshold; p and q behind all processors, of greedy rows at
     temperature 1.  Lossless at threshold 0: there p is q, and native acceptance refuses nothing.

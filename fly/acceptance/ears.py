@@ -10,13 +10,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fly.acceptance.loose import LooseRule
-from fly.acceptance.protocol import rules
+from fly.acceptance.base import LooseRule
 from fly.acceptance.scores import Scores
 from fly.settings import Temperatures
 
 
-@rules.register("ears")
 class EarsRule(LooseRule):
     """Keep where u - b (1 - max p) < p / q, p and q behind all processors; q is 1 for a token that
     was not drawn.  The correction is native's."""

@@ -14,12 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fly.acceptance.loose import LooseRule
-from fly.acceptance.protocol import rules
+from fly.acceptance.base import LooseRule
 from fly.acceptance.scores import Scores
 
 
-@rules.register("ensemble")
 class EnsembleRule(LooseRule):
     """Sampled rows keep where u < 1 - w + w p / q; greedy ones where d is the argmax of v, made of
     the distributions at temperature 1.

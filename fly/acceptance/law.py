@@ -50,7 +50,7 @@ class Law:
             ids: [B, K] proposed tokens.
             in_proposal: [B, K] bool.
             places: 0 to K.
-            weight: [B, K+1], as in Verdict.
+            weight: [B, K+1], as in Decision.
         """
         p = at(self.target, places)
         if ids.shape[1] == 0:

@@ -14,10 +14,8 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fly.acceptance.loose import LooseRule
-from fly.acceptance.protocol import rules
-from fly.acceptance.scores import Scores, among_top, followed_by
-from fly.acceptance.verdict import Verdict
+from fly.acceptance.base import Decision, LooseRule
+from fly.acceptance.scores import Scores, among_top
 
 DEFAULT_GAP = 0.3  # llama.cpp's recommendation
 # Of a proposal no longer than the window, llama.cpp keeps a mismatch only where the likeliest token
@@ -25,7 +23,6 @@ DEFAULT_GAP = 0.3  # llama.cpp's recommendation
 SHORT_RATIO = 2.0
 
 
-@rules.register("margin")
 class MarginRule(LooseRule):
     """Lossy, unless max_gap is 0.  A gap of exactly max_gap is refused, a ratio of exactly `ratio`
     kept, each as in its source.
@@ -70,7 +67,7 @@ class MarginRule(LooseRule):
         return self.gap == 0
 
     @property
-    def lookahead(self) -> int:
+    def required_followers(self) -> int:
         """The token itself, and the window behind it."""
         return 0 if self.is_lossless else 1 + (self.window or 0)
 
@@ -86,15 +83,15 @@ class MarginRule(LooseRule):
             is_near = table.amax(-1) - own < self.gap
         return is_near if self.top_n is None else is_near & among_top(table, scores.ids, self.top_n)
 
-    def accept(self, scores: Scores) -> Verdict:
+    def accept(self, scores: Scores) -> Decision:
         """Native matches, and mismatches within the margin whose window matches."""
         if self.window is None or self.is_lossless:
             return super().accept(scores)
         # No position of a proposal this short has its whole window behind it.
         is_short = (scores.lengths <= self.window)[:, None]  # [B, 1]
         fits = (scores.positions_after >= self.window) | (is_short & _is_undecided(scores))
-        window = is_short | followed_by(scores.native, self.window)
-        return Verdict.loosened(scores, gate=self.loosens(scores), fits=fits, window=window)
+        window = is_short | scores.followed_by(self.window)
+        return scores.loosened(gate=self.loosens(scores), fits=fits, window=window)
 
 
 def _is_undecided(scores: Scores) -> Tensor:

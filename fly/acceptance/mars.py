@@ -10,12 +10,10 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from fly.acceptance.loose import LooseRule
-from fly.acceptance.protocol import rules
+from fly.acceptance.base import LooseRule
 from fly.acceptance.scores import Scores, among_top
 
 
-@rules.register("mars")
 class MarsRule(LooseRule):
     """Keep d among the two largest raw logits where z(d) / z1 > threshold and z1 > 0.  Lossless at
     threshold 1, else lossy.  Above temperature 0 this keeps the first choice too.

@@ -8,12 +8,10 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from fly.acceptance.loose import LooseRule
-from fly.acceptance.protocol import rules
+from fly.acceptance.base import LooseRule
 from fly.acceptance.scores import Scores, among_top
 
 
-@rules.register("relaxed_top_n")
 class RelaxedTopNRule(LooseRule):
     """Keep d among the top N where p(d) >= p1 - delta; p behind all processors.  Lossy: N 1 and
     delta 0 still keep a likeliest token that a draw refused.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fly.acceptance.decision import Decision, Reason
 from fly.acceptance.law import Law
 
 
@@ -59,7 +60,7 @@ class Scores:
 
         Args:
             places: 0 to K.
-            weight: [B, K+1], as in Verdict.
+            weight: [B, K+1], as in Decision.
         """
         is_known = self.law is None or ("choice" in vars(self) and weight is None)
         if is_known or self.law is None:
@@ -168,6 +169,48 @@ class Scores:
     def draft_possible(self) -> Tensor:
         """Where the target gives the draft token any probability at all.  [B, K] bool."""
         return self.final[:, :-1].gather(-1, self.ids[..., None])[..., 0] > -torch.inf
+
+    def followed_by(self, count: int) -> Tensor:
+        """Where the next `count` positions are native matches.  [B, K] bool."""
+        return followed_by(self.native, count)
+
+    def strict(self) -> Decision:
+        """Native acceptance and nothing else."""
+        reason = torch.where(self.native, int(Reason.MATCH), int(Reason.STRICT)).to(torch.int8)
+        reason.masked_fill_(~self.in_proposal, Reason.OUTSIDE)
+        never = torch.zeros_like(self.native)
+        return Decision(self.native, never, reason, never)
+
+    def loosened(
+        self,
+        *,
+        gate: Tensor | None = None,
+        fits: Tensor | None = None,
+        window: Tensor | None = None,
+    ) -> Decision:
+        """Keep a native mismatch where all three conditions hold and nothing protected is
+        concerned; a condition that is None holds everywhere.
+
+        Args:
+            gate: [B, K] bool, the rule's condition holds.
+            fits: [B, K] bool, enough positions follow in the proposal.
+            window: [B, K] bool, the inspected followers are native matches.
+        """
+        mismatch = self.in_proposal & ~self.native
+        everywhere = torch.ones_like(mismatch)
+        gate = everywhere if gate is None else gate
+        fits = everywhere if fits is None else fits
+        windowed = mismatch & fits & (everywhere if window is None else window)
+        free = ~self.is_protected
+        loose = windowed & gate & free
+        reason = torch.full_like(self.ids, int(Reason.WINDOW), dtype=torch.int8)
+        # From the last condition looked at to the first, so that the first one that failed is what
+        # stays.
+        reason.masked_fill_(~fits, Reason.BOUNDARY).masked_fill_(~gate, Reason.GATE)
+        reason.masked_fill_(~free, Reason.PROTECTED)
+        reason.masked_fill_(loose, Reason.LOOSE).masked_fill_(self.native, Reason.MATCH)
+        reason.masked_fill_(~self.in_proposal, Reason.OUTSIDE)
+        return Decision(self.native | loose, loose, reason, windowed)
 
 
 def entropy_of(log_probs: Tensor, kind: str) -> Tensor:

@@ -10,12 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fly.acceptance.loose import LooseRule
-from fly.acceptance.protocol import rules
+from fly.acceptance.base import LooseRule
 from fly.acceptance.scores import Scores
 
 
-@rules.register("typical")
 class TypicalRule(LooseRule):
     """Keep d where p(d) > min(epsilon, delta exp(-H(p))); p behind all processors.  Lossy."""
 

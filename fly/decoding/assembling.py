@@ -5,26 +5,25 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from fly.acceptance import rules
 from fly.decoding.guards import Places, protected_tokens
 from fly.decoding.plain_rounds import PlainRounds
 from fly.decoding.round import Engine, Judge
 from fly.decoding.rows import Row
-from fly.decoding.serving import NO_DRAFTER, Pair
+from fly.decoding.serving import Pair
 from fly.decoding.stop_guard import StopGuard
 from fly.decoding.stopping import StopRules, eos_ids
-from fly.drafting import Drafter, End, Parts, drafters
+from fly.drafting import Drafter, DrafterSpec, End, Parts, drafters
 from fly.drafting.pacing import PacedDrafter
 from fly.drafting.protocol import CommittedRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from fly.config import FLyConfig
+    from fly.config import Setup
 
 
 def make_engine(
-    config: FLyConfig,
+    setup: Setup,
     pair: Pair,
     tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None],
     record_rounds: bool,
@@ -34,7 +33,7 @@ def make_engine(
     """Rule, drafter, guards and what ends an answer.
 
     Args:
-        config: their settings.
+        setup: what decodes.
         pair: the served models.
         tokenizers: the target's, and the draft's where it has its own.
         record_rounds: as in SpeculativeDecoder.
@@ -43,26 +42,28 @@ def make_engine(
     """
     tokenizer, draft_tokenizer = tokenizers
     target = pair.target
-    if pair.drafter != config.drafter_name:  # the models cannot do what was asked for
-        config = config.model_copy(update={"drafter": pair.drafter, "drafter_settings": {}})
+    if pair.drafter != setup.drafter.name:  # the models cannot do what was asked for
+        setup = setup.with_drafter(pair.drafter)
     stops = StopRules(tokenizer, eos_ids(pair.source, end_ids))
-    rule = rules.get(config.acceptance_name).from_config(config)
-    lookahead = rule.lookahead if judge is None else judge.lookahead
-    counted = _counted(config) if judge is None else 0
+    rule = setup.rule
+    required = (rule if judge is None else judge).required_followers
+    counted = _counted(setup) if judge is None else 0
     parts = Parts(
         device=target.device,
         vocab_size=target.vocab_size,
-        end=End(stops.eos_ids, max(lookahead, counted)),
+        end=End(stops.eos_ids, max(required, counted)),
         model=pair.draft,
         tokenizer=tokenizer,
         draft_tokenizer=draft_tokenizer,
         reads_trees=pair.can_verify_trees,
+        is_loose=setup.is_loose,
+        make=make_drafter,
     )
-    protected = None
-    if config.protect_special_tokens:
+    protected, guards = None, setup.guards
+    if guards.protect_special_tokens:
         protected = protected_tokens(tokenizer, stops.eos_ids, target.vocab_size, target.device)
-    guards_stops = config.protect_special_tokens and config.protect_stop_strings
-    drafter, plain_rounds = _pace(config, parts, is_judged=judge is not None)
+    guards_stops = guards.protect_special_tokens and guards.protect_stop_strings
+    drafter, plain_rounds = _pace(setup, parts, is_judged=judge is not None)
     return Engine(
         target=target,
         drafter=drafter,
@@ -70,45 +71,47 @@ def make_engine(
         stops=stops,
         protected=protected,
         record_rounds=record_rounds,
-        count_official=config.enable_statistics,
+        count_official=setup.counts_official,
         num_counted=counted,
-        is_verbose=config.verbose,
+        is_verbose=setup.is_verbose,
         judge=judge,
-        # Without a lookahead nothing is ever loosened.
-        stop_guard=StopGuard(stops) if guards_stops and lookahead else None,
-        guard=Places.from_config(config, tokenizer, target.vocab_size, target.device),
+        # A rule that requires no token loosens none.
+        stop_guard=StopGuard(stops) if guards_stops and required else None,
+        guard=Places.from_guards(guards, tokenizer, target.vocab_size, target.device),
         plain_rounds=plain_rounds,
     )
 
 
-def _pace(
-    config: FLyConfig, parts: Parts, *, is_judged: bool
-) -> tuple[Drafter, PlainRounds | None]:
+def make_drafter(spec: DrafterSpec, parts: Parts) -> Drafter:
+    """The drafter of a spec."""
+    return drafters.get(spec.name).from_config(spec, parts)
+
+
+def _pace(setup: Setup, parts: Parts, *, is_judged: bool) -> tuple[Drafter, PlainRounds | None]:
     """The drafter at its length, and whether plain rounds are timed in between."""
-    drafter = drafters.get(config.drafter_name).from_config(config, parts)
-    if config.drafter_name == NO_DRAFTER:
+    drafter = make_drafter(setup.drafter, parts)
+    if setup.is_plain:
         return drafter, None
-    is_asked = config.draft_length == "adaptive"
-    is_paced = config.draft_length_name == "adaptive"
+    is_asked = setup.asked_length == "adaptive"
+    is_paced = setup.draft_length == "adaptive"
     if is_paced:
         tail = max(0, parts.end.lookahead - 1)
         fixed_for = None if is_asked else _samples
-        drafter = PacedDrafter(drafter, config.spd_k, tail, parts.end.ids, fixed_for=fixed_for)
+        drafter = PacedDrafter(drafter, setup.drafter.k, tail, parts.end.ids, fixed_for=fixed_for)
     # The reference implementation, whose counters may be asked for, has no such rounds.
-    is_timed = not (is_judged or config.is_loose or config.enable_statistics)
+    is_timed = not (is_judged or setup.is_loose or setup.counts_official)
     return drafter, PlainRounds(spares_sampled=not is_asked) if is_paced or is_timed else None
 
 
-def _counted(config: FLyConfig) -> int:
+def _counted(setup: Setup) -> int:
     """Proposed tokens that the reference implementation's counters look at even where none of them
     can be emitted: it drafts all K behind an end token and the budget.  0 where nothing is
     counted, or what is drafted or accepted is not its own; other rules' and drafters' texts might
     depend on it.
     """
-    is_its_own = config.drafter_name in ("model", "multilevel") and (
-        config.acceptance_name in ("fly", "native") and config.draft_length_name != "adaptive"
-    )
-    return config.spd_k if config.enable_statistics and is_its_own else 0
+    is_its_own = setup.traits.is_official and setup.rule.is_official
+    is_its_own = is_its_own and setup.draft_length != "adaptive"
+    return setup.drafter.k if setup.counts_official and is_its_own else 0
 
 
 def _samples(rows: Sequence[CommittedRow]) -> bool:

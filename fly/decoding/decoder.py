@@ -84,20 +84,21 @@ class SpeculativeDecoder:
         self.batch_size = BatchSize(batch_size, max_batch_size)
         shares_ids = share_ids(tokenizer, draft_tokenizer)
         given = {"has_draft": draft is not None, "has_tokenizer": draft_tokenizer is not None}
-        check_draft(config, **given, shares_ids=shares_ids)
-        warn_of_idle_translation(config, shares_ids)
+        setup = config.setup
+        check_draft(setup.drafter, **given, shares_ids=shares_ids)
+        warn_of_idle_translation(setup.drafter, shares_ids)
         pair = serve_pair(
             target,
-            draft if config.needs_draft else None,
-            config.drafter_name,
+            draft if setup.traits.needs_model else None,
+            setup.drafter.name,
             share_prefixes=share_prefixes,
             shares_ids=shares_ids,
         )
         self._models = SharedModels(
-            pair, tokenizer, config.needs_draft, draft_tokenizer, share_prefixes, shares_ids
+            pair, tokenizer, setup.traits.needs_model, draft_tokenizer, share_prefixes, shares_ids
         )
         self._models.end_ids = frozenset(end_ids)
-        self._set_up(self._models.pair_for(config), config, record_rounds, judge)
+        self._set_up(self._models.pair_for(setup.drafter), config, record_rounds, judge)
 
     def with_config(
         self,
@@ -123,7 +124,7 @@ class SpeculativeDecoder:
         """
         models = self._models
         check_draft(
-            config,
+            config.setup.drafter,
             has_draft=models.has_draft,
             has_tokenizer=models.draft_tokenizer is not None,
             shares_ids=models.shares_ids,
@@ -132,7 +133,7 @@ class SpeculativeDecoder:
         mine = self.batch_size
         wanted = mine.wanted if batch_size is None else batch_size
         other.batch_size = BatchSize(wanted, mine.max_wanted)
-        pair = models.pair_for(config)
+        pair = models.pair_for(config.setup.drafter)
         is_recording = self._engine.record_rounds if record_rounds is None else record_rounds
         other._set_up(pair, config, is_recording)
         return other
@@ -142,15 +143,15 @@ class SpeculativeDecoder:
     ) -> None:
         """All that depends on the configuration."""
         self.config = config
-        pair = pair.for_traits(config.drafter_traits)
+        pair = pair.for_traits(config.setup.traits)
         self.served = pair.describe()
         tokenizer, target = self._models.tokenizer, pair.target
         self._target = target
         tokenizers = tokenizer, self._models.draft_tokenizer
         ends = self._models.end_ids
-        self._engine = make_engine(config, pair, tokenizers, record_rounds, judge, ends)
+        self._engine = make_engine(config.setup, pair, tokenizers, record_rounds, judge, ends)
         self._processing = ProcessingFactory(pair.source, target.vocab_size, target.device)
-        self._check = RequestCheck(tokenizer, target.vocab_size, target.num_positions, config)
+        self._check = RequestCheck(tokenizer, target.vocab_size, target.num_positions, config.setup)
 
     @property
     def rule(self) -> Rule:

@@ -16,7 +16,7 @@ from fly.drafting import Proposal
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from fly.config import FLyConfig
+    from fly.config.setup import Guards
 
 
 def protected_tokens(
@@ -78,18 +78,18 @@ class Places:
         self._read: dict[int, tuple[Row, int, State]] = {}
 
     @classmethod
-    def from_config(
+    def from_guards(
         cls,
-        config: FLyConfig,
+        guards: Guards,
         tokenizer: PreTrainedTokenizerBase,
         vocab_size: int,
         device: torch.device,
     ) -> Places:
         """Read strict_first_n, only_inside and loosen_copied."""
-        first, loosen_copied = config.strict_first_n, config.loosen_copied
-        if config.only_inside is None:
+        first, loosen_copied = guards.strict_first_n, guards.loosen_copied
+        if guards.only_inside is None:
             return cls(first, loosen_copied=loosen_copied)
-        opening, closing = config.only_inside
+        opening, closing = guards.only_inside
         spans = Spans(opening, closing, tokenizer)
         tokens = spans.closing_tokens(vocab_size, device)
         return cls(first, spans, tokens, loosen_copied=loosen_copied)

@@ -13,8 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fly.acceptance import Rule, Scores, Verdict, leading_true
-from fly.acceptance.protocol import REFUSALS
+from fly.acceptance import REFUSALS, Decision, Rule, Scores, leading_true
 from fly.decoding.guards import protected_in
 from fly.decoding.outcome import Outcome
 from fly.decoding.plain_rounds import PlainRounds
@@ -52,9 +51,9 @@ class Engine:
     plain_rounds: PlainRounds | None = None  # in between, timed; None: there are none
 
     @property
-    def lookahead(self) -> int:
+    def required_followers(self) -> int:
         """Of whoever decides (acceptance.Rule)."""
-        return self.rule.lookahead if self.judge is None else self.judge.lookahead
+        return self.rule.required_followers if self.judge is None else self.judge.required_followers
 
 
 class Judge(Protocol):
@@ -64,7 +63,7 @@ class Judge(Protocol):
     """
 
     @property
-    def lookahead(self) -> int:
+    def required_followers(self) -> int:
         """As a rule's: how far proposals reach behind what can still be emitted."""
         ...
 
@@ -131,7 +130,7 @@ def _limit(row: Row, engine: Engine) -> int:
     """
     # Counting changes no draw: a sampled row's last token would come from the proposal.
     counted = 0 if row.is_sampled else engine.num_counted
-    limit = row.remaining - 1 + max(engine.lookahead, counted)
+    limit = row.remaining - 1 + max(engine.required_followers, counted)
     room = engine.target.num_positions
     return limit if room is None else min(limit, room - len(row.ids))
 
@@ -189,29 +188,29 @@ def _decide_tree(
     closing = None if engine.guard is None else engine.guard.closing_tokens
     protected = protected_in(rows, engine.protected)
     seen = tree.score(logits, sampler, protected, closing)
-    scores, verdict, kept = tree.decide(rows, seen, engine.rule, engine.guard, engine.stop_guard)
+    scores, decision, kept = tree.decide(rows, seen, engine.rule, engine.guard, engine.stop_guard)
     tree.keep(rows, engine.target, kept)
-    return _settle(rows, scores, verdict, engine)
+    return _settle(rows, scores, decision, engine)
 
 
 def _settle(
-    rows: Sequence[Row], scores: Scores, verdict: Verdict, engine: Engine
+    rows: Sequence[Row], scores: Scores, decision: Decision, engine: Engine
 ) -> Sequence[Outcome]:
     """The rule's decisions, recorded and counted as asked."""
-    outcomes = _to_host(rows, scores, verdict)
+    outcomes = _to_host(rows, scores, decision)
     if engine.record_rounds:
         record_round(rows, scores, outcomes, engine.rule)
     if engine.count_official:
-        _count_official(rows, scores, verdict)
+        _count_official(rows, scores, decision)
     return outcomes
 
 
-def _to_host(rows: Sequence[Row], scores: Scores, verdict: Verdict) -> list[Outcome]:
+def _to_host(rows: Sequence[Row], scores: Scores, decision: Decision) -> list[Outcome]:
     """The round's only wait for the device: everything decided, in one transfer."""
-    kept = leading_true(verdict.accepted)  # [B]
-    own = scores.choice_at(kept, verdict.weight)  # correction, or bonus where all are kept
+    kept = leading_true(decision.accepted)  # [B]
+    own = scores.choice_at(kept, decision.weight)  # correction, or bonus where all are kept
     single = torch.stack([kept, own, scores.is_finite.long(), scores.lengths], dim=1)
-    columns = [single, scores.ids, verdict.reason]
+    columns = [single, scores.ids, decision.reason]
     table = torch.cat([column.to(torch.int64) for column in columns], dim=1).tolist()
     k = scores.ids.shape[1]
     outcomes = []
@@ -278,12 +277,12 @@ def _log(rows: Sequence[Row], outcomes: Sequence[Outcome]) -> None:
         )
 
 
-def _count_official(rows: Sequence[Row], scores: Scores, verdict: Verdict) -> None:
+def _count_official(rows: Sequence[Row], scores: Scores, decision: Decision) -> None:
     """The reference implementation's counters: over whole proposals, behind the first refusal too
     (docs/acceptance.md).
     """
     mismatches = (scores.in_proposal & ~scores.native).sum(-1)
-    counts = torch.stack([mismatches, verdict.windowed.sum(-1), verdict.accepted.sum(-1)], 1)
+    counts = torch.stack([mismatches, decision.windowed.sum(-1), decision.accepted.sum(-1)], 1)
     for row, (mismatched, windowed, accepted) in zip(rows, counts.tolist(), strict=True):
         row.statistics.official_mismatches += mismatched
         row.statistics.official_windowed += windowed

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fly.acceptance import Rule, Scores, Verdict, leading_true
+from fly.acceptance import Decision, Rule, Scores, leading_true
 from fly.acceptance.branches import TreeScores
 from fly.decoding.protocol import CausalModel, Guard, TreeVerifier
 from fly.decoding.rows import Row
@@ -141,25 +141,25 @@ class TreeRound:
         rule: Rule,
         guard: Guard | None,
         stop_guard: StopGuard | None = None,
-    ) -> tuple[Scores, Verdict, Branches]:
+    ) -> tuple[Scores, Decision, Branches]:
         """Every row's best branch, as it was scored and judged."""
         branches = self.branches.to(scores.ids.device)
         locked = self._locked(rows, scores, branches, guard, stop_guard)
         size = max(
             1, BRANCH_LOGITS // (scores.logits[0, 0].numel() * (branches.nodes.shape[1] + 1))
         )
-        verdicts = []
+        decisions = []
         for part in torch.arange(len(branches.rows), device=scores.ids.device).split(size):
             shown = branches.pick(part)
             held = None if locked is None else locked[part]
             seen = scores.branches(shown.rows, shown.nodes, shown.lengths, held)
-            verdicts.append(rule.accept(seen))
-        verdict = _joined(verdicts)
-        best = _best(branches, verdict, scores.ids)
+            decisions.append(rule.accept(seen))
+        decision = _joined(decisions)
+        best = _best(branches, decision, scores.ids)
         kept = branches.pick(best)
         locked = None if locked is None else locked[best]
         view = scores.branches(kept.rows, kept.nodes, kept.lengths, locked)
-        return view, _joined([verdict], best), kept
+        return view, _joined([decision], best), kept
 
     def _locked(
         self,
@@ -196,26 +196,26 @@ class TreeRound:
         target.keep_slots(first + kept.nodes, first + steps)
 
 
-def _joined(verdicts: Sequence[Verdict], chosen: Tensor | None = None) -> Verdict:
-    """One verdict over all lines, or over those chosen."""
+def _joined(decisions: Sequence[Decision], chosen: Tensor | None = None) -> Decision:
+    """One decision over all lines, or over those chosen."""
     joined = {}
-    for name in (field.name for field in fields(Verdict)):
-        parts = [getattr(verdict, name) for verdict in verdicts]
+    for name in (field.name for field in fields(Decision)):
+        parts = [getattr(decision, name) for decision in decisions]
         if parts[0] is not None:
             whole = torch.cat(parts)
             joined[name] = whole if chosen is None else whole[chosen]
-    return Verdict(**joined)
+    return Decision(**joined)
 
 
-def _best(branches: Branches, verdict: Verdict, ids: Tensor) -> Tensor:
+def _best(branches: Branches, decision: Decision, ids: Tensor) -> Tensor:
     """Of every row the branch that keeps most tokens, of these the one with the fewest loose ones,
     then the one whose last kept token stands first in the proposal, then the first.  [B] int64.
     """
     (num_branches, depth), (num_rows, size) = branches.nodes.shape, ids.shape
     order = torch.arange(num_branches, device=ids.device)
-    kept = leading_true(verdict.accepted)  # [P]
+    kept = leading_true(decision.accepted)  # [P]
     steps = torch.arange(depth, device=ids.device)
-    loose = (verdict.loose & (steps < kept[:, None])).sum(1)
+    loose = (decision.loose & (steps < kept[:, None])).sum(1)
     last = branches.nodes.gather(1, (kept[:, None] - 1).clamp_min(0))[:, 0]
     last = torch.where(kept > 0, last, 0)
     key = (kept * (depth + 1) + depth - loose) * (size + 1) + size - last

@@ -6,9 +6,9 @@ Source: the released FLy code (AMD-AGI/FLy, 6667ae8) and prompt lookup decoding.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
-Which: TypeAlias = Literal["earliest", "latest"]
+from fly.drafting.settings import Which
 
 
 class Match(NamedTuple):

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from fly.drafting.protocol import (
@@ -15,14 +16,11 @@ from fly.drafting.protocol import (
     DraftModel,
     Parts,
     Proposal,
-    drafters,
     greedy,
 )
 from fly.drafting.reading import DraftReader, pad_right, within_context
-from fly.settings import Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
+from fly.drafting.settings import ChainSettings
+from fly.drafting.spec import DrafterSpec
 
 
 class Pace(Protocol):
@@ -41,7 +39,6 @@ def _confidence(logits: Tensor, token: Tensor, probs: Tensor | None) -> Tensor:
     return probs.gather(-1, token[..., None])[:, 0, 0]
 
 
-@drafters.register("model")
 class ModelDrafter(Drafter):
     """The draft model's greedy continuation."""
 
@@ -54,15 +51,13 @@ class ModelDrafter(Drafter):
         self.pace: Pace | None = None
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """Needs a draft model."""
-        return Traits(needs_model=True, gives_probs=True)
+    def settings_model(cls) -> type[BaseModel]:
+        return ChainSettings
 
     @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> ModelDrafter:
-        """Read spd_k."""
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> ModelDrafter:
         assert parts.model is not None
-        return cls(parts.model, config.spd_k, parts.reader)
+        return cls(parts.model, spec.k, parts.reader)
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """Prefill the new prompts."""

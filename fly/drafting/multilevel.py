@@ -9,15 +9,13 @@ take the n-grams' place.  With earliest matches and guess_cost 0 guesses are the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from torch import Tensor
 
 from fly.drafting.guessing import Guesser, MakeText, NgramText, RecentText, SuffixText
 from fly.drafting.levels import Draft, Levels
-from fly.drafting.lookup import Which
 from fly.drafting.protocol import (
     Choose,
     CommittedRow,
@@ -26,44 +24,13 @@ from fly.drafting.protocol import (
     End,
     Parts,
     Proposal,
-    drafters,
     greedy,
 )
 from fly.drafting.reading import DraftReader, within_context
-from fly.settings import STRICT, Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
-
-# What a guessed token adds to a forward of the embedded draft on one core (AVX-512, float32, 200
-# tokens before it), as a share of one without: 0.02 at batch 1, 0.05 at batch 8, 0.13 at batch 32.
-GUESS_COST = 0.05
+from fly.drafting.settings import GUESS_COST, MultilevelSettings, ResolvedMultilevel
+from fly.drafting.spec import DrafterSpec
 
 
-class MultilevelSettings(BaseModel):
-    """Where guesses come from and when they are made; proposals do not depend on it."""
-
-    model_config = STRICT
-
-    guess: Literal["ngram", "suffix"] = Field(
-        "ngram",
-        description="What is looked up in the text: its last 1 to max_ngram_size tokens, or its "
-        "longest suffix that occurred before.",
-    )
-    match: Which = Field(
-        "latest",
-        description="ngram: which of several occurrences is continued. earliest: of the text, as "
-        "the released code; latest: of all that was committed or drafted, in fewer forwards.",
-    )
-    guess_cost: float = Field(
-        GUESS_COST,
-        ge=0,
-        description="What a guessed token adds to a forward of the draft model, as a share of a "
-        "forward without one. Guesses are made where and as far as they pay by it; 0: always.",
-    )
-
-
-@drafters.register("multilevel")
 class MultilevelDrafter(Drafter):
     """The draft model's continuation, several tokens a forward where it repeats what was said."""
 
@@ -102,28 +69,22 @@ class MultilevelDrafter(Drafter):
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
-        """Of guesses."""
         return MultilevelSettings
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """Needs a draft model."""
-        return Traits(needs_model=True, gives_probs=True)
-
-    @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> MultilevelDrafter:
-        """Read spd_k, max_ngram_size and num_ngram_pred_tokens."""
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> MultilevelDrafter:
+        settings = spec.settings
         assert parts.model is not None
-        settings = MultilevelSettings(**config.drafter_settings)
+        assert isinstance(settings, ResolvedMultilevel)
 
         def make_text() -> NgramText | RecentText | SuffixText:
             if settings.guess == "suffix":
                 return SuffixText()
             make = NgramText if settings.match == "earliest" else RecentText
-            return make(config.max_ngram_size)
+            return make(settings.max_ngram)
 
-        length, cost = config.num_ngram_pred_tokens, settings.guess_cost
-        return cls(parts.model, config.spd_k, make_text, length, parts.end, cost, parts.reader)
+        length, cost = settings.guess_length, settings.guess_cost
+        return cls(parts.model, spec.k, make_text, length, parts.end, cost, parts.reader)
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """Prefill and index the new prompts."""

@@ -5,36 +5,21 @@ prompt or answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from fly.drafting.lookup import NgramIndex, Which
+from fly.drafting.lookup import NgramIndex
 from fly.drafting.protocol import (
     Choose,
     CommittedRow,
     Drafter,
     Parts,
     Proposal,
-    drafters,
     greedy,
 )
-from fly.settings import STRICT, Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
-
-
-class NgramSettings(BaseModel):
-    """How texts are looked up."""
-
-    model_config = STRICT
-
-    match: Which = Field(
-        "earliest",
-        description="Which of several occurrences is continued. earliest: as the released code.",
-    )
+from fly.drafting.settings import NgramSettings, ResolvedNgram, Which
+from fly.drafting.spec import DrafterSpec
 
 
 class IndexedRows:
@@ -65,7 +50,6 @@ class IndexedRows:
         self._indices[destination] = self._indices[source]
 
 
-@drafters.register("ngram")
 class NgramDrafter(Drafter):
     """Prompt lookup as the drafter."""
 
@@ -79,19 +63,13 @@ class NgramDrafter(Drafter):
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
-        """Which occurrence is continued."""
         return NgramSettings
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """All that it offers is copied, and may be worth nothing."""
-        return Traits(copies_context=True, adapts=True)
-
-    @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> NgramDrafter:
-        """Read spd_k and max_ngram_size."""
-        settings = NgramSettings(**config.drafter_settings)
-        return cls(config.spd_k, config.max_ngram_size, parts.device, settings.match)
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> NgramDrafter:
+        settings = spec.settings
+        assert isinstance(settings, ResolvedNgram)
+        return cls(spec.k, settings.max_ngram, parts.device, settings.match)
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """Index the new prompts."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
+from pydantic import BaseModel
 
 from fly.drafting.protocol import (
     Choose,
@@ -13,15 +13,12 @@ from fly.drafting.protocol import (
     Drafter,
     Parts,
     Proposal,
-    drafters,
     greedy,
 )
+from fly.drafting.settings import PlainSettings
+from fly.drafting.spec import DrafterSpec
 
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
 
-
-@drafters.register("none")
 class NoDrafter(Drafter):
     """Empty proposals."""
 
@@ -30,8 +27,11 @@ class NoDrafter(Drafter):
         self._device = device
 
     @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> NoDrafter:
-        """Nothing to set."""
+    def settings_model(cls) -> type[BaseModel]:
+        return PlainSettings
+
+    @classmethod
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> NoDrafter:
         return cls(parts.device)
 
     def propose(

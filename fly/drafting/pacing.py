@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,11 +31,8 @@ from fly.drafting.chances import (
     bin_of,
 )
 from fly.drafting.protocol import Choose, CommittedRow, Drafter, Parts, Proposal, greedy
+from fly.drafting.spec import DrafterSpec
 from fly.drafting.timing import RoundTimes
-from fly.settings import Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
 
 FIRST_LEN = 8  # tokens at most in the first rounds, besides those that the rule cannot loosen
 RATE_DECAY = 0.98
@@ -109,13 +106,7 @@ class PacedDrafter(Drafter):
             inner.pace = self
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """Never registered: the inner drafter's are asked for."""
-        raise NotImplementedError
-
-    @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> PacedDrafter:
-        """Wrap the configuration's drafter."""
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> PacedDrafter:
         raise NotImplementedError
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:

@@ -6,18 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor
 
 from fly.drafting.lineage import Lineage
-from fly.registry import drafters as drafters
+from fly.drafting.spec import DrafterSpec
 from fly.settings import NoSettings, Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +167,13 @@ class Parts:
     draft_tokenizer: Any = None  # the draft model's, where it is not the target's
     reads_trees: bool = True  # whether the target can verify trees
     reader: Any = None  # drafting.reading.DraftReader of the model; None: make one
+    is_loose: bool = False  # the text depends on what is offered
+    make: Callable[[DrafterSpec, Parts], Drafter] | None = None  # for drafters of drafters
+
+    def build(self, spec: DrafterSpec, parts: Parts) -> Drafter:
+        """Another drafter, of parts like these."""
+        assert self.make is not None
+        return self.make(spec, parts)
 
     def lending(self, reader: Any) -> Parts:
         """The same for a drafter that reads through another's."""
@@ -188,12 +192,12 @@ class Drafter(Protocol):
         return NoSettings
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
+    def traits(cls, spec: DrafterSpec) -> Traits:
         """What it needs and gives with these settings; nothing is loaded yet."""
-        return Traits()
+        return spec.traits
 
     @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> Drafter:
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> Drafter:
         """Build the drafter from its settings."""
         ...
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
 from fly.drafting.lineage import Lineage
@@ -22,14 +22,11 @@ from fly.drafting.protocol import (
     Parts,
     Proposal,
     TreeModel,
-    drafters,
     greedy,
 )
 from fly.drafting.reading import DraftReader, pad_right, within_context
-from fly.settings import Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
+from fly.drafting.settings import ResolvedTree, TreeSettings
+from fly.drafting.spec import DrafterSpec
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,6 @@ class Growth:
         return Proposal(self.tokens.gather(1, held), lengths, draft_forwards, parents=parents)
 
 
-@drafters.register("tree")
 class TreeDrafter(Drafter):
     """The draft model's likeliest continuations, as a tree."""
 
@@ -132,16 +128,16 @@ class TreeDrafter(Drafter):
         self.shape = shape
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """Needs a draft model, and one that reads trees."""
-        return Traits(needs_model=True, is_chain=False, is_tree=True)
+    def settings_model(cls) -> type[BaseModel]:
+        return TreeSettings
 
     @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> TreeDrafter:
-        """Read spd_k, branch_n, max_nodes_per_level and max_nodes_global."""
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> TreeDrafter:
+        sizes = spec.settings
         assert isinstance(parts.model, TreeModel)
-        sizes = config.branch_n, config.max_nodes_per_level, config.max_nodes_global
-        return cls(parts.model, TreeShape(config.spd_k, *sizes), parts.reader)
+        assert isinstance(sizes, ResolvedTree)
+        shape = TreeShape(spec.k, sizes.branch_n, sizes.level_n, sizes.total_n)
+        return cls(parts.model, shape, parts.reader)
 
     def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
         """Prefill the new prompts."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fly.evaluation.corpus import CorpusScores, Resampling, Values, evaluator, plan_resampling
-from fly.evaluation.judged import Judged
-from fly.evaluation.metrics import Measure, Metric, named
-from fly.evaluation.paired import compare_scores
+from fly.evaluation.metrics import Measure, Metric, evaluator, named
 from fly.evaluation.scoring import Doc, Scorer, Scores
 from fly.formats.comparison import Score
+from fly.stats.corpus import CorpusScores, Resampling, Values, plan_resampling
+from fly.stats.judged import Judged
+from fly.stats.paired import compare_scores
 
 
 @dataclass(frozen=True)

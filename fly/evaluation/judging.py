@@ -11,7 +11,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from fly.acceptance import Rule, Scores, leading_true, rules
+from fly.acceptance import Rule, Scores, leading_true
 from fly.config import FLyConfig
 from fly.decoding.outcome import Outcome
 from fly.decoding.round import not_finite
@@ -49,24 +49,20 @@ class PrefixScores(Scores):
 
     @cached_property
     def choice(self) -> Tensor:
-        """As in Scores."""
         assert self.whole is not None
         return self.whole.choice[:, : self.logits.shape[1]]
 
     @cached_property
     def probs(self) -> Tensor:
-        """As in Scores."""
         assert self.whole is not None
         return self.whole.probs[:, : self.ids.shape[1]]
 
     @cached_property
     def draft_possible(self) -> Tensor:
-        """As in Scores."""
         assert self.whole is not None
         return self.whole.draft_possible[:, : self.ids.shape[1]]
 
     def entropy(self, kind: str, *, is_final: bool = False) -> Tensor:
-        """As in Scores."""
         assert self.whole is not None
         return self.whole.entropy(kind, is_final=is_final)[:, : self.ids.shape[1]]
 
@@ -84,20 +80,19 @@ class PointRule:
     @classmethod
     def from_config(cls, name: str, config: FLyConfig) -> PointRule:
         """Read the rule's settings, spd_k and protect_special_tokens."""
-        rule = rules.get(config.acceptance_name).from_config(config)
-        return cls(name, config.spd_k, rule, config.protect_special_tokens, config)
+        return cls(name, config.spd_k, config.setup.rule, config.protect_special_tokens, config)
 
     def length(self, row: Row, chain: Sequence[int], ends: frozenset[int]) -> int:
         """How much of `chain` the point would have been offered.
 
         Args:
             row: the request at this context.
-            chain: what was proposed to a point of at least this K and lookahead.
+            chain: what was proposed to a point of at least this K and required_followers.
             ends: end tokens, if the drafter stops behind them.
         """
-        lookahead = self.rule.lookahead
-        length = min(self.k, row.remaining - 1 + lookahead, len(chain))
-        return End(ends, lookahead).shorten(length, chain[:length])
+        required = self.rule.required_followers
+        length = min(self.k, row.remaining - 1 + required, len(chain))
+        return End(ends, required).shorten(length, chain[:length])
 
 
 class RoundJudge:
@@ -109,7 +104,7 @@ class RoundJudge:
         """Decide for `points`; `eos_ids` end an answer."""
         self._points = points
         self._eos_ids = eos_ids
-        self.lookahead = max(point.rule.lookahead for point in points)
+        self.required_followers = max(point.rule.required_followers for point in points)
         self.leader = 0
         self.memos: Sequence[RequestMemo] = ()  # of the requests being decoded, by Row.index
         self.stopped: set[int] = set()  # points that nobody asks for any more

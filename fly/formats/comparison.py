@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AllowInfNan
 
-from fly.formats.model import Format, Interval
+from fly.formats.frames import spread, table
+from fly.formats.model import Format
+from fly.stats.records import Interval, Paired, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FILE_NAME = "compare.json"
-
-POINT = 0.01  # of a score, where a task's record says nothing else
-
-VerdictName = Literal["SAFE", "NOT SAFE", "INCONCLUSIVE"]
 # target: the reference of scores and texts; control: the target at another batch size; baseline:
 # the fastest plain decoding found, where it is none of the methods asked for.
 Role = Literal["target", "control", "baseline", "method"]
@@ -35,34 +33,6 @@ class Score(Format):
     stderr: Annotated[float, AllowInfNan(True)] | None
     higher_is_better: bool
     num_items: int | None  # that it is of; None where that is not told
-
-
-class Verdict(Format):
-    """Whether a method may stand in for the target, by a rule fixed before the run.
-
-    SAFE: the one-sided 95 % lower bound of what is kept clears the margin; NOT SAFE: the upper
-    bound is below it; else INCONCLUSIVE.  The p values are Holm's, over all verdicts of a
-    comparison.
-    """
-
-    verdict: VerdictName
-    p_safe: float  # of "no more is kept than the margin"
-    p_not_safe: float  # of "no less is kept than the margin"
-    # At the observed share of discordant items; where the target solves too few for a relative
-    # margin, the least that could support one; None where decided, or no number would.
-    items_needed: int | None
-    explanation: str
-
-
-class Paired(Format):
-    """A method's scores against the target's on the same items."""
-
-    num_items: int
-    gained: int | None  # items scored better than by the target; None for scores of all items
-    lost: int | None  # items scored worse
-    mcnemar_p: float | None  # exact, two-sided; None for graded scores
-    difference: Interval  # of mean scores, method minus target
-    recovery: Interval  # of mean scores, method by target; the other way where lower is better
 
 
 class OtherScore(Score):
@@ -173,6 +143,57 @@ class Comparison(Format):
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        from fly.formats.frames import comparison_frame
+        return table([_row(task, method) for task in self.tasks for method in task.methods])
 
-        return comparison_frame(self)
+
+def _row(task: TaskResult, method: MethodResult) -> dict[str, Any]:
+    verdict, speed, texts = method.verdict, method.speed, method.texts
+    return {
+        "task": task.task,
+        "method": method.name,
+        "role": method.role,
+        "batch_size": method.batch_size,
+        "is_lossless": method.is_lossless,
+        "num_items": task.num_items,
+        "metric": method.score.metric,
+        "filter": method.score.filter,
+        "score": method.score.value,
+        "stderr": method.score.stderr,
+        **paired_columns(method.paired),
+        "verdict": verdict.verdict if verdict else None,
+        "p_safe": verdict.p_safe if verdict else None,
+        "p_not_safe": verdict.p_not_safe if verdict else None,
+        "items_needed": verdict.items_needed if verdict else None,
+        "tokens_per_s": speed.tokens_per_s,
+        "seconds": speed.seconds,
+        "num_blocks": speed.num_blocks,
+        **dict(spread("speedup", speed.vs_target)),
+        **dict(spread("speedup_vs_baseline", speed.vs_baseline)),
+        **dict(spread("speedup_vs_native", speed.vs_native)),
+        **_acceptance(method.acceptance),
+        "num_answers": texts.num_answers,
+        "num_equal": texts.num_equal,
+        "num_ties": texts.num_ties,
+        "mean_tokens": texts.mean_tokens,
+        "peak_memory_bytes": method.peak_memory_bytes,
+    }
+
+
+def paired_columns(paired: Paired | None) -> dict[str, Any]:
+    """The columns of a paired comparison."""
+    return {
+        **dict(spread("recovery", paired.recovery if paired else None)),
+        **dict(spread("difference", paired.difference if paired else None)),
+        "gained": paired.gained if paired else None,
+        "lost": paired.lost if paired else None,
+        "mcnemar_p": paired.mcnemar_p if paired else None,
+    }
+
+
+def _acceptance(acceptance: Acceptance | None) -> dict[str, Any]:
+    return {
+        "tau": acceptance.mean_acceptance_length if acceptance else None,
+        "acceptance_rate": acceptance.acceptance_rate if acceptance else None,
+        "loose_share": acceptance.loose_share if acceptance else None,
+        "rounds": acceptance.rounds if acceptance else None,
+    }

@@ -149,7 +149,8 @@ def rounds(rule, cases, is_drawn, *, is_block=False):
         for n, chance in enumerate(_kept(limits[b][: len(proposal)], is_block)):
             for token, share in enumerate(own[n][b]):
                 if chance * share > 1e-9:
-                    found[(*proposal[:n], token)] = chance * share
+                    longer = (*proposal[:n], token)
+                    found[longer] = chance * share
         laws.append(found)
     return laws
 
@@ -204,7 +205,8 @@ def of_formula(accept, lengths=None, is_drawn=True):
                     law[tokens] = law.get(tokens, 0) + chance * (1 - keep) * weight / sum(left)
                 chance *= keep
             for own, weight in enumerate(target((*prefix, *ids))):
-                law[(*ids, own)] = law.get((*ids, own), 0) + chance * weight
+                tokens = (*ids, own)
+                law[tokens] = law.get(tokens, 0) + chance * weight
     return found
 
 

@@ -147,7 +147,8 @@ def test_statistics_of_whole_answers_add_up():
 
 def test_nothing_to_look_ahead_for():
     config = FLyConfig(acceptance="block", temperature=0.5)
-    rule = BlockRule.from_config(config)
-    assert rule.lookahead == 0
+    rule = config.setup.rule
+    assert isinstance(rule, BlockRule)
+    assert rule.required_followers == 0
     assert rule.is_lossless
-    assert not config.is_loose
+    assert not config.setup.is_loose

@@ -34,5 +34,5 @@ def test_guards():
 
 
 def test_settings():
-    assert (CascadeRule().alpha, CascadeRule().lookahead) == (0.2, 1)
+    assert (CascadeRule().alpha, CascadeRule().required_followers) == (0.2, 1)
     assert not CascadeRule(alpha=0.0).is_lossless

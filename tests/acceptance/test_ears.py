@@ -99,7 +99,7 @@ def test_greedy_rows_are_native():
 
 def test_no_tolerance_is_native():
     same_as_native("ears", {"tolerance": 0.0}, 1.2)
-    assert EarsRule(tolerance=0.0).lookahead == 0
+    assert EarsRule(tolerance=0.0).required_followers == 0
 
 
 def test_sampled_answers_are_loosened():

@@ -109,7 +109,7 @@ def test_no_lenience_is_native(temperature):
     scores = logits_of([[[0.4, 0.4, 0.2]] * 3], [[1, 0]])
     own, native = (rule.accept(scores) for rule in (LenienceRule(lenience=1.0), NativeRule()))
     assert torch.equal(own.reason, native.reason)
-    assert LenienceRule(lenience=1.0).lookahead == 0
+    assert LenienceRule(lenience=1.0).required_followers == 0
 
 
 def test_loosened_tokens_satisfy_the_rule():

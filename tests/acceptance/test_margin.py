@@ -114,8 +114,8 @@ def test_guards(settings):
 
 
 def test_settings():
-    assert (MarginRule().gap, MarginRule().lookahead) == (0.3, 1)
-    assert MarginRule(window=4).lookahead == 5
+    assert (MarginRule().gap, MarginRule().required_followers) == (0.3, 1)
+    assert MarginRule(window=4).required_followers == 5
     assert MarginRule(ratio=0.9).gap is None
     assert [MarginRule(max_gap=gap).is_lossless for gap in (0.0, 0.1)] == [True, False]
     assert not MarginRule(ratio=1.0).is_lossless

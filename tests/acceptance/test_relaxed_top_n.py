@@ -37,5 +37,5 @@ def test_guards():
 
 def test_defaults_are_those_recommended():
     rule = RelaxedTopNRule()
-    assert (rule.top_n, rule.delta, rule.lookahead) == (10, 0.6, 1)
+    assert (rule.top_n, rule.delta, rule.required_followers) == (10, 0.6, 1)
     assert not RelaxedTopNRule(top_n=1, delta=0.0).is_lossless

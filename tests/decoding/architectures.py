@@ -4,6 +4,7 @@
 """
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +26,7 @@ class Family:
 
     name: str
     kind: str  # model_type
-    settings: dict[str, object] = field(default_factory=dict)
+    settings: Mapping[str, object] = field(default_factory=dict)
     tier: Tier = Tier.BATCHED
     floor: Tier | None = Tier.BATCHED  # with transformers 4.57; None where it does not exist there
     remark: str = ""

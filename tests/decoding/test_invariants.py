@@ -149,7 +149,7 @@ def test_fly_behind_an_infinite_gate_is_native(case):
     than native does, so that other draws decide.
     """
     decoder = case.decoder()
-    rule = replace(decoder._engine.rule, threshold=float("inf"))
+    rule = decoder._engine.rule.model_copy(update={"threshold": float("inf")})
     assert isinstance(rule, FlyRule)
     decoder._engine = replace(decoder._engine, rule=rule)
     native = case.answers(case.decoder(acceptance="native"))

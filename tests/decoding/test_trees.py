@@ -3,7 +3,7 @@ chosen."""
 
 import warnings
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -496,12 +496,11 @@ def test_decoders_of_trees_and_chains_share_models():
 
 
 def test_rules_that_need_a_chain_are_refused(monkeypatch):
-    @dataclass(frozen=True)
     class Drawn(FlyRule):
         needs_law: ClassVar[bool] = True
 
     monkeypatch.setitem(rules._entries, "drawn", Drawn)
-    assert FLyConfig(acceptance="drawn").acceptance_name == "drawn"
+    assert FLyConfig(acceptance="drawn").setup.rule_name == "drawn"
     with pytest.raises(ConfigError, match="'drawn' decides by the law that a chain is drawn from"):
         FLyConfig(acceptance="drawn", tree_verify=True)
 

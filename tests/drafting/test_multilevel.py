@@ -285,16 +285,18 @@ def test_from_config():
     model = SlotModel(tiny("llama"))
     parts = Parts(torch.device("cpu"), VOCAB, model=model)
     config = FLyConfig(use_ngram=True, spd_k=9, max_ngram_size=3, num_ngram_pred_tokens=2)
-    drafter = MultilevelDrafter.from_config(config, parts)
+    drafter = MultilevelDrafter.from_config(config.setup.drafter, parts)
     assert (drafter.k, drafter.guess_length, drafter.guess_cost) == (9, 2, GUESS_COST)
     text = drafter.make_text()
     assert isinstance(text, RecentText)
     assert len(text._places) == 3
     earliest = FLyConfig(drafter="multilevel", drafter_settings={"match": "earliest"})
-    assert isinstance(MultilevelDrafter.from_config(earliest, parts).make_text(), NgramText)
+    assert isinstance(
+        MultilevelDrafter.from_config(earliest.setup.drafter, parts).make_text(), NgramText
+    )
     chosen = {"guess": "suffix", "guess_cost": 0.0}
     config = FLyConfig(drafter="multilevel", drafter_settings=chosen)
-    drafter = MultilevelDrafter.from_config(config, parts)
+    drafter = MultilevelDrafter.from_config(config.setup.drafter, parts)
     assert isinstance(drafter.make_text(), SuffixText)
     assert drafter.guess_cost == 0
     with pytest.raises(ConfigError, match="guess_cost"):

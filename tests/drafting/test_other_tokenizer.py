@@ -430,7 +430,7 @@ def drafter_of(tokenizers, method="auto", **drafting):
     parts = Parts(
         torch.device("cpu"), len(target), model=model, tokenizer=target, draft_tokenizer=own
     )
-    return OtherTokenizerDrafter.from_config(config, parts)
+    return OtherTokenizerDrafter.from_config(config.setup.drafter, parts)
 
 
 def test_auto_intersects_where_the_vocabularies_overlap_enough():
@@ -458,7 +458,7 @@ def test_nothing_in_common_is_refused():
 
 def test_probabilities_are_promised_only_where_the_method_is_named():
     for method, expected in (("auto", False), ("reencode", False), ("intersect", True)):
-        traits = config_of(method).drafter_traits
+        traits = config_of(method).setup.traits
         assert traits.gives_probs == traits.is_chain == expected
         assert traits.own_tokenizer
         assert traits.needs_model

@@ -45,7 +45,8 @@ def search(model, ids, shape, limit):
         for branch, score in level.items():
             probs = log_probs(model, [*ids, *branch])
             for token in probs.argsort(descending=True)[: shape.branch_n].tolist():
-                found[(*branch, token)] = score + probs[token].item()
+                longer = (*branch, token)
+                found[longer] = score + probs[token].item()
         best = sorted(found, key=found.get, reverse=True)[: shape.level_n]
         level = {branch: found[branch] for branch in best}
         kept |= level
@@ -206,9 +207,11 @@ def test_from_config():
     config = FLyConfig(
         tree_verify=True, spd_k=9, branch_n=3, max_nodes_per_level=5, max_nodes_global=30
     )
-    drafter = TreeDrafter.from_config(config, Parts(torch.device("cpu"), VOCAB, model=model))
+    drafter = TreeDrafter.from_config(
+        config.setup.drafter, Parts(torch.device("cpu"), VOCAB, model=model)
+    )
     assert (drafter.shape, drafter.model) == (TreeShape(9, 3, 5, 30), model)
-    traits = config.drafter_traits
+    traits = config.setup.traits
     assert (traits.needs_model, traits.is_tree, traits.is_chain) == (True, True, False)
     others = [FLyConfig(**config.to_dict() | {key: 2}) for key in ("branch_n", "max_nodes_global")]
     assert len({each.fingerprint() for each in (config, *others)}) == 3

@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from fly.evaluation import comparing, searching
 from fly.evaluation.costs import Measured, RoundCosts
-from fly.evaluation.plan import Plan, make_plan
+from fly.evaluation.options import Options, make_plan
+from fly.evaluation.plan import Plan
 from tests.backend.killed_runs import MAX_RUNS_A_KILL, Runs
 from tests.cli.without_defaults import defaults
 
@@ -60,7 +61,7 @@ def fix_what_clocks_decide() -> None:
 
 def skip_warm_up() -> None:
     """It matters to times alone, and every resumed run would pay for it."""
-    comparing.warm_up = searching.warm_up = lambda runners, ready: None
+    comparing.warm_up = searching.warm_up = lambda engines, ready: None
 
 
 def execute(plan: dict) -> list[dict]:
@@ -71,7 +72,8 @@ def execute(plan: dict) -> list[dict]:
     tqdm.monitor_interval = 0  # no thread, which a forked child would miss
     fix_what_clocks_decide()
     skip_warm_up()
-    lm = make_plan(plan["model_args"], {}, batch_size=plan["batch_size"]).load_models()
+    given = Options(model_args=plan["model_args"], harness={}, batch_size=plan["batch_size"])
+    lm = make_plan(given).load_models()
     Plan.load_models = lambda self: lm
 
     folder = Path(plan["folder"])
