@@ -124,7 +124,7 @@ def kept_share(settings: Mapping[str, Any]) -> float | None:
     """The share of the largest probability at which a rule keeps a token greedily, whatever else it
     knows; None where it goes by something else."""
     given: Mapping[str, float] = settings.get("acceptance_settings", {})
-    if given.keys() & {"top_n", "window"}:
+    if given.keys() & {"max_difference", "top_n", "window"}:
         return None
     if settings.get("acceptance") == "margin":
         return given.get("ratio", math.exp(-given.get("max_gap", 0.3)))
