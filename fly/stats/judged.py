@@ -18,7 +18,7 @@ CONFIDENCE = 0.95  # of one-sided bounds
 
 
 class Side(ABC):
-    """What is kept of the target's scores, by ratio and by difference; all bounds are lower ones."""
+    """What is kept, by ratio and by difference of the scores; all bounds are lower ones."""
 
     @property
     @abstractmethod
