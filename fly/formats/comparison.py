@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AllowInfNan
 
+from fly.formats.frames import frame, paired_columns, spread
 from fly.formats.model import Format
 from fly.stats.records import Interval, Paired, Verdict
 
@@ -142,6 +143,43 @@ class Comparison(Format):
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        from fly.formats.frames import comparison_frame
+        return frame([_row(task, method) for task in self.tasks for method in task.methods])
 
-        return comparison_frame(self)
+
+_OF_A_VERDICT = ("verdict", "p_safe", "p_not_safe", "items_needed")
+
+
+def _row(task: TaskResult, method: MethodResult) -> dict[str, Any]:
+    speed, texts = method.speed, method.texts
+    return {
+        "task": task.task,
+        "method": method.name,
+        "role": method.role,
+        "batch_size": method.batch_size,
+        "is_lossless": method.is_lossless,
+        "num_items": task.num_items,
+        "metric": method.score.metric,
+        "filter": method.score.filter,
+        "score": method.score.value,
+        "stderr": method.score.stderr,
+        **paired_columns(method.paired),
+        **{name: getattr(method.verdict, name, None) for name in _OF_A_VERDICT},
+        "tokens_per_s": speed.tokens_per_s,
+        "seconds": speed.seconds,
+        "num_blocks": speed.num_blocks,
+        **spread("speedup", speed.vs_target),
+        **spread("speedup_vs_baseline", speed.vs_baseline),
+        **spread("speedup_vs_native", speed.vs_native),
+        **_acceptance(method.acceptance),
+        "num_answers": texts.num_answers,
+        "num_equal": texts.num_equal,
+        "num_ties": texts.num_ties,
+        "mean_tokens": texts.mean_tokens,
+        "peak_memory_bytes": method.peak_memory_bytes,
+    }
+
+
+def _acceptance(acceptance: Acceptance | None) -> dict[str, Any]:
+    names = {"tau": "mean_acceptance_length"}
+    names |= {name: name for name in ("acceptance_rate", "loose_share", "rounds")}
+    return {column: getattr(acceptance, name, None) for column, name in names.items()}
