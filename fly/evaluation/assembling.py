@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from fly.decoding import Statistics
-from fly.evaluation.columns import Column
+from fly.evaluation.columns import MetricColumn
 from fly.evaluation.costs import explain
 from fly.evaluation.methods import NATIVE, Method
 from fly.evaluation.metrics import Metric
@@ -58,7 +58,7 @@ class Compared:
     scorer: Scorer
     docs: Sequence[Doc]  # that were asked, which may be a part of the task's
     deciding: Metric  # what was fixed before the run
-    columns: Sequence[Column]  # by metric
+    columns: Sequence[MetricColumn]  # by metric
     decoded: Sequence[Decoded]
     has_phases: bool  # whether seconds by phase are wall times
 
@@ -68,12 +68,12 @@ class Compared:
         return self.decoded[0]
 
     @property
-    def column(self) -> Column | None:
+    def column(self) -> MetricColumn | None:
         """The metric that decides; None where no document has it."""
         return next((each for each in self.columns if each.metric == self.deciding), None)
 
     @property
-    def others(self) -> list[Column]:
+    def others(self) -> list[MetricColumn]:
         """The other metrics."""
         return [each for each in self.columns if each.metric != self.deciding]
 
@@ -185,7 +185,7 @@ def _no_score(compared: Compared) -> Score:
     return compared.scorer.aggregate([], compared.deciding)
 
 
-def _other_score(column: Column, method: str, texts: Texts, margin: Margin) -> OtherScore:
+def _other_score(column: MetricColumn, method: str, texts: Texts, margin: Margin) -> OtherScore:
     # A function of all items is drawn again where it decides: that takes its time.
     paired = column.pair(method) if column.measure.is_mean else None
     score = column.score(method).model_dump()

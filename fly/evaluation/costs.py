@@ -199,13 +199,13 @@ class Price:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredRounds:
     """Items that were decoded on their own, with one drafter and one K."""
 
     items: Floats  # [n, 4] rounds, seconds without prefill, prompt tokens, seconds of prefill
 
     @classmethod
-    def of(cls, items: Sequence[Statistics]) -> Measured:
+    def of(cls, items: Sequence[Statistics]) -> MeasuredRounds:
         """Read the statistics of real decodes (Result.statistics).
 
         Raises:
@@ -240,8 +240,8 @@ class Measured:
 class RoundCosts:
     """What rounds cost by drafter and K, at the batch size they were measured at."""
 
-    target: Measured  # decoding plainly in the same engine
-    drafting: Mapping[str, Mapping[int, Measured]]  # by the drafter's name and K
+    target: MeasuredRounds  # decoding plainly in the same engine
+    drafting: Mapping[str, Mapping[int, MeasuredRounds]]  # by the drafter's name and K
 
     @classmethod
     def calibrate(
@@ -256,10 +256,10 @@ class RoundCosts:
             ConfigError: something was not measured.
         """
         measured = {
-            name: {k: Measured.of(items) for k, items in sorted(by_k.items())}
+            name: {k: MeasuredRounds.of(items) for k, items in sorted(by_k.items())}
             for name, by_k in drafting.items()
         }
-        return cls(Measured.of(target), measured)
+        return cls(MeasuredRounds.of(target), measured)
 
     def per_round(self, drafter: str, k: int) -> float:
         """Seconds per round of a row.

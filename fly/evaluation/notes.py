@@ -47,7 +47,8 @@ def copying_notes(methods: Sequence[Method]) -> list[str]:
 
 def same_notes(methods: Sequence[Method]) -> list[str]:
     """Notes on methods that are others in another spelling."""
-    notes, seen = [], []
+    notes: list[str] = []
+    seen: list[Method] = []
     for method in methods:
         first = next((other for other in seen if other.is_same_as(method)), None)
         if first is None:

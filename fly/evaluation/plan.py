@@ -130,7 +130,7 @@ class Plan:
             methods={
                 method.name: method.settings
                 | {"is_lossless": method.is_lossless}
-                | rule_entry(method.config)
+                | rule_entry(method.config.setup)
                 for method in [*self.methods, *self.more_methods]
             },
         )

@@ -18,7 +18,7 @@ from fly.errors import ConfigError, JournalError
 from fly.evaluation.methods import Method
 from fly.evaluation.workload import Asked, Key
 from fly.formats import answers as format_
-from fly.formats.answers import Answer, Block, Header, Rung, Search
+from fly.formats.answers import Answer, Block, Header, PlainSpeeds, Rung
 from fly.formats.model import Format
 
 VERSION = Header.model_fields["fly_answers"].default
@@ -163,7 +163,7 @@ class Store:
     def keep_search(self, speeds: Mapping[str, float]) -> None:
         """Save the speeds of plain decoding."""
         self.search = dict(speeds)
-        self._append(Search(search=self.search))
+        self._append(PlainSpeeds(search=self.search))
 
     def keep_rung(self, rung: Rung) -> None:
         """Save what became of a part of a sweep."""
@@ -191,7 +191,7 @@ class Store:
                 elif "rung" in line:
                     self._take_rung(Rung.model_validate(line))
                 elif "search" in line:
-                    self.search = Search.model_validate(line).search
+                    self.search = PlainSpeeds.model_validate(line).search
                 else:
                     answer = Answer.model_validate(line)
                     key = (answer.task, answer.doc_id, answer.idx, answer.repeat)

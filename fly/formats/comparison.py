@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AllowInfNan
 
-from fly.formats.frames import spread, table
+from fly.formats.frames import frame, paired_columns, spread
 from fly.formats.model import Format
 from fly.stats.records import Interval, Paired, Verdict
 
@@ -143,11 +143,14 @@ class Comparison(Format):
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        return table([_row(task, method) for task in self.tasks for method in task.methods])
+        return frame([_row(task, method) for task in self.tasks for method in task.methods])
+
+
+_OF_A_VERDICT = ("verdict", "p_safe", "p_not_safe", "items_needed")
 
 
 def _row(task: TaskResult, method: MethodResult) -> dict[str, Any]:
-    verdict, speed, texts = method.verdict, method.speed, method.texts
+    speed, texts = method.speed, method.texts
     return {
         "task": task.task,
         "method": method.name,
@@ -160,16 +163,13 @@ def _row(task: TaskResult, method: MethodResult) -> dict[str, Any]:
         "score": method.score.value,
         "stderr": method.score.stderr,
         **paired_columns(method.paired),
-        "verdict": verdict.verdict if verdict else None,
-        "p_safe": verdict.p_safe if verdict else None,
-        "p_not_safe": verdict.p_not_safe if verdict else None,
-        "items_needed": verdict.items_needed if verdict else None,
+        **{name: getattr(method.verdict, name, None) for name in _OF_A_VERDICT},
         "tokens_per_s": speed.tokens_per_s,
         "seconds": speed.seconds,
         "num_blocks": speed.num_blocks,
-        **dict(spread("speedup", speed.vs_target)),
-        **dict(spread("speedup_vs_baseline", speed.vs_baseline)),
-        **dict(spread("speedup_vs_native", speed.vs_native)),
+        **spread("speedup", speed.vs_target),
+        **spread("speedup_vs_baseline", speed.vs_baseline),
+        **spread("speedup_vs_native", speed.vs_native),
         **_acceptance(method.acceptance),
         "num_answers": texts.num_answers,
         "num_equal": texts.num_equal,
@@ -179,21 +179,7 @@ def _row(task: TaskResult, method: MethodResult) -> dict[str, Any]:
     }
 
 
-def paired_columns(paired: Paired | None) -> dict[str, Any]:
-    """The columns of a paired comparison."""
-    return {
-        **dict(spread("recovery", paired.recovery if paired else None)),
-        **dict(spread("difference", paired.difference if paired else None)),
-        "gained": paired.gained if paired else None,
-        "lost": paired.lost if paired else None,
-        "mcnemar_p": paired.mcnemar_p if paired else None,
-    }
-
-
 def _acceptance(acceptance: Acceptance | None) -> dict[str, Any]:
-    return {
-        "tau": acceptance.mean_acceptance_length if acceptance else None,
-        "acceptance_rate": acceptance.acceptance_rate if acceptance else None,
-        "loose_share": acceptance.loose_share if acceptance else None,
-        "rounds": acceptance.rounds if acceptance else None,
-    }
+    names = {"tau": "mean_acceptance_length"}
+    names |= {name: name for name in ("acceptance_rate", "loose_share", "rounds")}
+    return {column: getattr(acceptance, name, None) for column, name in names.items()}

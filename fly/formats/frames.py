@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fly.errors import MissingExtraError
-from fly.stats.records import Interval
+from fly.stats.records import Interval, Paired
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """A table of these rows.
+def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """A table of rows.
 
     Raises:
         MissingExtraError: pandas is not installed.
@@ -25,12 +25,21 @@ def table(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
             "a table needs pandas, which is not installed",
             fix="pip install 'fly-decoding[stats]', in a clone: pip install -e '.[stats]'",
         ) from error
-    frame: pd.DataFrame = pd.DataFrame(rows)  # Any where pandas has no stubs
-    return frame
+    found: pd.DataFrame = pd.DataFrame(rows)  # Any where pandas has no stubs
+    return found
 
 
-def spread(name: str, interval: Interval | None) -> Iterator[tuple[str, float | None]]:
-    """An interval's three columns."""
-    yield name, interval.estimate if interval else None
-    yield f"{name}_low", interval.low if interval else None
-    yield f"{name}_high", interval.high if interval else None
+def spread(name: str, interval: Interval | None) -> dict[str, float | None]:
+    """The columns of an interval."""
+    ends = ("", "estimate"), ("_low", "low"), ("_high", "high")
+    return {f"{name}{end}": getattr(interval, key, None) for end, key in ends}
+
+
+def paired_columns(paired: Paired | None) -> dict[str, Any]:
+    """The columns of scores beside the target's."""
+    counts = ("gained", "lost", "mcnemar_p")
+    return {
+        **spread("recovery", paired.recovery if paired else None),
+        **spread("difference", paired.difference if paired else None),
+        **{name: getattr(paired, name, None) for name in counts},
+    }

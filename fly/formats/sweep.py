@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from fly.formats.comparison import Comparison, paired_columns
-from fly.formats.frames import spread, table
+from fly.formats.comparison import Comparison
+from fly.formats.frames import frame, paired_columns, spread
 from fly.formats.model import Format
 from fly.stats.records import Interval, Paired
 
@@ -78,7 +78,7 @@ class Sweep(Format):
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        return table([_row(point, self) for point in self.points])
+        return frame([_row(point, self) for point in self.points])
 
 
 def _row(point: Point, sweep: Sweep) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def _row(point: Point, sweep: Sweep) -> dict[str, Any]:
         **paired_columns(point.paired),
         "recovery_lower": point.recovery_lower,
         "points_lower": point.points_lower,
-        **dict(spread("speedup", point.speedup)),
+        **spread("speedup", point.speedup),
         "tau": point.mean_acceptance_length,
         "acceptance_rate": point.acceptance_rate,
         "loose_share": point.loose_share,

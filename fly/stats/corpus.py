@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fly.stats.bootstrap import SEED, Bootstrap, Floats, from_replicates
 from fly.stats.graded import JOINING, TAIL
-from fly.stats.judged import CONFIDENCE, Judged
+from fly.stats.judged import Judged, Side
 from fly.stats.records import POINT, Interval, Paired
 
 RESAMPLES = 2_000
@@ -101,7 +101,7 @@ def plan_resampling(clusters: Sequence[Hashable], evaluate: Evaluate) -> Resampl
 
 
 @dataclass(frozen=True)
-class Sides:
+class Sides(Side):
     """What is kept, `method` by or less `target`; all bounds are lower ones."""
 
     target: Values
@@ -174,14 +174,25 @@ class Sides:
             unseen = (1 - min(max(share, 0.0), 1.0)) ** self.num_documents
         return max(self.differences.p_at_most(difference), unseen)
 
-    def lower_ratio(self, level: float) -> float | None:
+    def p_ratio_at_least(self, ratio: float) -> float:
+        if self.why_no_ratio is None and self.method.whole == 0:
+            return float((1 - min(ratio, 1.0)) ** self.num_documents)
+        return self.exchanged.p_ratio_at_most(1 / ratio)
+
+    def lower_ratio(self, confidence: float) -> float | None:
+        return self.ratio_bound(1 - confidence)
+
+    def lower_difference(self, confidence: float) -> float | None:
+        return self.difference_bound(1 - confidence)
+
+    def ratio_bound(self, level: float) -> float | None:
         """The ratio at which p is `level`."""
         if self.why_no_ratio or self.num_documents < 2:
             return None
         unseen: float = self.ratio * level ** (1 / self.num_documents)
         return max(0.0, min(self.ratios.bound(level), unseen))
 
-    def lower_difference(self, level: float) -> float | None:
+    def difference_bound(self, level: float) -> float | None:
         """The difference at which p is `level`."""
         if self.num_documents < 2:
             return None
@@ -208,44 +219,15 @@ class CorpusScores(Judged):
 
     @property
     def recovery(self) -> Interval:
-        side = self._side
+        side = self.side
         if side.why_no_ratio:
             return Interval(estimate=None, low=None, high=None, method=side.why_no_ratio)
-        low, above = side.lower_ratio(TAIL), side.exchanged.lower_ratio(TAIL)
+        low, above = side.ratio_bound(TAIL), side.exchanged.ratio_bound(TAIL)
         return self._interval(side.ratio, low, 1 / above if above else None)
 
     @property
     def why_no_ratio(self) -> str | None:
-        return self._side.why_no_ratio
-
-    def p_ratio_at_most(self, ratio: float) -> float:
-        return self._side.p_ratio_at_most(ratio)
-
-    def p_ratio_at_least(self, ratio: float) -> float:
-        side = self._side
-        if side.why_no_ratio is None and side.method.whole == 0:
-            return float((1 - min(ratio, 1.0)) ** side.num_documents)
-        return side.exchanged.p_ratio_at_most(1 / ratio)
-
-    def p_difference_at_most(self, difference: float) -> float:
-        return self._side.p_difference_at_most(difference)
-
-    def p_difference_at_least(self, difference: float) -> float:
-        return self._side.exchanged.p_difference_at_most(-difference)
-
-    def lower_ratio(self, confidence: float = CONFIDENCE) -> float | None:
-        return self._side.lower_ratio(1 - confidence)
-
-    def upper_ratio(self, confidence: float = CONFIDENCE) -> float | None:
-        low = self._side.exchanged.lower_ratio(1 - confidence)
-        return 1 / low if low else None
-
-    def lower_difference(self, confidence: float = CONFIDENCE) -> float | None:
-        return self._side.lower_difference(1 - confidence)
-
-    def upper_difference(self, confidence: float = CONFIDENCE) -> float | None:
-        low = self._side.exchanged.lower_difference(1 - confidence)
-        return None if low is None else -low
+        return self.side.why_no_ratio
 
     @property
     def weight(self) -> float:
@@ -261,7 +243,7 @@ class CorpusScores(Judged):
         return math.ceil(math.log(1 - confidence) / math.log(ratio))
 
     def items_to_see(self, loss: float, confidence: float) -> int:
-        whole = abs(self._side.target.whole)
+        whole = abs(self.side.target.whole)
         if loss >= whole:
             return 1
         documents = math.log(1 - confidence) / math.log1p(-loss / whole)
@@ -274,7 +256,7 @@ class CorpusScores(Judged):
         return found or self.target.whole**2 / self.num_items
 
     def spread(self, slope: float) -> tuple[float, float]:
-        side = self._side
+        side = self.side
         parts = side.method.left_out - slope * side.target.left_out
         count = len(parts)
         variance = (
@@ -284,7 +266,7 @@ class CorpusScores(Judged):
 
     def to_paired(self) -> Paired:
         side = Sides(self.target, self.method, len(self.resampling.documents))
-        low, above = side.lower_difference(TAIL), side.exchanged.lower_difference(TAIL)
+        low, above = side.difference_bound(TAIL), side.exchanged.difference_bound(TAIL)
         return Paired(
             num_items=self.num_items,
             gained=None,
@@ -307,6 +289,6 @@ class CorpusScores(Judged):
         )
 
     @cached_property
-    def _side(self) -> Sides:
+    def side(self) -> Sides:
         sides = Sides(self.target, self.method, len(self.resampling.documents))
         return sides if self.higher_is_better else sides.exchanged

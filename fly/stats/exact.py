@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 from scipy import special, stats
 
 from fly.stats.binary import Floats, PairCounts, difference_score, ratio_score
+from fly.stats.judged import Side
 
 OUTSIDE = 1e-6  # chance that the lost share lies outside its interval: added to every p
 NEGLIGIBLE = 1e-12  # chance of outcomes that are counted as reached without looking
@@ -90,6 +91,29 @@ def p_difference_at_most(counts: PairCounts, difference: float) -> float:
 def p_difference_at_least(counts: PairCounts, difference: float) -> float:
     """The p value of "... is at least `difference` above the target's"."""
     return p_difference_at_most(counts.exchanged, -difference)
+
+
+@dataclass(frozen=True)
+class ExactSide(Side):
+    """Counts of solved items."""
+
+    counts: PairCounts
+
+    @cached_property
+    def exchanged(self) -> ExactSide:
+        return ExactSide(self.counts.exchanged)
+
+    def p_ratio_at_most(self, ratio: float) -> float:
+        return p_ratio_at_most(self.counts, ratio)
+
+    def p_difference_at_most(self, difference: float) -> float:
+        return p_difference_at_most(self.counts, difference)
+
+    def lower_ratio(self, confidence: float) -> float:
+        return lower_ratio(self.counts, confidence)
+
+    def lower_difference(self, confidence: float) -> float:
+        return lower_difference(self.counts, confidence)
 
 
 def p_at_most(lost: int, gained: int, boundary: Boundary) -> float:

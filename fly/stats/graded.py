@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fly.stats.bootstrap import Bootstrap, Floats, bootstrap, redraw
+from fly.stats.judged import Side
 from fly.stats.records import Interval
 
 TAIL = 0.025  # of a two-sided 95 % interval
@@ -24,7 +25,7 @@ JOINING = 0.5  # documents
 
 
 @dataclass(frozen=True)
-class Clusters:
+class Clusters(Side):
     """Sums over the items of each document, all [C]."""
 
     target: Floats

@@ -17,6 +17,35 @@ POWER = 0.80  # chance of a verdict with as many items as are said to be needed
 CONFIDENCE = 0.95  # of one-sided bounds
 
 
+class Side(ABC):
+    """What is kept, by ratio and by difference of the scores; all bounds are lower ones."""
+
+    @property
+    @abstractmethod
+    def exchanged(self) -> Side:
+        """The method in the target's place."""
+
+    @abstractmethod
+    def p_ratio_at_most(self, ratio: float) -> float:
+        """The p value of that hypothesis; 1 where it cannot be told."""
+
+    def p_ratio_at_least(self, ratio: float) -> float:
+        """The same from above."""
+        return self.exchanged.p_ratio_at_most(1 / ratio)
+
+    @abstractmethod
+    def p_difference_at_most(self, difference: float) -> float:
+        """The p value of that hypothesis, in units of the score; 1 where it cannot be told."""
+
+    @abstractmethod
+    def lower_ratio(self, confidence: float) -> float | None:
+        """The ratio at which p is 1 - confidence; None where there is none."""
+
+    @abstractmethod
+    def lower_difference(self, confidence: float) -> float | None:
+        """The difference at which p is 1 - confidence; None where there is none."""
+
+
 class Judged(ABC):
     """Scores of both, ready to be judged."""
 
@@ -39,39 +68,46 @@ class Judged(ABC):
     def why_no_ratio(self) -> str | None:
         """What keeps a ratio from saying anything; None where it does."""
 
+    @property
     @abstractmethod
+    def side(self) -> Side:
+        """Of both, with what the recovery divides by in the target's place."""
+
     def p_ratio_at_most(self, ratio: float) -> float:
         """The p value of that hypothesis; 1 where it cannot be told."""
+        return self.side.p_ratio_at_most(ratio)
 
-    @abstractmethod
     def p_ratio_at_least(self, ratio: float) -> float:
         """The same from above."""
+        return self.side.p_ratio_at_least(ratio)
 
-    @abstractmethod
     def p_difference_at_most(self, difference: float) -> float:
         """The p value of that hypothesis, in units of the score; 1 where it cannot be told."""
+        return self.side.p_difference_at_most(difference)
 
-    @abstractmethod
     def p_difference_at_least(self, difference: float) -> float:
         """The same from above."""
+        return self.side.exchanged.p_difference_at_most(-difference)
 
-    @abstractmethod
     def lower_ratio(self, confidence: float = CONFIDENCE) -> float | None:
         """One-sided: the ratio at which p is 1 - confidence, so that the bound clears just those
         margins that the test rejects; None where there is none.
         """
+        return self.side.lower_ratio(confidence)
 
-    @abstractmethod
     def upper_ratio(self, confidence: float = CONFIDENCE) -> float | None:
         """The same from above."""
+        low = self.side.exchanged.lower_ratio(confidence)
+        return 1 / low if low else None
 
-    @abstractmethod
     def lower_difference(self, confidence: float = CONFIDENCE) -> float | None:
         """As `lower_ratio`."""
+        return self.side.lower_difference(confidence)
 
-    @abstractmethod
     def upper_difference(self, confidence: float = CONFIDENCE) -> float | None:
         """As `upper_ratio`."""
+        low = self.side.exchanged.lower_difference(confidence)
+        return None if low is None else -low
 
     @property
     @abstractmethod

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from fly.stats import binary, exact, graded
 from fly.stats.binary import Floats, PairCounts, count_pairs
 from fly.stats.graded import Clusters, cluster, effective_number
-from fly.stats.judged import CONFIDENCE, Judged
+from fly.stats.judged import Judged, Side
 from fly.stats.records import POINT, Interval, Paired
 
 
@@ -48,41 +49,9 @@ class PairedScores(Judged):
     def why_no_ratio(self) -> str | None:
         return self._data.why_no_ratio
 
-    def p_ratio_at_most(self, ratio: float) -> float:
-        if self._counts is not None:
-            return exact.p_ratio_at_most(self._counts, ratio)
-        return self._data.p_ratio_at_most(ratio)
-
-    def p_ratio_at_least(self, ratio: float) -> float:
-        if self._counts is not None:
-            return exact.p_ratio_at_least(self._counts, ratio)
-        return self._data.p_ratio_at_least(ratio)
-
-    def p_difference_at_most(self, difference: float) -> float:
-        if self._counts is not None:
-            return exact.p_difference_at_most(self._counts, difference)
-        return self._data.p_difference_at_most(difference)
-
-    def p_difference_at_least(self, difference: float) -> float:
-        return self._exchanged.p_difference_at_most(-difference)
-
-    def lower_ratio(self, confidence: float = CONFIDENCE) -> float | None:
-        if self._counts is not None:
-            return exact.lower_ratio(self._counts, confidence)
-        return self._data.lower_ratio(confidence)
-
-    def upper_ratio(self, confidence: float = CONFIDENCE) -> float | None:
-        low = self._exchanged.lower_ratio(confidence)
-        return 1 / low if low else None
-
-    def lower_difference(self, confidence: float = CONFIDENCE) -> float | None:
-        if self._counts is not None:
-            return exact.lower_difference(self._counts, confidence)
-        return self._data.lower_difference(confidence)
-
-    def upper_difference(self, confidence: float = CONFIDENCE) -> float | None:
-        low = self._exchanged.lower_difference(confidence)
-        return None if low is None else -low
+    @cached_property
+    def side(self) -> Side:
+        return self._data if self._counts is None else exact.ExactSide(self._counts)
 
     @property
     def weight(self) -> float:
@@ -153,11 +122,6 @@ class PairedScores(Judged):
         if self.counts is None or self.higher_is_better:
             return self.counts
         return self.counts.exchanged
-
-    @property
-    def _exchanged(self) -> PairedScores:
-        """The method in the target's place, for bounds from above."""
-        return replace(self, higher_is_better=not self.higher_is_better)
 
 
 def compare_scores(

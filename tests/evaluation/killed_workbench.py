@@ -19,7 +19,7 @@ from lm_eval.tasks import TaskManager
 from tqdm import tqdm
 
 from fly.evaluation import comparing, searching
-from fly.evaluation.costs import Measured, RoundCosts
+from fly.evaluation.costs import MeasuredRounds, RoundCosts
 from fly.evaluation.options import Options, make_plan
 from fly.evaluation.plan import Plan
 from tests.backend.killed_runs import MAX_RUNS_A_KILL, Runs
@@ -48,12 +48,12 @@ def fix_what_clocks_decide() -> None:
                    for name, by_k in drafting.items()}  # fmt: skip
         return RoundCosts(priced(target, 1.0), counted)
 
-    def priced(items: Sequence, seconds: float) -> Measured:
+    def priced(items: Sequence, seconds: float) -> MeasuredRounds:
         rows = [
             (one.rounds + one.plain, seconds * (one.rounds + one.plain), one.prompt_tokens, 0.1)
             for one in items
         ]
-        return Measured(np.array(rows, dtype=np.float64))
+        return MeasuredRounds(np.array(rows, dtype=np.float64))
 
     comparing.search = search
     searching.RoundCosts.calibrate = staticmethod(calibrate)
