@@ -1,5 +1,6 @@
 """Hand-built rounds for tables of a rule's decisions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -53,7 +54,7 @@ def kept(rule: Rule, *cases: Case, **options: object) -> list[int]:
     return leading_true(rule.accept(scores_of(*cases, **options)).accepted).tolist()
 
 
-def assert_table(make: type[Rule], cases: dict[str, Case]) -> None:
+def assert_table(make: Callable[..., Rule], cases: dict[str, Case]) -> None:
     """Each case alone, then all that share their settings in one padded batch."""
     groups: dict[str, list[Case]] = {}
     for name, case in cases.items():
