@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from fly.acceptance.base import Decision, LooseRule, Spelling
-from fly.acceptance.scores import Scores, among_top
+from fly.acceptance.scores import Scores
 
 SPELLINGS = ("max_gap", "ratio", "max_difference")
 DEFAULT_GAP = 0.3  # llama.cpp's recommendation
@@ -85,19 +85,15 @@ class MarginRule(LooseRule):
     def loosens(self, scores: Scores) -> Tensor:
         """Where the margin is small enough, whatever follows.  [B, K] bool."""
         if self.max_gap is not None:
-            table = scores.logits[:, :-1].float()
-            own = table.gather(-1, scores.ids[..., None])[..., 0]
-            is_near = table.amax(-1) - own < self.max_gap
-            if self.top_n is None:
-                return is_near
-            return is_near & among_top(table, scores.ids, self.top_n)
-        if self.ratio is not None:
+            is_near = scores.over_logits(_largest) - scores.draft_logit < self.max_gap
+        elif self.ratio is not None:
             is_near = scores.p_draft >= self.ratio * scores.p_best
         else:
+            assert self.max_difference is not None
             is_near = scores.p_draft >= scores.p_best - self.max_difference
         if self.top_n is None:
             return is_near
-        return is_near & among_top(scores.probs, scores.ids, self.top_n)
+        return is_near & scores.among_top(self.top_n, is_raw=self.max_gap is not None)
 
     def accept(self, scores: Scores) -> Decision:
         """Native matches, and mismatches within the margin whose window matches."""
@@ -110,12 +106,20 @@ class MarginRule(LooseRule):
         return scores.loosened(gate=self.loosens(scores), fits=fits, window=window)
 
 
+def _largest(logits: Tensor) -> Tensor:
+    return logits.amax(-1)
+
+
 def _is_undecided(scores: Scores) -> Tensor:
     """Where the likeliest token has less than SHORT_RATIO times the second's probability, by raw
     logits.  [B, K] bool.
     """
-    best = scores.logits[:, :-1].float().topk(min(2, scores.logits.shape[-1]), dim=-1).values
-    return torch.exp(best[..., 0] - best[..., -1]) < SHORT_RATIO
+
+    def ratio(logits: Tensor) -> Tensor:
+        best = logits.topk(min(2, logits.shape[-1]), dim=-1).values
+        return torch.exp(best[..., 0] - best[..., -1])
+
+    return scores.over_logits(ratio) < SHORT_RATIO
 
 
 class Cascade(Spelling):
@@ -135,7 +139,7 @@ class Cascade(Spelling):
 
     def meant(self) -> MarginRule:
         """A ratio."""
-        return MarginRule(ratio=1 - self.alpha)
+        return MarginRule.model_validate({"ratio": 1 - self.alpha})
 
 
 class RelaxedTopN(Spelling):
@@ -152,4 +156,4 @@ class RelaxedTopN(Spelling):
 
     def meant(self) -> MarginRule:
         """A difference."""
-        return MarginRule(max_difference=self.delta, top_n=self.top_n)
+        return MarginRule.model_validate({"max_difference": self.delta, "top_n": self.top_n})

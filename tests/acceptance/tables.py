@@ -41,7 +41,7 @@ def scores_of(*cases: Case, width: int | None = None, **options: object) -> Scor
     lengths = torch.tensor([len(case.ids) for case in cases])
     scores = Scores(logits, ids, lengths, **options)
     if not any(case.logits for case in cases):
-        vars(scores)["probs"] = probs[:, :k]  # softmax would round
+        vars(scores.table)["probs"] = probs[:, :k]  # softmax would round
     return scores
 
 
