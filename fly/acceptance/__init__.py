@@ -13,7 +13,7 @@ from fly.acceptance.decision import REFUSALS, Decision, Reason
 from fly.registry import Registry
 
 if TYPE_CHECKING:
-    from fly.acceptance.law import Law
+    from fly.acceptance.law import RejectionSampling
     from fly.acceptance.scores import Scores, leading_true
 
 Verdict = Decision  # the earlier name
@@ -25,19 +25,19 @@ rules: Registry[Rule] = Registry(
         "fly": "fly.acceptance.fly:FlyRule",
         "margin": "fly.acceptance.margin:MarginRule",
         "typical": "fly.acceptance.typical:TypicalRule",
-        "relaxed_top_n": "fly.acceptance.relaxed_top_n:RelaxedTopNRule",
+        "relaxed_top_n": "fly.acceptance.margin:RelaxedTopN",
         "divergence": "fly.acceptance.divergence:DivergenceRule",
         "lenience": "fly.acceptance.lenience:LenienceRule",
         "mars": "fly.acceptance.mars:MarsRule",
         "ears": "fly.acceptance.ears:EarsRule",
-        "cascade": "fly.acceptance.cascade:CascadeRule",
+        "cascade": "fly.acceptance.margin:Cascade",
         "block": "fly.acceptance.block:BlockRule",
         "ensemble": "fly.acceptance.ensemble:EnsembleRule",
     },
 )
 
 _HOMES = {
-    "Law": "fly.acceptance.law",
+    "RejectionSampling": "fly.acceptance.law",
     "Scores": "fly.acceptance.scores",
     "leading_true": "fly.acceptance.scores",
 }
@@ -45,9 +45,9 @@ _HOMES = {
 __all__ = [
     "REFUSALS",
     "Decision",
-    "Law",
     "LooseRule",
     "Reason",
+    "RejectionSampling",
     "Rule",
     "Scores",
     "Verdict",

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from fly.acceptance.scores import Scores
 
-__all__ = ["REFUSALS", "Decision", "LooseRule", "Reason", "Rule"]
+__all__ = ["REFUSALS", "Decision", "LooseRule", "Reason", "Rule", "Spelling"]
 
 
 class Rule(BaseModel):
@@ -60,6 +60,19 @@ class Rule(BaseModel):
 
     def accept(self, scores: Scores) -> Decision:
         """Decide every position [B, K] on its own; the engine takes the prefix."""
+        raise NotImplementedError
+
+
+class Spelling(Rule):
+    """Another name and other settings of a rule, to which it resolves."""
+
+    @classmethod
+    def resolved(cls, given: Mapping[str, object], official: OfficialKeys) -> Rule:
+        """The rule that is meant."""
+        return cls.model_validate(given).meant()
+
+    def meant(self) -> Rule:
+        """The rule, with settings that decide alike."""
         raise NotImplementedError
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fly.acceptance.base import Decision, Reason, Rule
-from fly.acceptance.law import Law
+from fly.acceptance.law import RejectionSampling
 from fly.acceptance.scores import Scores
 from fly.settings import Temperatures
 
@@ -51,9 +51,9 @@ class BlockRule(Rule):
         return Decision(accepted, strict.loose, reason, strict.windowed, weight)
 
 
-def _joint(law: Law, ids: Tensor) -> Tensor:
+def _joint(law: RejectionSampling, ids: Tensor) -> Tensor:
     """P_0 to P_K; what lies behind a row's proposal means nothing.  [B, K+1] float64."""
-    p, q = (chance.double() for chance in law.chances(ids))
+    p, q = (table.double() for table in law.probabilities(ids))
     ratio = torch.where(q > 0, p / q, 0.0)
     joint = [torch.ones_like(ratio[:, 0])]
     for place in range(ids.shape[1]):
@@ -61,15 +61,9 @@ def _joint(law: Law, ids: Tensor) -> Tensor:
     return torch.stack(joint, 1)
 
 
-def _fitness(law: Law, scores: Scores, joint: Tensor) -> Tensor:
+def _fitness(law: RejectionSampling, scores: Scores, joint: Tensor) -> Tensor:
     """h_1 to h_K, 0 behind the proposal.  [B, K] float64."""
-    before = joint[:, :-1]  # P of what precedes each place
-    if law.draft is None:
-        p, _ = law.chances(scores.ids)
-        surplus = before * (1 - p.double())
-    else:
-        scaled = law.target[:, :-1] * before[..., None].to(law.target.dtype)
-        surplus = (scaled - law.draft).clamp_min(0).sum(-1, dtype=torch.float64)
+    surplus = law.surplus(scores.ids, joint[:, :-1])  # joint: P of what precedes each place
     # Column i of `inner` is the prefix of i + 1 tokens, whose surplus stands at the place behind.
     left, reached = surplus[:, 1:], joint[:, 1:-1]
     whole = left + 1 - reached

@@ -36,7 +36,7 @@ class EarsRule(LooseRule):
         law = scores.law
         if law is None:
             return torch.zeros_like(scores.native)
-        p, q = law.chances(scores.ids)
-        unsure = 1 - law.target[:, :-1].amax(-1)  # [B, K]
+        p, q = law.probabilities(scores.ids)
+        unsure = 1 - law.p_best  # [B, K]
         moved = law.uniform - self.tolerance * unsure
         return (moved * q < p) & (q > 0) & law.is_sampled[:, None]

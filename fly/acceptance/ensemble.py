@@ -48,13 +48,13 @@ class EnsembleRule(LooseRule):
         law = scores.law
         if law is None:
             return greedy
-        p, q = law.chances(scores.ids)
+        p, q = law.probabilities(scores.ids)
         sampled = (law.uniform * q < (1 - self.weight) * q + self.weight * p) & (q > 0)
         return torch.where(law.is_sampled[:, None], sampled, greedy)
 
     def _greedy(self, scores: Scores) -> Tensor:
         """Where d is the argmax of v.  [B, K] bool."""
-        if scores.draft_probs is None:  # nothing was proposed
-            return torch.zeros_like(scores.native)
-        mixed = self.weight * scores.probs + (1 - self.weight) * scores.draft_probs
-        return scores.ids == mixed.argmax(-1)
+        w = self.weight
+        best = scores.compare(lambda p, q: (w * p + (1 - w) * q).argmax(-1))
+        # Without distributions nothing was proposed.
+        return torch.zeros_like(scores.native) if best is None else scores.ids == best

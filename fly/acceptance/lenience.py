@@ -36,6 +36,6 @@ class LenienceRule(LooseRule):
         law = scores.law
         if law is None:
             return greedy
-        p, q = law.chances(scores.ids)
+        p, q = law.probabilities(scores.ids)
         sampled = (law.uniform * q * self.lenience < p) & (q > 0)
         return torch.where(law.is_sampled[:, None], sampled, greedy)

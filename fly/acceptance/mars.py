@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fly.acceptance.base import LooseRule
-from fly.acceptance.scores import Scores, among_top
+from fly.acceptance.scores import Scores
 
 
 class MarsRule(LooseRule):
@@ -30,8 +30,6 @@ class MarsRule(LooseRule):
 
     def loosens(self, scores: Scores) -> Tensor:
         """Where the draft token is nearly the first choice.  [B, K] bool."""
-        logits = scores.logits[:, :-1].float()
-        best = logits.amax(-1)
-        own = logits.gather(-1, scores.ids[..., None])[..., 0]
-        is_near = (own > self.threshold * best) & (best > 0)
-        return is_near & among_top(logits, scores.ids, 2)
+        best = scores.over_logits(lambda logits: logits.amax(-1))
+        is_near = (scores.draft_logit > self.threshold * best) & (best > 0)
+        return is_near & scores.among_top(2, is_raw=True)

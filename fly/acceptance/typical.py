@@ -29,5 +29,5 @@ class TypicalRule(LooseRule):
 
     def loosens(self, scores: Scores) -> Tensor:
         """Where the draft token is typical.  [B, K] bool."""
-        entropy = torch.special.entr(scores.probs).sum(-1)
+        entropy = scores.over_probs(lambda probs: torch.special.entr(probs).sum(-1))
         return scores.p_draft > (self.delta * torch.exp(-entropy)).clamp_max(self.epsilon)

@@ -12,7 +12,7 @@ from fly.config.messages import Origin
 from fly.config.settings import Keys
 from fly.config.setup import (
     NO_DRAFTER,
-    Guards,
+    GuardSettings,
     Models,
     Setup,
     describe_drafter,
@@ -47,7 +47,7 @@ def resolve(keys: Keys, origin: Origin) -> Setup:
             keys.drafter_name, keys.drafter_settings, official, where["drafter_settings"]
         ),
         official=official,
-        guards=Guards(
+        guards=GuardSettings(
             protect_special_tokens=keys.protect_special_tokens,
             protect_stop_strings=keys.protect_stop_strings,
             strict_first_n=keys.strict_first_n,

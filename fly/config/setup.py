@@ -24,7 +24,7 @@ NO_DRAFTER, NATIVE = "none", "native"
 
 
 @dataclass(frozen=True)
-class Guards:
+class GuardSettings:
     """Where no rule may loosen anything."""
 
     protect_special_tokens: bool = True
@@ -53,7 +53,7 @@ class Setup:
     asked: Rule
     drafter: DrafterSpec
     official: OfficialKeys
-    guards: Guards = Guards()
+    guards: GuardSettings = GuardSettings()
     models: Models = Models()
     temperature: float = 0.0
     total_gen_tok: int | None = None

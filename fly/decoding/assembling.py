@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from fly.decoding.guards import Places, protected_tokens
+from fly.decoding.deciding import Decider, RuleDecider
+from fly.decoding.guards import Guards, Places, protected_tokens
 from fly.decoding.plain_rounds import PlainRounds
-from fly.decoding.round import Engine, Judge
+from fly.decoding.round import Engine
 from fly.decoding.rows import Row
 from fly.decoding.serving import Pair
 from fly.decoding.stop_guard import StopGuard
@@ -27,7 +28,7 @@ def make_engine(
     pair: Pair,
     tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None],
     record_rounds: bool,
-    judge: Judge | None,
+    decider: Decider | None,
     end_ids: Collection[int] = (),
 ) -> Engine:
     """Rule, drafter, guards and what ends an answer.
@@ -37,7 +38,7 @@ def make_engine(
         pair: the served models.
         tokenizers: the target's, and the draft's where it has its own.
         record_rounds: as in SpeculativeDecoder.
-        judge: as in SpeculativeDecoder.
+        decider: as in SpeculativeDecoder.
         end_ids: as in SpeculativeDecoder.
     """
     tokenizer, draft_tokenizer = tokenizers
@@ -45,9 +46,11 @@ def make_engine(
     if pair.drafter != setup.drafter.name:  # the models cannot do what was asked for
         setup = setup.with_drafter(pair.drafter)
     stops = StopRules(tokenizer, eos_ids(pair.source, end_ids))
-    rule = setup.rule
-    required = (rule if judge is None else judge).required_followers
-    counted = _counted(setup) if judge is None else 0
+    counted, is_rule = 0, decider is None
+    if decider is None:
+        decider = RuleDecider(setup.rule, record_rounds, setup.counts_official)
+        counted = _counted(setup)
+    required = decider.required_followers
     parts = Parts(
         device=target.device,
         vocab_size=target.vocab_size,
@@ -63,21 +66,21 @@ def make_engine(
     if guards.protect_special_tokens:
         protected = protected_tokens(tokenizer, stops.eos_ids, target.vocab_size, target.device)
     guards_stops = guards.protect_special_tokens and guards.protect_stop_strings
-    drafter, plain_rounds = _pace(setup, parts, is_judged=judge is not None)
+    drafter, plain_rounds = _pace(setup, parts, is_judged=not is_rule)
     return Engine(
         target=target,
         drafter=drafter,
-        rule=rule,
+        decider=decider,
         stops=stops,
-        protected=protected,
+        guards=Guards(
+            protected,
+            Places.from_guards(guards, tokenizer, target.vocab_size, target.device),
+            # A rule that requires no token loosens none.
+            StopGuard(stops) if guards_stops and required else None,
+        ),
         record_rounds=record_rounds,
-        count_official=setup.counts_official,
         num_counted=counted,
         is_verbose=setup.is_verbose,
-        judge=judge,
-        # A rule that requires no token loosens none.
-        stop_guard=StopGuard(stops) if guards_stops and required else None,
-        guard=Places.from_guards(guards, tokenizer, target.vocab_size, target.device),
         plain_rounds=plain_rounds,
     )
 

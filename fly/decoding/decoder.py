@@ -13,10 +13,11 @@ import torch
 from fly.acceptance import Rule
 from fly.config import FLyConfig
 from fly.decoding.assembling import make_engine
+from fly.decoding.deciding import Decider, RuleDecider
 from fly.decoding.processing import Defaults, ProcessingFactory
 from fly.decoding.protocol import CausalModel
 from fly.decoding.requests import RequestCheck, named
-from fly.decoding.round import Judge, charge, run_round
+from fly.decoding.round import charge, run_round
 from fly.decoding.rows import Request, Result, Row
 from fly.decoding.scheduler import Scheduler
 from fly.decoding.serving import NO_DRAFTER, Pair, serve_pair
@@ -55,7 +56,7 @@ class SpeculativeDecoder:
         max_batch_size: int = MAX_ROWS,
         share_prefixes: bool = True,
         record_rounds: bool = False,
-        judge: Judge | None = None,
+        decider: Decider | None = None,
         end_ids: Collection[int] = (),
     ) -> None:
         """Combine loaded models.  Both are probed (fly/decoding/probe.py), unless they have the
@@ -72,7 +73,7 @@ class SpeculativeDecoder:
             max_batch_size: bounds that search.
             share_prefixes: compute what prompts begin with together only once.
             record_rounds: keep every round's decisions in `Result.rounds`.
-            judge: decides in place of the configuration's rule.
+            decider: decides in place of the configuration's rule.
             end_ids: tokens that end an answer besides those of the target's generation config.
 
         Raises:
@@ -98,7 +99,7 @@ class SpeculativeDecoder:
             pair, tokenizer, setup.traits.needs_model, draft_tokenizer, share_prefixes, shares_ids
         )
         self._models.end_ids = frozenset(end_ids)
-        self._set_up(self._models.pair_for(setup.drafter), config, record_rounds, judge)
+        self._set_up(self._models.pair_for(setup.drafter), config, record_rounds, decider)
 
     def with_config(
         self,
@@ -139,7 +140,7 @@ class SpeculativeDecoder:
         return other
 
     def _set_up(
-        self, pair: Pair, config: FLyConfig, record_rounds: bool, judge: Judge | None = None
+        self, pair: Pair, config: FLyConfig, record_rounds: bool, decider: Decider | None = None
     ) -> None:
         """All that depends on the configuration."""
         self.config = config
@@ -149,14 +150,16 @@ class SpeculativeDecoder:
         self._target = target
         tokenizers = tokenizer, self._models.draft_tokenizer
         ends = self._models.end_ids
-        self._engine = make_engine(config.setup, pair, tokenizers, record_rounds, judge, ends)
+        self._engine = make_engine(config.setup, pair, tokenizers, record_rounds, decider, ends)
         self._processing = ProcessingFactory(pair.source, target.vocab_size, target.device)
         self._check = RequestCheck(tokenizer, target.vocab_size, target.num_positions, config.setup)
 
     @property
     def rule(self) -> Rule:
         """The acceptance rule."""
-        return self._engine.rule
+        decider = self._engine.decider
+        assert isinstance(decider, RuleDecider)
+        return decider.rule
 
     @property
     def drafter(self) -> Drafter:
@@ -330,7 +333,7 @@ class SpeculativeDecoder:
         if new:
             self._target.prefill([row.ids[:-1] for row in new], first)
             self._engine.drafter.admit(scheduler.rows, first)
-            charge(new, "prefill", time.perf_counter() - begin)
+            charge(new, prefill=time.perf_counter() - begin)
 
     def _retire(self, scheduler: Scheduler) -> list[Row]:
         """Take out finished rows and close their gaps in both caches."""
@@ -341,7 +344,7 @@ class SpeculativeDecoder:
             length = len(scheduler.rows[destination].ids)
             self._target.move(source, destination, length)
             self._engine.drafter.move(source, destination, length)
-        charge(present, "rest", time.perf_counter() - begin)
+        charge(present, rest=time.perf_counter() - begin)
         return finished
 
     def _result(self, row: Row) -> Result:

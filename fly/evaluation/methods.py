@@ -14,7 +14,7 @@ from fly.acceptance import rules
 from fly.acceptance.fly import FlyRule
 from fly.config import FLyConfig, drafter_keys, rule_keys
 from fly.config.batch_size import read_batch_size
-from fly.config.setup import Guards
+from fly.config.setup import GuardSettings
 from fly.drafting import drafters
 from fly.errors import ConfigError, FLyWarning
 from fly.evaluation.engines import Engine, engines
@@ -284,7 +284,8 @@ def _as_native(name: str, own: FLyConfig, config: FLyConfig, batch_size: int) ->
     base, _, rest = name.partition(":")
     settings = _settings(name, rest)
     native = "+".join([part for part in base.split("+") if part not in rules] + [NATIVE])
-    of_rules = {*rule_keys(NATIVE), *(each.name for each in fields(Guards)), *FlyRule.official_keys}
+    guards = (each.name for each in fields(GuardSettings))
+    of_rules = {*rule_keys(NATIVE), *guards, *FlyRule.official_keys}
     of_rules |= rules.settings_of(own.asked_acceptance).model_fields.keys()
     kept = [f"{key}={value}" for key, value in settings.items() if key not in of_rules]
     native += f":{','.join(kept)}" if kept else ""

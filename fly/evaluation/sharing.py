@@ -295,7 +295,7 @@ class SharedGroup:
                 draft_tokenizer=self._draft_tokenizer,
                 batch_size=batch_size,
                 max_batch_size=max_batch_size,
-                judge=self.judge,
+                decider=self.judge,
                 end_ids=self._end_ids,
             )
         return self._decoders[point.k]

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from fly.acceptance import Law, Reason, Scores, rules
+from fly.acceptance import Reason, RejectionSampling, Scores, rules
 from fly.errors import ConfigError
 from tests.acceptance.rescoring import (
     LOOSE,
@@ -80,7 +80,7 @@ def random_scores(is_sampled, **options):
     law = None
     if is_sampled:
         draws = torch.rand(ROWS, K + 1, 2, generator=generator, dtype=torch.float64)
-        law = Law(logits.softmax(-1), q, draws, torch.ones(ROWS, dtype=torch.bool))
+        law = RejectionSampling(logits.softmax(-1), q, draws, torch.ones(ROWS, dtype=torch.bool))
     lengths = torch.arange(ROWS) % (K + 1)
     return Scores(logits, ids, lengths, law=law, draft_probs=q, **options)
 

@@ -15,6 +15,7 @@ from fly.acceptance.fly import FlyRule
 from fly.acceptance.loose import LooseRule
 from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder, Statistics
+from fly.decoding.deciding import RuleDecider
 from fly.decoding.model import SlotModel
 from fly.decoding.rowwise import RowModel
 from fly.decoding.trees import Branches
@@ -319,7 +320,7 @@ def test_the_best_branch_is_chosen(monkeypatch):
     settings = {"acceptance": "fly", "abla_no_window": True, "entropy_thre": 0.3}
     settings |= {"protect_special_tokens": False}
     for pieces in (2**26, 1):
-        monkeypatch.setattr("fly.decoding.trees.BRANCH_LOGITS", pieces)
+        monkeypatch.setattr("fly.acceptance.tables.LARGEST", pieces)
         wild = WildTrees(seed=4)
         engine = decoder(target, drafter=wild, record_rounds=True, batch_size=3, **settings)
         results = engine.generate(prompts(5), max_new_tokens=20)
@@ -421,7 +422,7 @@ class AnyRule(LooseRule):
 def test_rules_see_branches_as_chains(temperature):
     target = tiny("llama")
     engine = decoder(target, batch_size=3)
-    engine._engine = replace(engine._engine, rule=AnyRule())
+    engine._engine = replace(engine._engine, decider=RuleDecider(AnyRule()))
     results = engine.generate(
         prompts(5), max_new_tokens=20, temperature=temperature, repetition_penalty=1.2
     )
