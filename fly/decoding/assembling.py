@@ -10,7 +10,7 @@ from fly.decoding.guards import Places, protected_tokens
 from fly.decoding.plain_rounds import PlainRounds
 from fly.decoding.round import Engine, Judge
 from fly.decoding.rows import Row
-from fly.decoding.serving import NO_DRAFTER, Pair
+from fly.decoding.serving import NO_DRAFTER, ServedModels
 from fly.decoding.stop_guard import StopGuard
 from fly.decoding.stopping import StopRules, eos_ids
 from fly.drafting import Drafter, End, Parts, drafters
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def make_engine(
     config: FLyConfig,
-    pair: Pair,
+    pair: ServedModels,
     tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None],
     record_rounds: bool,
     judge: Judge | None,

@@ -19,7 +19,7 @@ from fly.decoding.requests import RequestCheck, named
 from fly.decoding.round import Judge, charge, run_round
 from fly.decoding.rows import Request, Result, Row
 from fly.decoding.scheduler import Scheduler
-from fly.decoding.serving import NO_DRAFTER, Pair, serve_pair
+from fly.decoding.serving import NO_DRAFTER, ServedModels, load_models
 from fly.decoding.shared_models import SharedModels
 from fly.decoding.sizing import MAX_ROWS, BatchSize
 from fly.decoding.statistics import Statistics
@@ -86,7 +86,7 @@ class SpeculativeDecoder:
         given = {"has_draft": draft is not None, "has_tokenizer": draft_tokenizer is not None}
         check_draft(config, **given, shares_ids=shares_ids)
         warn_of_idle_translation(config, shares_ids)
-        pair = serve_pair(
+        pair = load_models(
             target,
             draft if config.needs_draft else None,
             config.drafter_name,
@@ -138,14 +138,14 @@ class SpeculativeDecoder:
         return other
 
     def _set_up(
-        self, pair: Pair, config: FLyConfig, record_rounds: bool, judge: Judge | None = None
+        self, pair: ServedModels, config: FLyConfig, record_rounds: bool, judge: Judge | None = None
     ) -> None:
         """All that depends on the configuration."""
         self.config = config
         pair = pair.for_traits(config.drafter_traits)
         self.served = pair.describe()
         tokenizer, target = self._models.tokenizer, pair.target
-        self._target = target
+        self._pair, self._target = pair, target
         tokenizers = tokenizer, self._models.draft_tokenizer
         ends = self._models.end_ids
         self._engine = make_engine(config, pair, tokenizers, record_rounds, judge, ends)
@@ -327,6 +327,7 @@ class SpeculativeDecoder:
         first = scheduler.admit(self.batch_size.rows)
         new = scheduler.rows[first:]
         if new:
+            self._pair.reserve(len(scheduler.rows), scheduler.longest)
             self._target.prefill([row.ids[:-1] for row in new], first)
             self._engine.drafter.admit(scheduler.rows, first)
             charge(new, "prefill", time.perf_counter() - begin)

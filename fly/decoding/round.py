@@ -138,11 +138,9 @@ def _limit(row: Row, engine: Engine) -> int:
 
 def _verify(rows: Sequence[Row], proposal: Proposal, target: CausalModel) -> Tensor:
     """The target's logits at the last committed token and over the proposal.  [B, K+1, V]."""
-    device = proposal.ids.device
-    last = torch.tensor([row.ids[-1:] for row in rows], device=device)
-    starts = [len(row.ids) - 1 for row in rows]
+    last = torch.tensor([row.ids[-1:] for row in rows], device=proposal.ids.device)
     ids = torch.cat([last, proposal.ids], dim=1)
-    return target.extend(ids, torch.tensor(starts, device=device), max(starts) + ids.shape[1])
+    return target.extend(ids, [len(row.ids) - 1 for row in rows])
 
 
 def _score(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fly.decoding.model import forward_parameters, read_whole
+from fly.decoding.base import forward_parameters, read_whole
 from fly.decoding.rowwise import CachedRow, RowModel
 from fly.errors import ModelError
 
@@ -26,7 +26,7 @@ class UncachedModel(RowModel):
     """A causal language model that keeps the rows' texts and nothing else."""
 
     def __init__(self, model: PreTrainedModel, common_vocab: int | None = None) -> None:
-        """Wrap a loaded model; arguments as in RowModel.
+        """Wrap a loaded model; arguments as in LoadedModel.
 
         Raises:
             ModelError: it has a cache of a kind that is not known here.

@@ -1,6 +1,6 @@
 """Drafters: who proposes the next tokens.  A drafter is one file and one decorator."""
 
-from fly.drafting.lineage import Lineage
+from fly.drafting.lineage import TreeMask
 from fly.drafting.protocol import (
     Choose,
     Drafter,
@@ -17,9 +17,9 @@ __all__ = [
     "DraftModel",
     "Drafter",
     "End",
-    "Lineage",
     "Parts",
     "Proposal",
+    "TreeMask",
     "TreeModel",
     "drafters",
 ]

@@ -97,7 +97,7 @@ class DraftReader:
                 starts.append(start)
                 if count > 0:
                     self._held[index] = held + count
-            self._extend(pieces, starts)
+            self.model.extend(pad_right(pieces, self.model.device), starts)
 
     def _last(self, row: CommittedRow) -> int:
         """Where a row that reads nothing new writes its last token once more."""
@@ -117,14 +117,6 @@ class DraftReader:
             elif run:
                 self.model.prefill(run, index - len(run))
                 run = []
-
-    def _extend(self, pieces: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
-        """Logits [B, n, V] over ragged pieces."""
-        device = self.model.device
-        ids = pad_right(pieces, device)
-        return self.model.extend(
-            ids, torch.tensor(starts, device=device), max(starts) + ids.shape[1]
-        )
 
     def openings(
         self, rows: Sequence[CommittedRow], limits: Sequence[int]

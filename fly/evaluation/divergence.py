@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fly.decoding.model import execution_device, read_whole
+from fly.decoding.base import execution_device, read_whole
 from fly.evaluation.equality import TIE
 from fly.formats.answers import Answer
 from fly.formats.items import Divergence
