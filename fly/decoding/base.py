@@ -49,19 +49,28 @@ def read_whole(model: PreTrainedModel, ids: Tensor, keep: int = 0) -> Tensor:
 class LoadedModel(CausalModel):
     """A transformers model behind the engine's interface; kinds of cache add how rows are kept."""
 
-    def __init__(self, model: PreTrainedModel, common_vocab: int | None = None) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        common_vocab: int | None = None,
+        *,
+        share_prefixes: bool = True,
+    ) -> None:
         """Wrap a loaded model; nothing of it is changed.
 
         Args:
             model: a causal language model.
             common_vocab: for a draft, the target's vocabulary size; ids that only one of them knows
                 (padding of the embedding) are neither proposed nor looked up.
+            share_prefixes: copy what prompts have in common instead of computing it again, where
+                the cache allows it.
         """
         config = model.config.get_text_config()
         self.model = model
         self.vocab_size: int = config.vocab_size
         self.num_positions = num_positions(config)
         self._common_vocab = min(self.vocab_size, common_vocab or self.vocab_size)
+        self._share_prefixes = share_prefixes
         self._takes = forward_parameters(model)
 
     @property

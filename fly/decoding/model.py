@@ -40,10 +40,7 @@ class SlotModel(LoadedModel):
     ) -> None:
         """Wrap a loaded model; nothing of it is changed.
 
-        Args:
-            model: a causal language model.
-            common_vocab: as in LoadedModel.
-            share_prefixes: copy what prompts have in common instead of computing it again.
+        Arguments as in LoadedModel.
 
         Raises:
             ModelError: its layers cannot be served by a slot cache.
@@ -56,10 +53,9 @@ class SlotModel(LoadedModel):
             )
         config = model.config.get_text_config()
         check_attention(config)
-        super().__init__(model, common_vocab)
+        super().__init__(model, common_vocab, share_prefixes=share_prefixes)
         self._masks = MaskPlan.from_config(config)
         self.cache = SlotCache(config.num_hidden_layers, self.num_positions)
-        self._share_prefixes = share_prefixes
         self._held: list[list[int]] = []  # per cache row the prompt that its slots begin with
         self._dtype = model.dtype  # asking the model walks through its parameters
 

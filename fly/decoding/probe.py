@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -37,26 +38,12 @@ USELESS = 0.5  # the same of a draft that guesses
 UNSTEADY = 2  # times as far as it differs from itself without a cache, a draft may be off with one
 
 
-class Load(Protocol):
-    """Puts a model behind the engine's interface."""
-
-    def __call__(
-        self, model: PreTrainedModel, common_vocab: int | None = None, *, share_prefixes: bool
-    ) -> CausalModel:
-        """Arguments as in SlotModel.
-
-        Raises:
-            ModelError: the model cannot be served so.
-        """
-        ...
-
-
 @dataclass(frozen=True)
 class CacheKind:
     """A way to keep what a model has read."""
 
     name: str  # in reports
-    load: Load
+    load: Callable[..., CausalModel]  # takes what LoadedModel takes
     checks: tuple[Callable[[CausalModel, PreTrainedModel], float], ...]  # logits' deviations
     can_verify: bool = True  # False: reading several tokens at once is wrong, or saves nothing
     can_draft: bool = True
@@ -94,7 +81,7 @@ def probe(model: PreTrainedModel, *, is_draft: bool = False) -> Finding:
     reasons: dict[str, str] = {}
     for kind in CACHE_KINDS:
         try:
-            served = kind.load(model, share_prefixes=True)
+            served = kind.load(model)
             error = max(check(served, model) for check in kind.checks)
         except torch.OutOfMemoryError:
             raise  # says nothing about the kind
@@ -222,40 +209,26 @@ def share(differences: Tensor, logits: Tensor) -> float:
     return error / scale if scale > 0 and math.isfinite(error) else math.inf
 
 
-def _load_rows(**options: Any) -> Load:
-    """Row by row there are no prefixes to share."""
-
-    def load(
-        model: PreTrainedModel, common_vocab: int | None = None, *, share_prefixes: bool
-    ) -> CausalModel:
-        return RowModel(model, common_vocab, **options)
-
-    return load
-
-
-def _load_uncached(
-    model: PreTrainedModel, common_vocab: int | None = None, *, share_prefixes: bool
-) -> CausalModel:
-    return UncachedModel(model, common_vocab)
-
-
 # All rows in one forward.
 BATCHED = CacheKind("batched", SlotModel, (deviation,))
 # Batch 1, with a cache a row.
-ROWWISE = CacheKind("row by row", _load_rows(), (deviation,))
+ROWWISE = CacheKind("row by row", RowModel, (deviation,))
 # Extending by several tokens is wrong.
 STEPWISE = CacheKind(
-    "row by row, one token at a time", _load_rows(max_extension=1), (deviation,), can_verify=False
+    "row by row, one token at a time",
+    partial(RowModel, max_extension=1),
+    (deviation,),
+    can_verify=False,
 )
 # Single tokens by the model's own cache, whose logits are not those of one forward.
 PLAIN = CacheKind(
     "plain",
-    _load_rows(max_extension=1, is_plain=True),
+    partial(RowModel, max_extension=1, is_plain=True),
     (deviation_from_generate,),
     can_verify=False,
     can_draft=False,
 )
 # The model has no cache that can be used; texts are read whole each time.
-UNCACHED = CacheKind("without a cache", _load_uncached, (deviation, deviation_from_generate))
-# In the order in which they are tried, best first.  A kind of its own is registered here.
+UNCACHED = CacheKind("without a cache", UncachedModel, (deviation, deviation_from_generate))
+# In the order in which they are tried, best first.  A new kind is registered here.
 CACHE_KINDS = [BATCHED, ROWWISE, STEPWISE, PLAIN, UNCACHED]

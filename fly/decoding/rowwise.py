@@ -95,19 +95,21 @@ class RowModel(LoadedModel):
         model: PreTrainedModel,
         common_vocab: int | None = None,
         *,
+        share_prefixes: bool = True,
         max_extension: int | None = None,
         is_plain: bool = False,
     ) -> None:
         """Wrap a loaded model; nothing of it is changed.
 
         Args:
-            model: a causal language model.
+            model: as in LoadedModel.
             common_vocab: as in LoadedModel.
+            share_prefixes: as in LoadedModel.
             max_extension: 1 feeds one token at a time behind the first forward of a row.
             is_plain: nothing is copied, and a prompt is read with the token that opens the first
                 round: with max_extension 1 these are the forwards of `generate`.
         """
-        super().__init__(model, common_vocab)
+        super().__init__(model, common_vocab, share_prefixes=share_prefixes)
         self._max_extension = max_extension
         self._is_plain = is_plain
         self._cache_name = next(

@@ -153,7 +153,7 @@ def load_models(
             # Verifying token by token would cost what plain decoding costs.
             if drafter != NO_DRAFTER:
                 _warn("target", target, found, above=4)
-            plain = PLAIN.load(target, share_prefixes=False)
+            plain = PLAIN.load(target)
             return ServedModels(plain, None, NO_DRAFTER, PLAIN, can_verify=False)
         served = found.kind.load(target, share_prefixes=share_prefixes)
         pair = ServedModels(served, None, drafter, found.kind)
