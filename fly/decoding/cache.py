@@ -1,5 +1,5 @@
 """The slot cache: the token at position p of a row has its keys and values in slot p of that row.
-Refusing tokens therefore costs nothing: the row's length stays where it was, and what lies behind
+Refusing tokens therefore costs nothing: the row's length stays where it was, and what lies after
 it is overwritten by the next write.
 """
 
@@ -148,7 +148,7 @@ class SlotCache(Cache):
                 buffer[rows, :, new] = buffer[rows, :, old]
 
     def wipe(self, row: int, length: int) -> None:
-        """Zeros behind the first `length` slots, where an earlier request may have left what is not
+        """Zeros after the first `length` slots, where an earlier request may have left what is not
         a number: that would shine through masks.
         """
         for layer in self.slot_layers:

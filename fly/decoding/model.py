@@ -13,13 +13,12 @@ from fly.decoding.cache import SlotCache, SlotMapping
 from fly.decoding.masks import MaskPlan, check_attention
 from fly.decoding.prefixes import Span, chunks, plan_prefill
 from fly.drafting import TreeMask
+from fly.drafting.protocol import upload
 from fly.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Slots reserved ahead for every row at most: budgets of many thousand tokens are seldom used up.
-RESERVED_SLOTS = 4096
 # Slots after the longest text: its neighbours' proposals may be longer than its own.
 SPARE_SLOTS = 64
 
@@ -30,6 +29,8 @@ class SlotModel(LoadedModel):
     # Attention sees a multiple of so many slots.  1 sees what there is: another length of keys
     # changes the last bits of logits and costs time.  Shapes that are captured ask for more.
     kv_bucket = 1
+    # Slots reserved ahead for a row at most: budgets of many thousand tokens are seldom used up.
+    max_reserved = 4096
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class SlotModel(LoadedModel):
         return -(-end // self.kv_bucket) * self.kv_bucket
 
     def reserve(self, num_rows: int, longest: int) -> None:
-        slots = min(longest, self.num_positions or longest, RESERVED_SLOTS) + SPARE_SLOTS
+        slots = min(longest, self.num_positions or longest, self.max_reserved) + SPARE_SLOTS
         self.cache.reserve(num_rows, self.kv_len(slots))
 
     def prefill(self, prompts: Sequence[list[int]], first_row: int) -> None:
@@ -97,7 +98,7 @@ class SlotModel(LoadedModel):
             pieces = [span.ids[offset : offset + width] for span in spans]
             size = max(map(len, pieces))
             padded = [[*piece, *[0] * (size - len(piece))] for piece in pieces]
-            ids = torch.tensor(padded, device=self.device)
+            ids = upload(padded, self.device)
             mapping = self._mapping(ids, [span.start + offset for span in spans], spans[0].row)
             self._forward(ids, mapping, logits_to_keep=1)
 
@@ -113,8 +114,7 @@ class SlotModel(LoadedModel):
     def _mapping(self, ids: Tensor, starts: Sequence[int], first_row: int = 0) -> SlotMapping:
         """Ids [B, n] of rows from `first_row` on go to the slots from starts[b] on."""
         n, start = ids.shape[1], max(starts)
-        begin = torch.tensor(starts, device=ids.device)
-        slots = begin[:, None] + torch.arange(n, device=ids.device)
+        slots = upload(starts, ids.device)[:, None] + torch.arange(n, device=ids.device)
         is_even = min(starts) == start
         return SlotMapping(slots, first_row, start, self.kv_len(start + n), is_even)
 

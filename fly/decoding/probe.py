@@ -71,7 +71,7 @@ def probe(model: PreTrainedModel, *, is_draft: bool = False) -> Finding:
 
     Args:
         model: a loaded model.
-        is_draft: its mistakes cost speed and no text, so its logits may hang on the shape of the
+        is_draft: its mistakes cost speed and no text, so its logits may depend on the shape of the
             forward, as they do where what goes into a layer is quantised (`draft_tolerance`).
 
     Raises:
@@ -151,7 +151,7 @@ def deviation(served: CausalModel, model: PreTrainedModel) -> float:
     device = served.device
     texts, others, reference = sample(model, served.vocab_size, total)
     rows = torch.arange(NUM_ROWS, device=device)[:, None]
-    # A row that has read nothing, one in the middle, one as long as two pieces still fit behind it.
+    # A row that has read nothing, one in the middle, one as long as two pieces still fit after it.
     starts = (rows[:, 0] * (total - 2 * piece)) // (NUM_ROWS - 1)
     served.prefill([text[:n] for text, n in zip(texts.tolist(), starts.tolist(), strict=True)], 0)
     differences, compared = [], []
@@ -198,7 +198,7 @@ def deviation_from_generate(served: CausalModel, model: PreTrainedModel) -> floa
 
 def share(differences: Tensor, logits: Tensor) -> float:
     """Root mean square of the differences by the logits' standard deviation; logits that are not
-    finite tell nothing.  Of equal logits, which have none: 0 where nothing differs, or infinity.
+    finite are left out.  Of equal logits, which have none: 0 where nothing differs, or infinity.
     """
     known = logits.isfinite()
     if not known.any():

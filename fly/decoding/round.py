@@ -26,6 +26,7 @@ from fly.decoding.stopping import StopRules
 from fly.decoding.tracing import record_round
 from fly.decoding.trees import TreeRound
 from fly.drafting import Drafter, Proposal
+from fly.drafting.protocol import upload
 from fly.errors import DecodingError
 
 logger = logging.getLogger(__name__)
@@ -138,7 +139,7 @@ def _limit(row: Row, engine: Engine) -> int:
 
 def _verify(rows: Sequence[Row], proposal: Proposal, target: CausalModel) -> Tensor:
     """The target's logits at the last committed token and over the proposal.  [B, K+1, V]."""
-    last = torch.tensor([row.ids[-1:] for row in rows], device=proposal.ids.device)
+    last = upload([row.ids[-1:] for row in rows], proposal.ids.device)
     ids = torch.cat([last, proposal.ids], dim=1)
     return target.extend(ids, [len(row.ids) - 1 for row in rows])
 

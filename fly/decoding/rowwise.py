@@ -1,6 +1,6 @@
-"""Row by row: a transformers cache of its own for every row, fed at batch 1 with the model's own
-masks.  For models whose caches hold more than one slot per position: ALiBi, recurrent state, layers
-that masks from positions cannot serve.
+"""Models served row by row: a transformers cache of its own for every row, fed at batch 1 with the
+model's own masks.  For models whose caches hold more than one slot per position: ALiBi, recurrent
+state, layers that masks from positions cannot serve.
 
 A cache of plain growing keys and values is rolled back by cutting it; any other by copying an
 earlier state and feeding the accepted tokens again.
@@ -24,7 +24,7 @@ from fly.errors import ModelError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Tokens behind a row's last copied state that are fed again before the state is copied anew.  They
+# Tokens after a row's last copied state that are fed again before the state is copied anew.  They
 # ride along in the forward of the new tokens, which a copy would cost a forward of its own.
 REPLAY_TOKENS = 32
 # A proposal is longer than REPLAY_TOKENS at times, so the newest copy may hold refused tokens.
@@ -105,7 +105,7 @@ class RowModel(LoadedModel):
             model: as in LoadedModel.
             common_vocab: as in LoadedModel.
             share_prefixes: as in LoadedModel.
-            max_extension: 1 feeds one token at a time behind the first forward of a row.
+            max_extension: 1 feeds one token at a time after the first forward of a row.
             is_plain: nothing is copied, and a prompt is read with the token that opens the first
                 round: with max_extension 1 these are the forwards of `generate`.
         """
@@ -166,7 +166,7 @@ class RowModel(LoadedModel):
 
     @torch.no_grad()
     def _feed(self, row: CachedRow, ids: list[int], keep: int) -> Tensor:
-        """Read ids behind what the row's cache holds; the last `keep` tokens' logits [keep, V].
+        """Read ids after what the row's cache holds; the last `keep` tokens' logits [keep, V].
 
         Raises:
             ModelError: the model returns no cache.

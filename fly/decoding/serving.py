@@ -103,7 +103,7 @@ class ServedModels:
 
 
 def check_decoder_only(model_config: Any, which: str) -> None:
-    """Refuse an encoder-decoder model; `which` is told in the error, as in "the target is X".
+    """Refuse an encoder-decoder model; `which` stands in the error, as in "the target is X".
 
     Raises:
         ModelError: the model has an encoder.

@@ -1,6 +1,6 @@
-"""Without a cache: every forward reads a row's whole text again, at batch 1.  For models that have
-no cache, or none that can be used without `generate`.  Nothing can be wrong about a text that was
-taken back, and a round of several tokens costs one reading like a single token.
+"""Models without a cache: every forward reads a row's whole text again, at batch 1.  For those that
+have no cache, or none that can be used without `generate`.  Nothing can be wrong about a text that
+was taken back, and a round of several tokens costs one reading like a single token.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-import torch
 from torch import Tensor
 
 from fly.drafting.protocol import (
@@ -17,6 +16,7 @@ from fly.drafting.protocol import (
     Proposal,
     drafters,
     greedy,
+    upload,
 )
 from fly.drafting.reading import DraftReader, pad_right, within_context
 from fly.settings import Traits
@@ -77,7 +77,7 @@ class ModelDrafter(Drafter):
         ids = pad_right(openings, device)
         tokens, probs = self.model.draft(ids, counts, starts, k, choose, goes_on)
         num_drafted = tokens.shape[1]
-        offered = torch.tensor(lengths, device=device).clamp_max(num_drafted)
+        offered = upload([min(length, num_drafted) for length in lengths], device)
         return Proposal(tokens, offered, num_drafted, probs)
 
     def commit(self, rows: Sequence[CommittedRow]) -> None:

@@ -109,6 +109,14 @@ class CommittedRow(Protocol):
         ...
 
 
+def upload(values: Sequence[Any], device: torch.device) -> Tensor:
+    """Integers from the host, in lists of equal length, as int64.  Nothing waits for the device."""
+    tensor = torch.tensor(values, dtype=torch.int64)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
 def confidence(logits: Tensor, token: Tensor, probs: Tensor | None) -> Tensor:
     """Probabilities of tokens [B, 1], from the logits [B, 1, V] or the distributions that they were
     drawn from.  [B]
@@ -164,7 +172,7 @@ class DraftModel(Protocol):
         every token [B] with its probability [B] whether to decode another.
         """
         rows = torch.arange(len(ids), device=ids.device)
-        last = torch.tensor(counts, device=ids.device) - 1
+        last = upload(counts, ids.device) - 1
         logits = self.extend(ids, starts)[rows, last, None]  # [B, 1, V]
         ends = [start + count for start, count in zip(starts, counts, strict=True)]
         tokens, probs = [ids[:, :0]], []

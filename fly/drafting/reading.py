@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fly.drafting.protocol import CommittedRow, DraftModel
+from fly.drafting.protocol import CommittedRow, DraftModel, upload
 
 # Tokens that open a round.  A row that lacks more reads the others before.
 CATCH_UP = 32
@@ -33,7 +33,7 @@ def within_context(
 def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     """Stack ragged ids, filled up with 0.  [B, n] int64, n the longest."""
     width = max(map(len, sequences))
-    return torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in sequences], device=device)
+    return upload([[*ids, *[0] * (width - len(ids))] for ids in sequences], device)
 
 
 class DraftReader:

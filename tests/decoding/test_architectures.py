@@ -1,5 +1,5 @@
-"""Every architecture of the README's table, as target and as draft: the probe finds its tier, and
-native text is `generate`'s.
+"""Every architecture of the README's table, as target and as draft: the probe finds its kind of
+cache, and native text is `generate`'s.
 """
 
 import contextlib

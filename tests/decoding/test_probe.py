@@ -75,7 +75,7 @@ def test_a_draft_as_unsteady_as_a_real_model_in_8_bits():
 @torch.inference_mode()
 @pytest.mark.parametrize("amount", [0.0, 0.05])
 def test_a_draft_whose_cache_is_wrong_is_seen(amount, monkeypatch):
-    """However unsteady it is besides.  Of the tiers with which nobody drafts one is left."""
+    """However unsteady it is besides.  Of the kinds with which nobody drafts one is left."""
     monkeypatch.setattr("fly.decoding.rowwise.CachedRow._rewind", believe)
     monkeypatch.setattr("fly.decoding.probe.CACHE_KINDS", CACHE_KINDS[1:])
     assert probe(shaky(amount), is_draft=True).kind is PLAIN

@@ -5,9 +5,10 @@ import pytest
 
 from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder
-from fly.decoding.model import SlotModel
+from fly.decoding.cache import SlotLayer
+from fly.decoding.model import SPARE_SLOTS, SlotModel
 from fly.decoding.probe import CACHE_KINDS, CacheKind, deviation, probe
-from tests.models import assert_same, blurred, generated, prompts, tiny, tiny_tokenizer
+from tests.models import CONTEXT, assert_same, blurred, generated, prompts, tiny, tiny_tokenizer
 
 BUCKET = 64
 TOKENS = 32
@@ -99,3 +100,26 @@ def test_fly_accepts_what_it_accepts_on_other_caches():
     want = plain.generate(prompts(9), max_new_tokens=TOKENS)
     assert [result.token_ids for result in results] == [result.token_ids for result in want]
     assert [result.origins for result in results] == [result.origins for result in want]
+
+
+def test_room_is_reserved_for_the_longest_row():
+    model = SlotModel(tiny("llama"))
+    model.reserve(3, 50)
+    assert (model.cache.num_rows, model.cache.capacity) == (3, 50 + SPARE_SLOTS)
+    model.reserve(2, 10**6)
+    assert (model.cache.num_rows, model.cache.capacity) == (3, CONTEXT + SPARE_SLOTS)
+    static = StaticSlotModel(tiny("llama"))
+    static.reserve(1, 50)
+    assert static.cache.capacity == 2 * BUCKET
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_buffers_stay_in_place_while_rows_decode(batch_size, monkeypatch):
+    """With the cache that is usual, too; only reserving makes room."""
+    engine = decoder("llama", batch_size, acceptance="native")
+    grown, grow = [], SlotLayer.grow
+    monkeypatch.setattr(
+        SlotLayer, "grow", lambda layer: (grown.append(bool(layer.buffers)), grow(layer))
+    )
+    assert len(engine.generate(prompts(9), max_new_tokens=TOKENS)) == 9
+    assert not any(grown)
