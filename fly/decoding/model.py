@@ -29,8 +29,9 @@ class SlotModel(LoadedModel):
     # Attention sees a multiple of so many slots.  1 sees what there is: another length of keys
     # changes the last bits of logits and costs time.  Shapes that are captured ask for more.
     kv_bucket = 1
-    # Slots reserved ahead for a row at most: budgets of many thousand tokens are seldom used up.
-    max_reserved = 4096
+    # Slots reserved ahead for a row at most.  Longer budgets are seldom used up, so rows grow into
+    # them; buffers that must not move ask for more.
+    max_reserved = 512
 
     def __init__(
         self,

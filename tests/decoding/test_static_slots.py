@@ -17,7 +17,7 @@ TOKENS = 32
 class StaticSlotModel(SlotModel):
     """Attention sees buckets of keys; buffers move only where room is reserved."""
 
-    kv_bucket = BUCKET
+    kv_bucket, max_reserved = BUCKET, 4 * CONTEXT
 
     def __init__(self, model, common_vocab=None, **options):
         super().__init__(model, common_vocab, **options)
