@@ -10,7 +10,7 @@ from fly.decoding.guards import Guards, Places, protected_tokens
 from fly.decoding.plain_rounds import PlainRounds
 from fly.decoding.round import Engine
 from fly.decoding.rows import Row
-from fly.decoding.serving import Pair
+from fly.decoding.serving import ServedModels
 from fly.decoding.stop_guard import StopGuard
 from fly.decoding.stopping import StopRules, eos_ids
 from fly.drafting import Drafter, DrafterSpec, End, Parts, drafters
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 def make_engine(
     setup: Setup,
-    pair: Pair,
+    pair: ServedModels,
     tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None],
     record_rounds: bool,
     decider: Decider | None,

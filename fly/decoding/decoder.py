@@ -20,7 +20,7 @@ from fly.decoding.requests import RequestCheck, named
 from fly.decoding.round import charge, run_round
 from fly.decoding.rows import Request, Result, Row
 from fly.decoding.scheduler import Scheduler
-from fly.decoding.serving import NO_DRAFTER, Pair, serve_pair
+from fly.decoding.serving import NO_DRAFTER, ServedModels, load_models
 from fly.decoding.shared_models import SharedModels
 from fly.decoding.sizing import MAX_ROWS, BatchSize
 from fly.decoding.statistics import Statistics
@@ -88,7 +88,7 @@ class SpeculativeDecoder:
         setup = config.setup
         check_draft(setup.drafter, **given, shares_ids=shares_ids)
         warn_of_idle_translation(setup.drafter, shares_ids)
-        pair = serve_pair(
+        pair = load_models(
             target,
             draft if setup.traits.needs_model else None,
             setup.drafter.name,
@@ -140,14 +140,18 @@ class SpeculativeDecoder:
         return other
 
     def _set_up(
-        self, pair: Pair, config: FLyConfig, record_rounds: bool, decider: Decider | None = None
+        self,
+        pair: ServedModels,
+        config: FLyConfig,
+        record_rounds: bool,
+        decider: Decider | None = None,
     ) -> None:
         """All that depends on the configuration."""
         self.config = config
         pair = pair.for_traits(config.setup.traits)
         self.served = pair.describe()
         tokenizer, target = self._models.tokenizer, pair.target
-        self._target = target
+        self._pair, self._target = pair, target
         tokenizers = tokenizer, self._models.draft_tokenizer
         ends = self._models.end_ids
         self._engine = make_engine(config.setup, pair, tokenizers, record_rounds, decider, ends)
@@ -331,6 +335,7 @@ class SpeculativeDecoder:
         first = scheduler.admit(self.batch_size.rows)
         new = scheduler.rows[first:]
         if new:
+            self._pair.reserve(len(scheduler.rows), scheduler.longest)
             self._target.prefill([row.ids[:-1] for row in new], first)
             self._engine.drafter.admit(scheduler.rows, first)
             charge(new, prefill=time.perf_counter() - begin)

@@ -24,6 +24,7 @@ from fly.decoding.sampling import RoundSampler
 from fly.decoding.stopping import StopRules
 from fly.decoding.trees import TreeRound
 from fly.drafting import Drafter, Proposal
+from fly.drafting.protocol import upload
 
 logger = logging.getLogger(__name__)
 
@@ -107,11 +108,9 @@ class ChainRound:
     def verify(self, rows: Sequence[Row], target: CausalModel) -> Tensor:
         """As Proposed."""
         proposal = self.proposal
-        device = proposal.ids.device
-        last = torch.tensor([row.ids[-1:] for row in rows], device=device)
-        starts = [len(row.ids) - 1 for row in rows]
+        last = upload([row.ids[-1:] for row in rows], proposal.ids.device)
         ids = torch.cat([last, proposal.ids], dim=1)
-        return target.extend(ids, torch.tensor(starts, device=device), max(starts) + ids.shape[1])
+        return target.extend(ids, [len(row.ids) - 1 for row in rows])
 
     def score(
         self, rows: Sequence[Row], logits: Tensor, sampler: RoundSampler, guards: Guards

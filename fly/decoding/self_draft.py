@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from fly.decoding.base import execution_device
 from fly.decoding.calibration import TEXT
 from fly.decoding.int8 import in_int8
 from fly.decoding.layer_search import LayerSet, search
 from fly.decoding.layer_store import default_folder, find_or_search, key_of
-from fly.decoding.model import execution_device
+from fly.decoding.masks import num_positions
 from fly.decoding.model_view import layer_list, text_config, without_layers
-from fly.decoding.positions import num_positions
 from fly.drafting.self import SelfSettings
 from fly.errors import ConfigError, ModelError
 from fly.places import user_path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fly.decoding.scheduler import Scheduler
 from fly.decoding.self_draft import derive_draft
-from fly.decoding.serving import Pair, serve_draft
+from fly.decoding.serving import ServedModels, load_draft
 from fly.drafting import DrafterSpec
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class SharedModels:
     """What decoders share that were made of one another: the served models, and whose turn it
     is."""
 
-    pair: Pair
+    pair: ServedModels
     tokenizer: PreTrainedTokenizerBase
     has_draft: bool  # was given one, whether or not it can draft
     draft_tokenizer: PreTrainedTokenizerBase | None = None  # None: the same
@@ -30,9 +30,9 @@ class SharedModels:
     widest: int = 0  # rows that the caches have been used for
     owner: Scheduler | None = None  # of the rows, both caches' and the drafters'
     # Pairs with a draft made of the target, by the settings that it was made by.
-    derived: dict[str, Pair] = field(default_factory=dict)
+    derived: dict[str, ServedModels] = field(default_factory=dict)
 
-    def pair_for(self, drafter: DrafterSpec) -> Pair:
+    def pair_for(self, drafter: DrafterSpec) -> ServedModels:
         """The models as a drafter needs them; a draft made of the target is made once."""
         name, traits = drafter.name, drafter.traits
         if not traits.derives_model or not self.pair.can_verify:
@@ -41,7 +41,7 @@ class SharedModels:
         if key not in self.derived:
             alone = self.pair.with_drafter(name, needs_draft=False)
             draft = derive_draft(alone.source, self.tokenizer, drafter)
-            self.derived[key] = serve_draft(alone, draft, share_prefixes=self.share_prefixes)
+            self.derived[key] = load_draft(alone, draft, share_prefixes=self.share_prefixes)
         return self.derived[key]
 
     def clear(self) -> None:

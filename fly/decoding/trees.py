@@ -21,7 +21,7 @@ from fly.decoding.guards import Guards
 from fly.decoding.protocol import CausalModel, TreeVerifier
 from fly.decoding.rows import Row
 from fly.decoding.sampling import RoundSampler
-from fly.drafting import Lineage, Proposal
+from fly.drafting import Proposal, TreeMask
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ class TreeRound:
     """A round's trees while they are verified."""
 
     proposal: Proposal
-    lineage: Lineage  # over the last committed token and the proposal, on the host
+    mask: TreeMask  # over the last committed token and the proposal, on the host
     branches: Branches  # on the host
     _kept: Branches | None = None  # of every row the best one
 
@@ -90,7 +90,7 @@ class TreeRound:
         if not bool(((parents >= -1) & (parents < places)).all()):
             raise ValueError("a token of a tree stands before the one that it follows")
         behind_last = torch.cat([torch.full_like(lengths[:, None], -1), parents + 1], dim=1)
-        return cls(proposal, Lineage.from_parents(behind_last), Branches.of(parents, lengths))
+        return cls(proposal, TreeMask.from_parents(behind_last), Branches.of(parents, lengths))
 
     def verify(self, rows: Sequence[Row], target: CausalModel) -> Tensor:
         """The target's logits at the last committed token and behind every token of the trees.
@@ -100,12 +100,8 @@ class TreeRound:
         ids = self.proposal.ids
         last = torch.tensor([row.ids[-1:] for row in rows], device=ids.device)
         starts = [len(row.ids) - 1 for row in rows]
-        return target.extend_tree(
-            torch.cat([last, ids], dim=1),
-            torch.tensor(starts, device=ids.device),
-            max(starts) + ids.shape[1] + 1,
-            Lineage(self.lineage.seen.to(ids.device)),
-        )
+        mask = TreeMask(self.mask.seen.to(ids.device))
+        return target.extend_tree(torch.cat([last, ids], dim=1), starts, mask)
 
     def score(
         self, rows: Sequence[Row], logits: Tensor, sampler: RoundSampler, guards: Guards
@@ -144,7 +140,7 @@ class TreeRound:
 
     def _texts(self) -> list[list[list[int]]]:
         """What every line of the logits follows behind the committed tokens."""
-        seen, ids = self.lineage.seen[:, :, 1:].numpy(), self.proposal.ids.cpu().numpy()
+        seen, ids = self.mask.seen[:, :, 1:].numpy(), self.proposal.ids.cpu().numpy()
         return [
             [own[line].tolist() for line in lines] for own, lines in zip(ids, seen, strict=True)
         ]

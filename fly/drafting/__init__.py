@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fly.registry import Registry
 
 if TYPE_CHECKING:
-    from fly.drafting.lineage import Lineage
+    from fly.drafting.lineage import TreeMask
     from fly.drafting.protocol import (
         Choose,
         Drafter,
@@ -27,9 +27,9 @@ __all__ = [
     "DrafterSettings",
     "DrafterSpec",
     "End",
-    "Lineage",
     "Parts",
     "Proposal",
+    "TreeMask",
     "TreeModel",
     "drafters",
 ]
@@ -63,9 +63,9 @@ _HOMES = {
     "DrafterSettings": "spec",
     "DrafterSpec": "spec",
     "End": "protocol",
-    "Lineage": "lineage",
     "Parts": "protocol",
     "Proposal": "protocol",
+    "TreeMask": "lineage",
     "TreeModel": "protocol",
 }
 

@@ -104,8 +104,8 @@ class Levels:
         self.end = end
         self.choose = choose
         self.num_forwards = 0
-        # Of the newest tokens, if they are on the device: ids [B, 1], and their positions.
-        self._newest: tuple[Tensor, Tensor, list[int]] | None = None
+        # The newest tokens [B, 1], if they are on the device, and their positions.
+        self._newest: tuple[Tensor, list[int]] | None = None
 
     def run(self) -> None:
         """Finish all drafts."""
@@ -151,8 +151,7 @@ class Levels:
         openings, starts = zip(*(draft.opening() for draft in self.drafts), strict=True)
         pieces = [[*known, *row.guess] for known, row in zip(openings, found, strict=True)]
         ids = pad_right(pieces, device)
-        positions = torch.tensor(starts, device=device)
-        logits = self.model.extend(ids, positions, max(starts) + ids.shape[1])
+        logits = self.model.extend(ids, starts)
         self.num_forwards += 1
         # Behind the opening's last token comes the proposal's next; what stands before is known.
         begins = [len(known) - 1 for known in openings]
@@ -183,10 +182,10 @@ class Levels:
             return [[*old, *more] for old, more in zip(known, new, strict=True)]
 
         for step in range(count):
-            ids, positions, ends = self._newest or self._uploaded()
-            logits = self.model.extend(ids, positions, max(ends) + 1)
+            ids, starts = self._newest or self._uploaded()
+            logits = self.model.extend(ids, starts)
             token, drawn_from = self.choose(logits, [len(old) + step for old in known], drafted)
-            self._newest = token, positions + 1, [end + 1 for end in ends]
+            self._newest = token, [start + 1 for start in starts]
             tokens.append(token)
             if drawn_from is not None:
                 probs.append(drawn_from)
@@ -204,12 +203,12 @@ class Levels:
                 looked_up,
             )
 
-    def _uploaded(self) -> tuple[Tensor, Tensor, list[int]]:
+    def _uploaded(self) -> tuple[Tensor, list[int]]:
         """Every row's newest token, from the host."""
         openings = [draft.opening() for draft in self.drafts]
-        ends = [start + len(known) - 1 for known, start in openings]
+        starts = [start + len(known) - 1 for known, start in openings]
         ids = torch.tensor([known[-1:] for known, _ in openings], device=self.model.device)
-        return ids, torch.tensor(ends, device=self.model.device), ends
+        return ids, starts
 
     def _gain(
         self,

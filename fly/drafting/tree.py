@@ -14,7 +14,7 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from fly.drafting.lineage import Lineage
+from fly.drafting.lineage import TreeMask
 from fly.drafting.protocol import (
     Choose,
     CommittedRow,
@@ -48,13 +48,13 @@ class Growth:
     tokens: Tensor  # [B, T] int64
     parents: Tensor  # [B, T] int64, as in Proposal
     scores: Tensor  # [B, T] log probability of the branch; -inf where there is no token
-    lineage: Lineage
+    mask: TreeMask
 
     @classmethod
     def empty(cls, num_rows: int, device: torch.device) -> Growth:
         """Before the first level."""
         nothing = torch.empty(num_rows, 0, dtype=torch.int64, device=device)
-        return cls(nothing, nothing, nothing.float(), Lineage.empty(num_rows, device))
+        return cls(nothing, nothing, nothing.float(), TreeMask.empty(num_rows, device))
 
     @property
     def size(self) -> int:
@@ -83,7 +83,7 @@ class Growth:
             torch.cat([self.tokens, likeliest.indices.flatten(1).gather(1, kept)], 1),
             torch.cat([self.parents, parents], 1),
             torch.cat([self.scores, best.values[:, : shape.level_n]], 1),
-            self.lineage.grown(parents),
+            self.mask.grown(parents),
         )
 
     def can_gain(self, width: int, total_n: int) -> bool:
@@ -157,12 +157,11 @@ class TreeDrafter(Drafter):
         # What is kept does not lie where it was drafted.
         self.reader.forget_drafted()
         ids = pad_right(openings, device)
-        begin = torch.tensor(starts, device=device)
-        logits = self.model.extend(ids, begin, max(starts) + ids.shape[1])
-        counts = torch.tensor([len(opening) for opening in openings], device=device)
-        logits = logits[torch.arange(len(rows), device=device), counts - 1, None]  # [B, 1, V]
-        wanted, roots = torch.tensor(depths, device=device), begin + counts
-        end = max(start + len(opening) for start, opening in zip(starts, openings, strict=True))
+        logits = self.model.extend(ids, starts)
+        last = torch.tensor([len(opening) - 1 for opening in openings], device=device)
+        logits = logits[torch.arange(len(rows), device=device), last, None]  # [B, 1, V]
+        wanted = torch.tensor(depths, device=device)
+        roots = [start + len(opening) for start, opening in zip(starts, openings, strict=True)]
         trees, total_n = Growth.empty(len(rows), device), self.shape.total_n
         for level in range(1, max(depths) + 1):
             before = trees.size
@@ -170,9 +169,8 @@ class TreeDrafter(Drafter):
             width = trees.size - before
             if level == max(depths) or not trees.can_gain(width, total_n):
                 break
-            visible = end + trees.size
-            tokens = trees.tokens[:, before:]
-            logits = self.model.extend_tree(tokens, roots + before, visible, trees.lineage)
+            begin = [root + before for root in roots]
+            logits = self.model.extend_tree(trees.tokens[:, before:], begin, trees.mask)
         return trees.best(total_n, level)
 
     def commit(self, rows: Sequence[CommittedRow]) -> None:

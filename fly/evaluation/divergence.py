@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fly.decoding.model import execution_device, read_whole
+from fly.decoding.base import execution_device, read_whole
 from fly.formats.answers import Answer
 from fly.formats.items import Divergence
 

@@ -20,7 +20,7 @@ from fly.decoding.decoder import SpeculativeDecoder
 from fly.decoding.protocol import CausalModel
 from fly.decoding.requests import RequestCheck
 from fly.decoding.rows import Request, Row
-from fly.decoding.serving import NO_DRAFTER, Pair, serve_pair
+from fly.decoding.serving import NO_DRAFTER, ServedModels, load_models
 from fly.decoding.sizing import MAX_ROWS
 from fly.decoding.statistics import Statistics
 from fly.decoding.stopping import StopRules, eos_ids
@@ -92,7 +92,7 @@ class SharedDecoding:
         drafters = {config.drafter_name for config in points.values()}
         needed = sorted(drafters - {NO_DRAFTER})
         needs_draft = any(config.setup.traits.needs_model for config in points.values())
-        pair = serve_pair(
+        pair = load_models(
             target,
             draft if needs_draft else None,
             needed[0] if needed else NO_DRAFTER,
@@ -171,7 +171,7 @@ class SharedGroup:
 
     def __init__(
         self,
-        pair: Pair,
+        pair: ServedModels,
         tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None],
         points: Mapping[str, FLyConfig],
         sizes: tuple[int | str, int],

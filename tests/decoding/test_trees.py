@@ -19,7 +19,7 @@ from fly.decoding.deciding import RuleDecider
 from fly.decoding.model import SlotModel
 from fly.decoding.rowwise import RowModel
 from fly.decoding.trees import Branches
-from fly.drafting import Lineage
+from fly.drafting import TreeMask
 from fly.errors import ConfigError, DecodingError, FLyWarning
 from fly.evaluation.sharing import SharedDecoding
 from tests.decoding.test_equality import assert_slots, counters, rescored
@@ -107,12 +107,11 @@ def test_logits_are_those_of_every_branch_alone(kind, num_rows):
     slots.prefill([list(ids) for ids in asked], 0)
     parents = torch.stack([random_tree(size, generator) for _ in asked])
     tokens = torch.randint(4, 90, (num_rows, size), generator=generator)
-    starts = torch.tensor([len(ids) for ids in asked])
-    end = int(starts.max()) + size
-    lineage = Lineage.from_parents(parents)
-    assert lineage.depths.max() > WINDOW
-    whole = slots.extend_tree(tokens, starts, end, lineage)
-    rest = slots.extend_tree(tokens[:, 9:], starts + 9, end, lineage)
+    starts = [len(ids) for ids in asked]
+    tree = TreeMask.from_parents(parents)
+    assert tree.depths.max() > WINDOW
+    whole = slots.extend_tree(tokens, starts, tree)
+    rest = slots.extend_tree(tokens[:, 9:], [start + 9 for start in starts], tree)
     assert torch.allclose(rest, whole[:, 9:], atol=1e-4)
     for row, ids in enumerate(asked):
         for place in range(size):

@@ -243,10 +243,12 @@ def test_native_text_is_the_targets_own(kind, batch_size, settings):
 class TreeTape(Tape):
     """A tape that reads trees: behind a token of depth d it says what follows d tokens on."""
 
-    def extend_tree(self, ids, starts, visible, lineage):
+    def extend_tree(self, ids, starts, tree):
         self.forwards += 1
-        depths = lineage.depths[:, -ids.shape[1] :]
-        rows = [[self._row(p) for p in row] for row in (starts[:, None] + depths).tolist()]
+        depths = tree.depths[:, -ids.shape[1] :]
+        rows = [
+            [self._row(p) for p in row] for row in (torch.tensor(starts)[:, None] + depths).tolist()
+        ]
         return torch.stack([torch.stack(row) for row in rows])
 
     def keep_slots(self, sources, destinations):

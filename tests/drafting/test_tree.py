@@ -10,7 +10,7 @@ import torch
 
 from fly.config import FLyConfig
 from fly.decoding.model import SlotModel
-from fly.drafting import Lineage, Parts
+from fly.drafting import Parts, TreeMask
 from fly.drafting.model import ModelDrafter
 from fly.drafting.tree import Growth, TreeDrafter, TreeShape
 from fly.errors import ConfigError
@@ -169,7 +169,7 @@ def test_levels_that_can_gain_nothing_are_not_built(monkeypatch):
     assert some.draft_forwards < every.draft_forwards == 8
 
 
-def test_lineage():
+def test_mask():
     """Level by level or at once: each sees what it follows, and itself."""
     parents = torch.tensor([[-1, -1, 0, 1, 1, 3], [-1, -1, -1, 2, 2, 4]])
     seen = torch.zeros(2, 6, 6, dtype=torch.bool)
@@ -179,8 +179,8 @@ def test_lineage():
             while above >= 0:
                 seen[row, place, above] = True
                 above = int(parents[row, above])
-    whole = Lineage.from_parents(parents)
-    grown = Lineage.empty(2, torch.device("cpu"))
+    whole = TreeMask.from_parents(parents)
+    grown = TreeMask.empty(2, torch.device("cpu"))
     for begin, end in ((0, 2), (2, 3), (3, 5), (5, 6)):
         grown = grown.grown(parents[:, begin:end])
     assert whole.depths.tolist() == [[0, 0, 1, 1, 1, 2], [0, 0, 0, 1, 1, 2]]
