@@ -13,8 +13,8 @@ from fly.decoding.rows import Row
 from fly.decoding.serving import NO_DRAFTER, Pair
 from fly.decoding.stop_guard import StopGuard
 from fly.decoding.stopping import StopRules, eos_ids
-from fly.drafting import Drafter, End, Parts, drafters
-from fly.drafting.pacing import PacedDrafter
+from fly.drafting import End, Parts, drafters
+from fly.drafting.pacing import AdaptiveLength, DraftLength
 from fly.drafting.protocol import CommittedRow
 
 if TYPE_CHECKING:
@@ -49,23 +49,26 @@ def make_engine(
     rule = rules.get(config.acceptance_name).from_config(config)
     lookahead = rule.lookahead if judge is None else judge.lookahead
     counted = _counted(config) if judge is None else 0
+    end = End(stops.eos_ids, max(lookahead, counted))
+    length = _length(config, end)
     parts = Parts(
         device=target.device,
         vocab_size=target.vocab_size,
-        end=End(stops.eos_ids, max(lookahead, counted)),
+        end=end,
         model=pair.draft,
         tokenizer=tokenizer,
         draft_tokenizer=draft_tokenizer,
         reads_trees=pair.can_verify_trees,
+        pace=length if isinstance(length, AdaptiveLength) else None,
     )
     protected = None
     if config.protect_special_tokens:
         protected = protected_tokens(tokenizer, stops.eos_ids, target.vocab_size, target.device)
     guards_stops = config.protect_special_tokens and config.protect_stop_strings
-    drafter, plain_rounds = _pace(config, parts, is_judged=judge is not None)
     return Engine(
         target=target,
-        drafter=drafter,
+        drafter=drafters.get(config.drafter_name).from_config(config, parts),
+        length=length,
         rule=rule,
         stops=stops,
         protected=protected,
@@ -77,26 +80,29 @@ def make_engine(
         # Without a lookahead nothing is ever loosened.
         stop_guard=StopGuard(stops) if guards_stops and lookahead else None,
         guard=Places.from_config(config, tokenizer, target.vocab_size, target.device),
-        plain_rounds=plain_rounds,
+        plain_rounds=_plain_rounds(config, is_judged=judge is not None),
     )
 
 
-def _pace(
-    config: FLyConfig, parts: Parts, *, is_judged: bool
-) -> tuple[Drafter, PlainRounds | None]:
-    """The drafter at its length, and whether plain rounds are timed in between."""
-    drafter = drafters.get(config.drafter_name).from_config(config, parts)
+def _length(config: FLyConfig, end: End) -> DraftLength:
+    """How long proposals are."""
+    if config.drafter_name == NO_DRAFTER or config.draft_length_name != "adaptive":
+        return DraftLength()
+    tail = max(0, end.lookahead - 1)
+    is_asked = config.drafter_traits.asks_pace
+    fixed_for = None if config.draft_length == "adaptive" else _samples
+    return AdaptiveLength(config.spd_k, tail, end.ids, is_asked=is_asked, fixed_for=fixed_for)
+
+
+def _plain_rounds(config: FLyConfig, *, is_judged: bool) -> PlainRounds | None:
+    """Plain rounds that are timed in between, where there are any."""
     if config.drafter_name == NO_DRAFTER:
-        return drafter, None
-    is_asked = config.draft_length == "adaptive"
-    is_paced = config.draft_length_name == "adaptive"
-    if is_paced:
-        tail = max(0, parts.end.lookahead - 1)
-        fixed_for = None if is_asked else _samples
-        drafter = PacedDrafter(drafter, config.spd_k, tail, parts.end.ids, fixed_for=fixed_for)
+        return None
     # The reference implementation, whose counters may be asked for, has no such rounds.
     is_timed = not (is_judged or config.is_loose or config.enable_statistics)
-    return drafter, PlainRounds(spares_sampled=not is_asked) if is_paced or is_timed else None
+    is_paced = config.draft_length_name == "adaptive"
+    is_named = config.draft_length == "adaptive"
+    return PlainRounds(spares_sampled=not is_named) if is_paced or is_timed else None
 
 
 def _counted(config: FLyConfig) -> int:

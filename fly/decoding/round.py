@@ -26,6 +26,7 @@ from fly.decoding.stopping import StopRules
 from fly.decoding.tracing import record_round
 from fly.decoding.trees import TreeRound
 from fly.drafting import Drafter, Proposal
+from fly.drafting.pacing import DraftLength
 from fly.errors import DecodingError
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Engine:
 
     target: CausalModel
     drafter: Drafter
+    length: DraftLength
     rule: Rule
     stops: StopRules
     protected: Tensor | None  # [V] bool
@@ -89,7 +91,8 @@ def run_round(rows: Sequence[Row], engine: Engine) -> None:
     limits = [_limit(row, engine) for row in rows]
     if engine.plain_rounds is not None:
         limits = engine.plain_rounds.limits(rows, limits)
-    proposal = engine.drafter.propose(rows, limits, sampler)
+    proposal = engine.drafter.propose(rows, engine.length.limits(rows, limits), sampler)
+    engine.length.proposed(proposal)
     proposal = proposal.to(engine.target.device)
     marks.append(time.perf_counter())
     tree = TreeRound.of(proposal)
@@ -105,11 +108,14 @@ def run_round(rows: Sequence[Row], engine: Engine) -> None:
         _log(rows, outcomes)
     marks.append(time.perf_counter())
     # Before anything is committed: what fails here leaves the rows as they were.
-    engine.drafter.observe(proposal, logits, [outcome.num_kept for outcome in outcomes])
+    kept = [outcome.num_kept for outcome in outcomes]
+    engine.drafter.observe(rows, proposal, logits, kept)
+    engine.length.observe(kept)
     for row, outcome in zip(rows, outcomes, strict=True):
         commit(row, outcome, engine.stops)
         row.statistics.draft_forwards += proposal.draft_forwards
     engine.drafter.commit(rows)
+    engine.length.commit(rows)
     marks.append(time.perf_counter())
     phases = ("draft", "target", "acceptance", "rest")
     for phase, begin, end in zip(phases, marks, marks[1:], strict=False):

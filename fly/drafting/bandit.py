@@ -12,16 +12,16 @@ import random
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
 from fly.drafting.arm_settings import BANDIT, NONE, ArmSettings, config_of
 from fly.drafting.arms import Knowledge
-from fly.drafting.policies import EXPLORE, POLICIES, learn_exp3, learn_hedge
+from fly.drafting.policies import EXPLORE, POLICIES, learn_hedge
 from fly.drafting.protocol import (
     Choose,
     CommittedRow,
@@ -32,7 +32,7 @@ from fly.drafting.protocol import (
     drafters,
     greedy,
 )
-from fly.drafting.reading import BorrowedReader, DraftReader
+from fly.drafting.reading import DraftReader
 from fly.errors import ConfigError, FLyWarning
 from fly.places import user_path
 from fly.settings import STRICT, Traits
@@ -58,15 +58,15 @@ class BanditSettings(BaseModel):
     arms: list[ArmSettings] = Field(
         default_factory=lambda: list(DEFAULT_ARMS), min_length=1, description="What to choose from."
     )
-    policy: Literal["ucb1", "thompson", "exp3", "hedge"] = Field(
+    policy: Literal["ucb1", "thompson", "hedge"] = Field(
         "ucb1", description="hedge learns of all arms in every round, and takes lookups only."
     )
     explore: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="ucb1, thompson: width of what an arm might be, in standard errors; exp3, "
-        "hedge: share of rounds that is spread evenly. null: 0.4 (ucb1), 0.6 (thompson), 0.05.",
+        description="ucb1, thompson: width of what an arm might be, in standard errors; hedge: "
+        "share of rounds that is spread evenly. null: 0.4 (ucb1), 0.6 (thompson), 0.05 (hedge).",
     )
     discount: float = Field(
         0.99, gt=0, le=1, description="What a round counts when another has passed."
@@ -74,7 +74,26 @@ class BanditSettings(BaseModel):
     state: str | None = Field(
         None, min_length=1, description="JSON file that what was learned is read from and kept in."
     )
-    seed: int = Field(0, ge=0, description="Of thompson, exp3 and hedge.")
+    seed: int = Field(0, ge=0, description="Of thompson and hedge.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_exp3(cls, given: Any) -> Any:
+        """A policy of earlier versions, by the one that took its place.
+
+        Warns:
+            FLyWarning: exp3 was asked for.
+        """
+        if not isinstance(given, Mapping) or given.get("policy") != "exp3":
+            return given
+        warnings.warn(
+            "drafter_settings: policy exp3 is no more; ucb1 chooses in its place, with its own "
+            "explore. Name ucb1, thompson or hedge",
+            FLyWarning,
+            stacklevel=2,
+        )
+        own = {key: value for key, value in given.items() if key != "explore"}
+        return {**own, "policy": "ucb1"}
 
     @property
     def exploring(self) -> float:
@@ -103,7 +122,6 @@ class BanditDrafter(Drafter):
         settings: BanditSettings,
         sources: Sequence[Drafter],
         arms: Sequence[tuple[int, int]],
-        reader: DraftReader | None = None,
         clock: Callable[[], float] = time.perf_counter,
         copying: Container[int] = (),
     ) -> None:
@@ -114,14 +132,12 @@ class BanditDrafter(Drafter):
             sources: the drafters.
             arms: each a place in `sources` and the most tokens to propose; in the order of the
                 settings' arms.
-            reader: of the draft model, which the sources have borrowed.
             clock: seconds.
             copying: places in `sources` of those that copy the context.
         """
         self.settings = settings
         self._sources = list(sources)
         self._arms = list(arms)
-        self._reader = reader
         self._clock = clock
         self._copying = copying
         state = settings.state
@@ -146,15 +162,14 @@ class BanditDrafter(Drafter):
     def from_config(cls, config: FLyConfig, parts: Parts) -> BanditDrafter:
         """Build every drafter once, for its longest arm."""
         settings = _readable(BanditSettings.model_validate(config.drafter_settings), config, parts)
-        reader = None if parts.model is None else DraftReader(parts.model)
-        lent = None if reader is None else BorrowedReader(reader)
+        reader = None if parts.model is None else DraftReader(parts.model, is_lazy=True)
         longest: dict[tuple[str, str], ArmSettings] = {}
         for arm in settings.arms:
             if arm.source not in longest or arm.k > longest[arm.source].k:
                 longest[arm.source] = arm
         places = {source: place for place, source in enumerate(longest)}
         sources = [
-            drafters.get(arm.drafter).from_config(config_of(config, arm), parts.lending(lent))
+            drafters.get(arm.drafter).from_config(config_of(config, arm), parts.lending(reader))
             for arm in longest.values()
         ]
         arms = [(places[arm.source], 0 if arm.drafter == NONE else arm.k) for arm in settings.arms]
@@ -163,14 +178,12 @@ class BanditDrafter(Drafter):
             for source, arm in longest.items()
             if config_of(config, arm).drafter_traits.copies_context
         }
-        return cls(settings, sources, arms, reader, copying=copying)
+        return cls(settings, sources, arms, copying=copying)
 
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """New rows; the draft model reads them when it first drafts."""
-        if self._reader is not None:
-            self._reader.admit(rows, first, is_lazy=True)
+    def prefill(self, rows: Sequence[CommittedRow]) -> None:
+        """Index the new prompts; the draft model reads them when it first drafts."""
         for source in self._sources:
-            source.admit(rows, first)
+            source.prefill(rows)
 
     def propose(
         self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
@@ -207,21 +220,22 @@ class BanditDrafter(Drafter):
     def _situation(self, rows: Sequence[CommittedRow]) -> str:
         """The task of most rows, and whether most of them find themselves repeated now."""
         key = Counter(row.key for row in rows).most_common(1)[0][0]
-        finders = [source for source in self._sources if hasattr(source, "is_repeating")]
-        repeating = sum(
-            any(finder.is_repeating(row) for finder in finders) for row in range(len(rows))
-        )
+        repeating = sum(any(each.is_repeating(row) for each in self._sources) for row in rows)
         return f"{key}{' (repeating)' if 2 * repeating > len(rows) else ''}"
 
-    def observe(self, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
-        """Every source is told."""
+    def observe(
+        self,
+        rows: Sequence[CommittedRow],
+        proposal: Proposal,
+        logits: Tensor,
+        kept: Sequence[int],
+    ) -> None:
+        """Every source learns."""
         for source in self._sources:
-            source.observe(proposal, logits, kept)
+            source.observe(rows, proposal, logits, kept)
 
     def commit(self, rows: Sequence[CommittedRow]) -> None:
         """Learn what the round brought and took."""
-        if self._reader is not None:
-            self._reader.commit(rows)
         for source in self._sources:
             source.commit(rows)
         now = self._now
@@ -244,11 +258,7 @@ class BanditDrafter(Drafter):
             arm.forget(self.settings.discount)
         tokens = sum(map(len, gains))
         sums[self._now.arm].note(tokens, seconds)
-        best = max(arm.rate for arm in sums)
-        if self.settings.policy == "exp3":
-            gain = min(1.0, tokens / seconds / (2 * best)) if best and seconds else 0.0
-            learn_exp3(sums, self._now.arm, gain, self.settings.exploring)
-        elif self.settings.policy == "hedge":
+        if self.settings.policy == "hedge":
             would = [self._would_gain(arm, gains) for arm in range(len(self._arms))]
             usual = sum(arm.seconds for arm in sums) / max(sum(arm.pulls for arm in sums), 1e-9)
             times = [arm.seconds / arm.pulls if arm.pulls > 1 else usual for arm in sums]
@@ -267,12 +277,10 @@ class BanditDrafter(Drafter):
             total += min(same + 1, len(text))
         return total
 
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Every source's rows, and the draft model's once."""
-        if self._reader is not None:
-            self._reader.move(source, destination, length)
-        for each in self._sources:
-            each.move(source, destination, length)
+    def forget(self, index: int) -> None:
+        """Every source gives up what it keeps."""
+        for source in self._sources:
+            source.forget(index)
 
     def _save(self) -> None:
         self._unsaved = 0
@@ -360,5 +368,5 @@ def _check_arms(settings: BanditSettings, known: Sequence[Traits]) -> None:
         raise ConfigError(
             f"drafter_settings: policy is 'hedge', which asks every arm in every round, but "
             f"{dear[0]!r} drafts with a model",
-            fix="choose ucb1, thompson or exp3, or arms of ngram, suffix and none alone",
+            fix="choose ucb1 or thompson, or arms of ngram, suffix and none alone",
         )

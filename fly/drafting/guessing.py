@@ -12,8 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from fly.drafting.automaton import Cursor, SuffixAutomaton, continuation
-from fly.drafting.lookup import NO_MATCH, Match, NgramIndex
+from fly.drafting.lookup import NO_MATCH, Cursor, Match, NgramIndex, SuffixAutomaton, continuation
 
 MAX_LENGTH = 8  # longer matches count as this long
 DECAY = 0.95  # of what was noted, by note: 20 notes are remembered
@@ -194,10 +193,12 @@ class Guesser:
         self._right = [PRIOR * PRIOR_WEIGHT] * (MAX_LENGTH + 1)  # by length of the match
         self._noted = [PRIOR_WEIGHT] * (MAX_LENGTH + 1)
         self._yield = FIRST_YIELD
+        self.num_committed = 0
 
     def commit(self, ids: Sequence[int]) -> None:
         """Append committed tokens."""
         self.text.extend(ids)
+        self.num_committed += len(ids)
 
     def draft(self, ids: Sequence[int]) -> None:
         """Append tokens that `take_back` takes back; note whether they would have been guessed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from fly.drafting.protocol import (
     CommittedRow,
     Drafter,
     DraftModel,
+    Pace,
     Parts,
     Proposal,
     drafters,
@@ -23,14 +24,6 @@ from fly.settings import Traits
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
-
-
-class Pace(Protocol):
-    """Decides while a proposal grows whether it grows on."""
-
-    def goes_on(self, tokens: Tensor, confidence: Tensor) -> bool:
-        """Told after every step every row's token [B], and what the draft gave to it [B]."""
-        ...
 
 
 def _confidence(logits: Tensor, token: Tensor, probs: Tensor | None) -> Tensor:
@@ -45,28 +38,35 @@ def _confidence(logits: Tensor, token: Tensor, probs: Tensor | None) -> Tensor:
 class ModelDrafter(Drafter):
     """The draft model's greedy continuation."""
 
-    def __init__(self, model: DraftModel, k: int, reader: DraftReader | None = None) -> None:
-        """Propose `k` tokens with `model`, read through `reader` if another owns its rows."""
+    def __init__(
+        self,
+        model: DraftModel,
+        k: int,
+        reader: DraftReader | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        """Propose `k` tokens with `model`, read through `reader` if it has one already; fewer where
+        `pace` says so.
+        """
         self.model = model
         self.reader = reader or DraftReader(model)
         self.k = k
-        self.is_lazy = False  # new prompts are read when their rows first draft
-        self.pace: Pace | None = None
+        self.pace = pace
 
     @classmethod
     def traits(cls, config: FLyConfig) -> Traits:
         """Needs a draft model."""
-        return Traits(needs_model=True, gives_probs=True)
+        return Traits(needs_model=True, gives_probs=True, asks_pace=True)
 
     @classmethod
     def from_config(cls, config: FLyConfig, parts: Parts) -> ModelDrafter:
         """Read spd_k."""
         assert parts.model is not None
-        return cls(parts.model, config.spd_k, parts.reader)
+        return cls(parts.model, config.spd_k, parts.reader, parts.pace)
 
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Prefill the new prompts."""
-        self.reader.admit(rows, first, is_lazy=self.is_lazy)
+    def prefill(self, rows: Sequence[CommittedRow]) -> None:
+        """Read the new prompts."""
+        self.reader.prefill(rows)
 
     def propose(
         self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
@@ -118,6 +118,6 @@ class ModelDrafter(Drafter):
         """What was refused lies behind the rows' lengths and is overwritten."""
         self.reader.commit(rows)
 
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Carry the row's keys and values along."""
-        self.reader.move(source, destination, length)
+    def forget(self, index: int) -> None:
+        """Its keys and values are not needed."""
+        self.reader.forget(index)

@@ -9,6 +9,7 @@ take the n-grams' place.  With earliest matches and guess_cost 0 guesses are the
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -18,6 +19,7 @@ from torch import Tensor
 from fly.drafting.guessing import Guesser, MakeText, NgramText, RecentText, SuffixText
 from fly.drafting.levels import Draft, Levels
 from fly.drafting.lookup import Which
+from fly.drafting.per_request import PerRequest
 from fly.drafting.protocol import (
     Choose,
     CommittedRow,
@@ -91,14 +93,9 @@ class MultilevelDrafter(Drafter):
         self.model = model
         self.reader = reader or DraftReader(model)
         self.k = k
-        self.is_lazy = False  # as in ModelDrafter
-        self.guess_length = guess_length
-        self.guess_cost = guess_cost
         self.end = end
-        self.make_text = make_text
         self.steps: list[list[tuple[bool, list[int], int]]] = []
-        self._guessers: list[Guesser] = []
-        self._lengths: list[int] = []  # committed tokens that the guessers know
+        self._guessers = PerRequest(lambda _: Guesser(make_text(), guess_length, guess_cost))
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
@@ -125,20 +122,17 @@ class MultilevelDrafter(Drafter):
         length, cost = config.num_ngram_pred_tokens, settings.guess_cost
         return cls(parts.model, config.spd_k, make_text, length, parts.end, cost, parts.reader)
 
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Prefill and index the new prompts."""
-        self.reader.admit(rows, first, is_lazy=self.is_lazy)
-        self._guessers[first:] = [
-            Guesser(self.make_text(), self.guess_length, self.guess_cost) for _ in rows[first:]
-        ]
-        self._lengths[first:] = [0 for _ in rows[first:]]
+    def prefill(self, rows: Sequence[CommittedRow]) -> None:
+        """Read and index the new prompts."""
+        self.reader.prefill(rows)
         self._index(rows)
 
-    def _index(self, rows: Sequence[CommittedRow]) -> None:
-        """Read what the rows gained."""
-        for index, row in enumerate(rows):
-            self._guessers[index].commit(row.ids[self._lengths[index] :])
-            self._lengths[index] = len(row.ids)
+    def _index(self, rows: Sequence[CommittedRow]) -> list[Guesser]:
+        """The rows' guessers, which have read what the rows gained."""
+        guessers = [self._guessers.of(row) for row in rows]
+        for guesser, row in zip(guessers, rows, strict=True):
+            guesser.commit(row.ids[guesser.num_committed :])
+        return guessers
 
     def propose(
         self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
@@ -157,7 +151,7 @@ class MultilevelDrafter(Drafter):
         drafts = [
             Draft(len(row.ids), limit, *opening, steps, guesser)
             for row, limit, opening, steps, guesser in zip(
-                rows, lengths, openings, self.steps, self._guessers, strict=False
+                rows, lengths, openings, self.steps, self._index(rows), strict=True
             )
         ]
         levels = Levels(self.model, drafts, self.end, choose)
@@ -165,19 +159,21 @@ class MultilevelDrafter(Drafter):
         for draft in drafts:
             draft.guesser.take_back()
         padded = Proposal.from_lists([draft.proposed for draft in drafts], self.model.device)
-        probs = _stack_probs(drafts, padded)
-        return Proposal(padded.ids, padded.lengths, levels.num_forwards, probs)
+        return replace(
+            padded,
+            draft_forwards=levels.num_forwards,
+            probs=_stack_probs(drafts, padded),
+            gains=[[gained for _, _, gained in steps] for steps in self.steps],
+        )
 
     def commit(self, rows: Sequence[CommittedRow]) -> None:
-        """Index what the rows gained."""
+        """What was refused lies behind the rows' lengths and is overwritten."""
         self.reader.commit(rows)
-        self._index(rows)
 
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Carry the row's index, keys and values along."""
-        self.reader.move(source, destination, length)
-        self._guessers[destination] = self._guessers[source]
-        self._lengths[destination] = self._lengths[source]
+    def forget(self, index: int) -> None:
+        """Neither its keys and values nor its guesses are needed."""
+        self.reader.forget(index)
+        self._guessers.pop(index, None)
 
 
 def _stack_probs(drafts: Sequence[Draft], padded: Proposal) -> Tensor | None:

@@ -4,8 +4,10 @@ verified.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -36,6 +38,9 @@ class Proposal:
     # committed token; parents stand before their children.  None: a chain.
     parents: Tensor | None = None
     copies_context: bool = False  # repeats tokens of the context: no rule may loosen it
+    # By row and forward of the draft model the tokens that it brought, where rows end after an end
+    # token (End) and a forward may bring several; None: each brought a token to every row.
+    gains: Sequence[Sequence[int]] | None = None
 
     @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Proposal:
@@ -44,6 +49,13 @@ class Proposal:
         padded = [[*row, *[0] * (longest - len(row))] for row in rows]
         ids = torch.tensor(padded, dtype=torch.int64, device=device).reshape(len(rows), longest)
         return cls(ids, torch.tensor([len(row) for row in rows], device=device))
+
+    def forwards_for(self, row: int, length: int) -> int:
+        """Forwards of the draft model that the first `length` tokens of a row took."""
+        if self.gains is None:
+            return length if self.draft_forwards else 0
+        totals = list(accumulate(self.gains[row]))
+        return min(bisect_left(totals, length) + 1, len(totals)) if length else 0
 
     def to(self, device: torch.device) -> Proposal:
         """The same on `device`: draft and target need not share one."""
@@ -97,6 +109,11 @@ def greedy(
 
 class CommittedRow(Protocol):
     """What a drafter may know of a row."""
+
+    @property
+    def index(self) -> int:
+        """Of the request, among those being decoded."""
+        ...
 
     @property
     def ids(self) -> list[int]:
@@ -158,6 +175,19 @@ class TreeModel(DraftModel, Protocol):
         ...
 
 
+class Pace(Protocol):
+    """Decides while a proposal grows whether it grows on."""
+
+    def goes_on(self, tokens: Tensor, confidence: Tensor) -> bool:
+        """Called after every token but the last possible one.
+
+        Args:
+            tokens: [B] just drafted.
+            confidence: [B] what the draft gave to them.
+        """
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Parts:
     """What a drafter may be built of."""
@@ -170,6 +200,7 @@ class Parts:
     draft_tokenizer: Any = None  # the draft model's, where it is not the target's
     reads_trees: bool = True  # whether the target can verify trees
     reader: Any = None  # drafting.reading.DraftReader of the model; None: make one
+    pace: Pace | None = None  # for drafters that ask between tokens (Traits.asks_pace)
 
     def lending(self, reader: Any) -> Parts:
         """The same for a drafter that reads through another's."""
@@ -177,9 +208,11 @@ class Parts:
 
 
 class Drafter(Protocol):
-    """Proposes tokens for all rows of the batch at once.  Rows are known by their index.
+    """Proposes tokens for all rows of the batch at once.
 
-    A class that derives from this one has to write from_config and propose, and what it keeps.
+    A class that derives from this one has to write from_config and propose.  What it keeps of a
+    request it keeps by the row's `index` (per_request.py), from the first call that has the row
+    until `forget`: rows come, go and change places in between.
     """
 
     @classmethod
@@ -197,8 +230,10 @@ class Drafter(Protocol):
         """Build the drafter from its settings."""
         ...
 
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Rows `first` and following are new."""
+    def prefill(self, rows: Sequence[CommittedRow]) -> None:
+        """Some of the rows are new: what they are read for when they first draft may be read now.
+        The engine leaves this out where it does not expect them to draft soon.
+        """
 
     def propose(
         self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
@@ -208,10 +243,17 @@ class Drafter(Protocol):
         """
         ...
 
-    def observe(self, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
-        """Told what the target thought, before `commit`.
+    def observe(
+        self,
+        rows: Sequence[CommittedRow],
+        proposal: Proposal,
+        logits: Tensor,
+        kept: Sequence[int],
+    ) -> None:
+        """Learn what the target said, before `commit`.
 
         Args:
+            rows: as they were when the proposal was made.
             proposal: the one verified.
             logits: [B, K+1, V] the target's raw logits at the last committed token and over the
                 proposal; of a tree, over all its tokens.
@@ -222,10 +264,14 @@ class Drafter(Protocol):
     def commit(self, rows: Sequence[CommittedRow]) -> None:
         """The rows' ids now hold what became of the proposal."""
 
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Row `source` (of `length` tokens) takes the place of row `destination`; `source` is given
-        up.
+    def forget(self, index: int) -> None:
+        """A request has ended, or is given up: what is kept of it may go.  It may come back, and
+        another of the same index may come.
         """
+
+    def is_repeating(self, row: CommittedRow) -> bool:
+        """Whether the row's text stands where it stood before, for those who choose a drafter."""
+        return False
 
     def finish(self) -> None:
         """All requests that were asked have been answered."""

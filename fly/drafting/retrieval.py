@@ -15,6 +15,7 @@ from torch import Tensor
 from fly.drafting.copy_logits import CopyLogits
 from fly.drafting.draft_tree import DraftTree, proposal_of
 from fly.drafting.ngram_trie import NgramTrie
+from fly.drafting.per_request import PerRequest
 from fly.drafting.protocol import (
     Choose,
     CommittedRow,
@@ -124,7 +125,7 @@ class RetrievalDrafter(Drafter):
         self.k = k
         self.pace = pace
         self._device = device
-        self._rows: list[RowSources] = []
+        self._rows = PerRequest(self._index)
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
@@ -146,15 +147,16 @@ class RetrievalDrafter(Drafter):
         is_paced = settings.draft_nodes is None and not config.is_loose
         return cls(settings, config.spd_k, parts.device, TreePace() if is_paced else None)
 
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Index the new prompts.  A round that was given up for want of memory is forgotten."""
-        if self.pace is not None:
-            self.pace.give_up()
-        del self._rows[first:]
-        for row in rows[first:]:
-            sources = RowSources(self.settings)
-            sources.trie.extend(row.ids)
-            self._rows.append(sources)
+    def _index(self, row: CommittedRow) -> RowSources:
+        """A new row, its text read."""
+        sources = RowSources(self.settings)
+        sources.trie.extend(row.ids)
+        return sources
+
+    def prefill(self, rows: Sequence[CommittedRow]) -> None:
+        """Index the new prompts."""
+        for row in rows:
+            self._rows.of(row)
 
     def propose(
         self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
@@ -163,37 +165,48 @@ class RetrievalDrafter(Drafter):
         if self.pace is not None:
             self.pace.begin(rows)
         size = (self.settings.draft_nodes or MOST_NODES) - 1
-        for sources, row, limit in zip(self._rows, rows, limits, strict=False):
+        trees = []
+        for row, limit in zip(rows, limits, strict=True):
+            sources = self._rows.of(row)
             tree, depth = DraftTree(), min(self.k, limit)
             if depth > 0:
                 sources.trie.grow(tree, size, self.settings.min_match, depth)
                 room = size - len(tree)
                 sources.table.grow(tree, row.ids[-1], self.settings.breadth, room, depth)
             sources.tree = tree
-        trees = [sources.tree for sources in self._rows[: len(rows)]]
+            trees.append(tree)
         if self.pace is not None:
             self.pace.cut(trees)
         return proposal_of(trees, self._device)
 
-    def observe(self, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
+    def observe(
+        self,
+        rows: Sequence[CommittedRow],
+        proposal: Proposal,
+        logits: Tensor,
+        kept: Sequence[int],
+    ) -> None:
         """Copy what is likeliest behind every token that was verified."""
         breadth = min(self.settings.breadth, logits.shape[-1])
         if breadth == 0:
             return
         likeliest = logits.topk(breadth, -1).indices.tolist()  # [B, K+1, breadth]
-        for sources, ids in zip(self._rows, likeliest, strict=False):
+        for row, ids in zip(rows, likeliest, strict=True):
+            sources = self._rows.of(row)
             sources.observe(ids[: len(sources.tree) + 1])
 
     def commit(self, rows: Sequence[CommittedRow]) -> None:
         """Index what the rows gained."""
         if self.pace is not None:
             self.pace.end(rows)
-        for sources, row in zip(self._rows, rows, strict=False):
-            sources.commit(row.ids)
+        for row in rows:
+            self._rows.of(row).commit(row.ids)
 
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Row `source` takes the place of row `destination`."""
-        self._rows[destination] = self._rows[source]
+    def forget(self, index: int) -> None:
+        """Its sources are not needed.  A round that is not committed was given up."""
+        self._rows.pop(index, None)
+        if self.pace is not None:
+            self.pace.give_up()
 
     def report(self) -> dict[str, Any]:
         """Rounds by their largest tree."""

@@ -84,4 +84,4 @@ class SelfDrafter(ModelDrafter):
     @classmethod
     def traits(cls, config: FLyConfig) -> Traits:
         """Needs no draft model to be loaded."""
-        return Traits(derives_model=True, gives_probs=True, adapts=True)
+        return Traits(derives_model=True, gives_probs=True, asks_pace=True, adapts=True)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fly.drafting.automaton import Cursor, SuffixAutomaton
-from fly.drafting.lookup import NO_MATCH, Match
+from fly.drafting.lookup import NO_MATCH, Cursor, Match, SuffixAutomaton
 
 BORDER = -1  # between answers: no token, so no match spans it
 # Tokens that a row reads again after answers came in: matches with those are this long at most.

@@ -143,9 +143,9 @@ class TreeDrafter(Drafter):
         sizes = config.branch_n, config.max_nodes_per_level, config.max_nodes_global
         return cls(parts.model, TreeShape(config.spd_k, *sizes), parts.reader)
 
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Prefill the new prompts."""
-        self.reader.admit(rows, first)
+    def prefill(self, rows: Sequence[CommittedRow]) -> None:
+        """Read the new prompts."""
+        self.reader.prefill(rows)
 
     def propose(
         self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
@@ -183,6 +183,6 @@ class TreeDrafter(Drafter):
         """What was kept is read when the row drafts again."""
         self.reader.commit(rows)
 
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Carry the row's keys and values along."""
-        self.reader.move(source, destination, length)
+    def forget(self, index: int) -> None:
+        """Its keys and values are not needed."""
+        self.reader.forget(index)

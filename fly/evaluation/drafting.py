@@ -15,8 +15,8 @@ def drafting_notes(reports: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Notes of a comparison.
 
     Args:
-        reports: `Drafter.report()` by method, of the requests that this process decoded, those to
-            warm up included.
+        reports: `SpeculativeDecoder.report()` by method, of the requests that this process
+            decoded, those to warm up included.
     """
     notes = []
     for name, report in reports.items():

@@ -119,8 +119,8 @@ class EngineRunner:
 
     @property
     def drafting(self) -> dict[str, Any]:
-        """What the drafter tells of itself."""
-        return self._decoder.drafter.report()
+        """What the decoder reports of its drafting."""
+        return self._decoder.report()
 
 
 class GenerateRunner:

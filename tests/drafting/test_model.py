@@ -1,5 +1,6 @@
 """Chain drafting proposes the draft's own greedy text, in ragged batches and over many rounds."""
 
+import itertools
 import random
 from types import SimpleNamespace
 
@@ -28,8 +29,18 @@ DRAFTERS = {
 }
 
 
+NUMBERS = itertools.count()
+
+
 def rows_of(*texts):
-    return [SimpleNamespace(ids=list(text)) for text in texts]
+    return [SimpleNamespace(ids=list(text), index=next(NUMBERS), key="") for text in texts]
+
+
+def leave(drafter, rows, gone):
+    """A request ends; the last row takes its place."""
+    drafter.forget(rows[gone].index)
+    rows[gone] = rows[-1]
+    del rows[-1]
 
 
 def ragged(proposal):
@@ -43,7 +54,7 @@ def ragged(proposal):
 def started(make, model, rows, common_vocab=None):
     """A drafter that has read the rows' prompts."""
     drafter = make(model if isinstance(model, CausalModel) else SlotModel(model, common_vocab))
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     return drafter
 
 
@@ -66,14 +77,10 @@ def play(make, model, num_rows, num_rounds, seed=0):
             row.ids += [*tokens[:kept], fate.randrange(4, VOCAB)]
         drafter.commit(rows)
         if fate.random() < 0.5:  # one row leaves; the last one takes its place
-            gone = fate.randrange(len(rows))
-            if gone < len(rows) - 1:
-                drafter.move(len(rows) - 1, gone, len(rows[-1].ids))
-                rows[gone] = rows[-1]
-            del rows[-1]
+            leave(drafter, rows, fate.randrange(len(rows)))
         if not rows or fate.random() < 0.6:
             rows += rows_of(texts.pop())
-            drafter.admit(rows, len(rows) - 1)
+            drafter.prefill(rows)
 
 
 @pytest.mark.parametrize("num_rows", [1, 4])

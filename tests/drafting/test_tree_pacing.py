@@ -136,7 +136,7 @@ def test_rounds_of_others_are_not_learned_from():
     world.now += 1e6
     pace.end(world.rows)
     assert pace.report() == before
-    assert pace.times.plain(1) == PLAIN
+    assert pace.costs.times.plain(1) == PLAIN
 
 
 def test_report():
