@@ -16,8 +16,7 @@ from fly.config import FLyConfig
 from fly.decoding.outcome import Outcome
 from fly.decoding.round import not_finite
 from fly.decoding.rows import Row
-from fly.drafting import Drafter, End, Proposal
-from fly.drafting.multilevel import MultilevelDrafter
+from fly.drafting import End, Proposal
 from fly.evaluation.memo import RequestMemo, Step
 
 
@@ -113,7 +112,6 @@ class RoundJudge:
         self.leader = 0
         self.memos: Sequence[RequestMemo] = ()  # of the requests being decoded, by Row.index
         self.stopped: set[int] = set()  # points that nobody asks for any more
-        self.drafter: Drafter | None = None
         self.num_rounds = 0  # of single rows
 
     def decide(self, rows: Sequence[Row], proposal: Proposal, scores: Scores) -> list[Outcome]:
@@ -161,7 +159,7 @@ class RoundJudge:
         """By point, what every row keeps; None where the point meets logits that are not finite.
         All decisions cross to the host together.
         """
-        ends = self._eos_ids if isinstance(self.drafter, MultilevelDrafter) else frozenset()
+        ends = frozenset() if proposal.gains is None else self._eos_ids
         lengths = {
             point: [
                 self._points[point].length(row, chain, ends)
@@ -183,7 +181,7 @@ class RoundJudge:
                     (*chain[:kept], own),
                     bytes(reasons[: min(kept + 1, n)]),
                     n,
-                    self._forwards(index, n, proposal),
+                    proposal.forwards_for(index, n),
                 )
                 steps[point].append(step if is_finite else None)
         return steps
@@ -200,19 +198,6 @@ class RoundJudge:
         is_finite = _is_finite(view).long()
         single = torch.stack([is_finite, kept, view.choice_at(kept)], dim=1)
         return torch.cat([single, verdict.reason.to(torch.int64)], dim=1)
-
-    def _forwards(self, row: int, length: int, proposal: Proposal) -> int:
-        """Forwards of the draft model that a proposal of `length` tokens takes a row alone; of
-        multilevel, took here.
-        """
-        if isinstance(self.drafter, MultilevelDrafter):
-            gained = 0
-            for count, (_, _, tokens) in enumerate(self.drafter.steps[row], start=1):
-                gained += tokens
-                if gained >= length:
-                    return count if length else 0
-            return len(self.drafter.steps[row])
-        return length if proposal.draft_forwards else 0
 
 
 def _is_finite(scores: Scores) -> Tensor:
