@@ -1,6 +1,6 @@
 """Several drafters, one of them chosen for every round: a bandit whose arms are drafters with a
 draft length, and whose reward is the tokens of a round by its seconds, reading what a drafter had
-missed included.  The choice hangs on the clock and on earlier rounds, never on the tokens that
+missed included.  The choice depends on the clock and on earlier rounds, never on the tokens that
 would be drafted, so native text (sampled: its distribution) does not change.  Source: BanditSpec,
 arXiv 2505.15141, whose reward is the number of accepted tokens; ours is their speed.
 """
@@ -24,10 +24,10 @@ from fly.drafting.arms import Knowledge
 from fly.drafting.policies import EXPLORE, POLICIES, learn_hedge
 from fly.drafting.protocol import (
     Choose,
-    CommittedRow,
     Drafter,
     Parts,
     Proposal,
+    Rows,
     TreeModel,
     drafters,
     greedy,
@@ -180,14 +180,12 @@ class BanditDrafter(Drafter):
         }
         return cls(settings, sources, arms, copying=copying)
 
-    def prefill(self, rows: Sequence[CommittedRow]) -> None:
+    def prefill(self, rows: Rows) -> None:
         """Index the new prompts; the draft model reads them when it first drafts."""
         for source in self._sources:
             source.prefill(rows)
 
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Let the chosen arm offer; a copying one's proposals are marked."""
         now = self._now = _Round(self._clock(), lengths=[len(row.ids) for row in rows])
         now.is_plain = not any(limits)
@@ -203,9 +201,7 @@ class BanditDrafter(Drafter):
             found = self._sources[source].propose(rows, asked, choose)
         return replace(found, copies_context=True) if source in self._copying else found
 
-    def _offer_all(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose
-    ) -> Proposal:
+    def _offer_all(self, rows: Rows, limits: Sequence[int], choose: Choose) -> Proposal:
         """Ask every arm, keep the chosen one's."""
         chosen: Proposal | None = None
         for arm, (source, k) in enumerate(self._arms):
@@ -217,24 +213,18 @@ class BanditDrafter(Drafter):
         assert chosen is not None
         return chosen
 
-    def _situation(self, rows: Sequence[CommittedRow]) -> str:
+    def _situation(self, rows: Rows) -> str:
         """The task of most rows, and whether most of them find themselves repeated now."""
         key = Counter(row.key for row in rows).most_common(1)[0][0]
         repeating = sum(any(each.is_repeating(row) for each in self._sources) for row in rows)
         return f"{key}{' (repeating)' if 2 * repeating > len(rows) else ''}"
 
-    def observe(
-        self,
-        rows: Sequence[CommittedRow],
-        proposal: Proposal,
-        logits: Tensor,
-        kept: Sequence[int],
-    ) -> None:
+    def observe(self, rows: Rows, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
         """Every source learns."""
         for source in self._sources:
             source.observe(rows, proposal, logits, kept)
 
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
+    def commit(self, rows: Rows) -> None:
         """Learn what the round brought and took."""
         for source in self._sources:
             source.commit(rows)
@@ -297,7 +287,7 @@ class BanditDrafter(Drafter):
 
 @functools.lru_cache(maxsize=64)
 def _traits(config: FLyConfig) -> Traits:
-    """Asked for with every request, and dear: every arm has a configuration of its own."""
+    """Asked for with every request, and expensive: every arm has a configuration of its own."""
     settings = BanditSettings.model_validate(config.drafter_settings)
     known = [config_of(config, arm).drafter_traits for arm in settings.arms]
     _check_arms(settings, known)
@@ -345,7 +335,8 @@ def _check_arms(settings: BanditSettings, known: Sequence[Traits]) -> None:
     """All arms share the draft model that is loaded, and hedge asks every arm in every round.
 
     Raises:
-        ConfigError: an arm has a draft model of its own, is too dear for hedge, or is there twice.
+        ConfigError: an arm has a draft model of its own, is too expensive for hedge, or is there
+            twice.
     """
     names = [arm.name for arm in settings.arms]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -359,14 +350,14 @@ def _check_arms(settings: BanditSettings, known: Sequence[Traits]) -> None:
                 fix="leave it out; arms may be none, model, multilevel, tree, ngram, suffix and "
                 "retrieval",
             )
-    dear = [
+    expensive = [
         arm.name
         for arm, traits in zip(settings.arms, known, strict=True)
         if traits.needs_model or traits.is_tree
     ]
-    if settings.policy == "hedge" and dear:
+    if settings.policy == "hedge" and expensive:
         raise ConfigError(
             f"drafter_settings: policy is 'hedge', which asks every arm in every round, but "
-            f"{dear[0]!r} drafts with a model",
+            f"{expensive[0]!r} drafts with a model",
             fix="choose ucb1 or thompson, or arms of ngram, suffix and none alone",
         )

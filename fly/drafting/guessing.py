@@ -1,4 +1,4 @@
-"""What the draft model will say next, guessed from a row's text and from what it said before, and
+"""Guesses of what the draft model says next, from a row's text and from what it said before, and
 how many guessed tokens are worth a longer forward that checks them.
 
 That is judged by what was drafted: at every token it is noted whether the lookup would have said

@@ -10,16 +10,15 @@ from torch import Tensor
 
 from fly.drafting.protocol import (
     Choose,
-    CommittedRow,
-    Drafter,
     DraftModel,
     Pace,
     Parts,
     Proposal,
+    Rows,
     drafters,
     greedy,
 )
-from fly.drafting.reading import DraftReader, pad_right, within_context
+from fly.drafting.reading import CachedDrafter, DraftReader, pad_right, within_context
 from fly.settings import Traits
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def _confidence(logits: Tensor, token: Tensor, probs: Tensor | None) -> Tensor:
 
 
 @drafters.register("model")
-class ModelDrafter(Drafter):
+class ModelDrafter(CachedDrafter):
     """The draft model's greedy continuation."""
 
     def __init__(
@@ -45,11 +44,8 @@ class ModelDrafter(Drafter):
         reader: DraftReader | None = None,
         pace: Pace | None = None,
     ) -> None:
-        """Propose `k` tokens with `model`, read through `reader` if it has one already; fewer where
-        `pace` says so.
-        """
-        self.model = model
-        self.reader = reader or DraftReader(model)
+        """Propose `k` tokens, fewer where `pace` says so; the others are CachedDrafter's."""
+        super().__init__(model, reader)
         self.k = k
         self.pace = pace
 
@@ -64,13 +60,7 @@ class ModelDrafter(Drafter):
         assert parts.model is not None
         return cls(parts.model, config.spd_k, parts.reader, parts.pace)
 
-    def prefill(self, rows: Sequence[CommittedRow]) -> None:
-        """Read the new prompts."""
-        self.reader.prefill(rows)
-
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Decode one token at a time; no result is looked at on the host unless `choose` or `pace`
         does.
         """
@@ -113,11 +103,3 @@ class ModelDrafter(Drafter):
         if self.pace is None:
             return True
         return self.pace.goes_on(token[:, 0], _confidence(logits, token, drawn_from))
-
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
-        """What was refused lies behind the rows' lengths and is overwritten."""
-        self.reader.commit(rows)
-
-    def forget(self, index: int) -> None:
-        """Its keys and values are not needed."""
-        self.reader.forget(index)

@@ -18,6 +18,7 @@ from fly.drafting.protocol import (
     Drafter,
     Parts,
     Proposal,
+    Rows,
     drafters,
     greedy,
 )
@@ -67,9 +68,7 @@ class NgramDrafter(Drafter):
         settings = NgramSettings(**config.drafter_settings)
         return cls(config.spd_k, config.max_ngram_size, parts.device, settings.match)
 
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Look up every row; a row without an earlier occurrence gets an empty proposal."""
         found = [
             self._text(row).continuation(min(self.k, limit))

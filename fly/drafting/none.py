@@ -7,15 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from fly.drafting.protocol import (
-    Choose,
-    CommittedRow,
-    Drafter,
-    Parts,
-    Proposal,
-    drafters,
-    greedy,
-)
+from fly.drafting.protocol import Choose, Drafter, Parts, Proposal, Rows, drafters, greedy
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
@@ -34,8 +26,6 @@ class NoDrafter(Drafter):
         """Nothing to set."""
         return cls(parts.device)
 
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Offer nothing."""
         return Proposal.from_lists([[] for _ in rows], self._device)

@@ -25,6 +25,7 @@ from fly.drafting.protocol import (
     DraftModel,
     Parts,
     Proposal,
+    Rows,
     drafters,
     greedy,
 )
@@ -152,16 +153,14 @@ class OtherTokenizerDrafter(Drafter):
         side.update(row.ids)
         return side
 
-    def prefill(self, rows: Sequence[CommittedRow]) -> None:
+    def prefill(self, rows: Rows) -> None:
         """Read the new prompts, but for what their answers may still change."""
         sides = [self._sides.of(row) for row in rows]
         self._chain.prefill(
             [_Begun(side.ids[: side.settled + 1], side.index, side.key) for side in sides]
         )
 
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Draft, and say it in the target's tokens.  What is encoded anew is the draft's greedy
         text: it is certain, whatever `choose` says.
         """
@@ -216,7 +215,7 @@ class OtherTokenizerDrafter(Drafter):
         }
         return drafted
 
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
+    def commit(self, rows: Rows) -> None:
         """What was refused, or is written otherwise now, is read anew."""
         kept = []
         for row in rows:

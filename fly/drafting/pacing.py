@@ -29,7 +29,7 @@ from fly.drafting.chances import (
     best_further,
     bin_of,
 )
-from fly.drafting.protocol import CommittedRow, Proposal
+from fly.drafting.protocol import Proposal, Rows
 from fly.drafting.round_times import RoundCosts
 
 FIRST_LEN = 8  # tokens at most in the first rounds, besides those that the rule cannot loosen
@@ -48,7 +48,7 @@ class DraftLength:
         """Whether no drafting is expected soon."""
         return False
 
-    def limits(self, rows: Sequence[CommittedRow], limits: Sequence[int]) -> list[int]:
+    def limits(self, rows: Rows, limits: Sequence[int]) -> list[int]:
         """The most tokens to propose to every row, of those that are wanted."""
         return list(limits)
 
@@ -58,7 +58,7 @@ class DraftLength:
     def observe(self, kept: Sequence[int]) -> None:
         """How many proposed tokens every row keeps."""
 
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
+    def commit(self, rows: Rows) -> None:
         """The rows' ids now hold what became of the proposal."""
 
     def report(self) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class AdaptiveLength(DraftLength):
         clock: Callable[[], float] = time.perf_counter,
         *,
         is_asked: bool = False,
-        fixed_for: Callable[[Sequence[CommittedRow]], bool] | None = None,
+        fixed_for: Callable[[Rows], bool] | None = None,
     ) -> None:
         """At most `k` tokens.
 
@@ -104,7 +104,7 @@ class AdaptiveLength(DraftLength):
         """Whether it did not pay lately."""
         return self.costs.probes.num_idle > 1
 
-    def limits(self, rows: Sequence[CommittedRow], limits: Sequence[int]) -> list[int]:
+    def limits(self, rows: Rows, limits: Sequence[int]) -> list[int]:
         """At most as many tokens as pay."""
         self.costs.begin(rows)
         self._now = _Round(
@@ -137,7 +137,7 @@ class AdaptiveLength(DraftLength):
             return (end - begin) / (more - fewer) * max(self._now.lengths)
         return None if self._is_asked else proposing
 
-    def _decide(self, rows: Sequence[CommittedRow]) -> int:
+    def _decide(self, rows: Rows) -> int:
         """The most tokens to draft in this round; 0 for a plain one."""
         if self._fixed_for is not None and self._fixed_for(rows):
             self._now.is_fixed = True
@@ -239,7 +239,7 @@ class AdaptiveLength(DraftLength):
         for task in {row.task: None for row in now.rows}:
             task.renew()
 
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
+    def commit(self, rows: Rows) -> None:
         """Learn what the round took."""
         now = self._now
         longest = max(now.lengths, default=0)

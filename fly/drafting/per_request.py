@@ -1,4 +1,4 @@
-"""What a drafter keeps of every request, by the request's index."""
+"""State that a drafter keeps of every request, by the request's index."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Which arm to pull: ways to weigh what is known of each against what might be.  An arm's reward is
-tokens per second, estimated as a sum over a sum (a mean of ratios favours noisy arms); what lies
-back counts less, and so do the pulls, else exploring would end while the data is forgotten.  How
-far an estimate may be off is measured: the gain of a round spreads by the same share of its mean in
-all arms, and the fewer pulls an arm has, the less is known of it.
+"""Policies of a bandit: ways to weigh what is known of each arm against what might be.  An arm's
+reward is tokens per second, estimated as a sum over a sum (a mean of ratios favours noisy arms);
+what lies back counts less, and so do the pulls, else exploring would end while the data is
+forgotten.  How far an estimate may be off is measured: the gain of a round spreads by the same
+share of its mean in all arms, and the fewer pulls an arm has, the less is known of it.
 
 Sources: UCB1 and, for widths of a measured spread, UCB1-normal, Auer et al. 2002 (doi
 10.1023/A:1013689704352), discounted as by Garivier and Moulines (arXiv 0805.3415); Thompson

@@ -1,4 +1,4 @@
-"""What a drafter is.  It sees the committed tokens of every row and nothing of how they are
+"""Drafter protocol.  A drafter sees the committed tokens of every row and nothing of how they are
 verified.
 """
 
@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from pydantic import BaseModel
@@ -126,6 +126,9 @@ class CommittedRow(Protocol):
         ...
 
 
+Rows: TypeAlias = Sequence[CommittedRow]
+
+
 class DraftModel(Protocol):
     """A language model with one cache row per row of the batch, where a token at position p lies in
     slot p.
@@ -230,26 +233,18 @@ class Drafter(Protocol):
         """Build the drafter from its settings."""
         ...
 
-    def prefill(self, rows: Sequence[CommittedRow]) -> None:
+    def prefill(self, rows: Rows) -> None:
         """Some of the rows are new: what they are read for when they first draft may be read now.
         The engine leaves this out where it does not expect them to draft soon.
         """
 
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Offer at most `limits[b]` tokens, and at most K, to follow row b; a draft model's are
         chosen by `choose`.  In a tree these bound every branch.
         """
         ...
 
-    def observe(
-        self,
-        rows: Sequence[CommittedRow],
-        proposal: Proposal,
-        logits: Tensor,
-        kept: Sequence[int],
-    ) -> None:
+    def observe(self, rows: Rows, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
         """Learn what the target said, before `commit`.
 
         Args:
@@ -261,7 +256,7 @@ class Drafter(Protocol):
         """
         return None  # written out, or mypy takes the method for an abstract one
 
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
+    def commit(self, rows: Rows) -> None:
         """The rows' ids now hold what became of the proposal."""
 
     def forget(self, index: int) -> None:

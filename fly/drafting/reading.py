@@ -9,16 +9,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fly.drafting.protocol import CommittedRow, DraftModel
+from fly.drafting.protocol import CommittedRow, Drafter, DraftModel, Rows
 
 # Tokens that open a round.  A row that lacks more reads the others before.
 CATCH_UP = 32
 FAR_BEHIND = 128  # tokens lacking from which on a row is read as a prompt is
 
 
-def within_context(
-    model: DraftModel, rows: Sequence[CommittedRow], limits: Sequence[int], k: int
-) -> list[int]:
+def within_context(model: DraftModel, rows: Rows, limits: Sequence[int], k: int) -> list[int]:
     """Tokens that each row may draft: at most k, at most its limit, and no position that the model
     does not know.  [B]
     """
@@ -51,7 +49,7 @@ class DraftReader:
         self._held: dict[int, int] = {}
         self._drafted: set[int] = set()  # requests, in the round that is not committed yet
 
-    def prefill(self, rows: Sequence[CommittedRow]) -> None:
+    def prefill(self, rows: Rows) -> None:
         """Read the prompts of new rows; one longer than the model's context is never read."""
         room = self.model.num_positions
         if not self._is_lazy:
@@ -63,7 +61,7 @@ class DraftReader:
         self._held.pop(index, None)
         self._drafted.discard(index)
 
-    def _place(self, rows: Sequence[CommittedRow]) -> None:
+    def _place(self, rows: Rows) -> None:
         """Keys and values of rows that changed places follow them.  Rows move to the front, into
         places of forgotten ones: by ascending places nothing is overwritten that is needed.  (One
         that went elsewhere would be read anew.)
@@ -81,7 +79,7 @@ class DraftReader:
                 self._unused.add(place)
         self._placed = [row.index for row in rows]
 
-    def catch_up(self, rows: Sequence[CommittedRow], limits: Sequence[int]) -> None:
+    def catch_up(self, rows: Rows, limits: Sequence[int]) -> None:
         """Read what the rows that will draft (a limit above 0) lack, but for the last few tokens,
         which open the round.
         """
@@ -115,7 +113,7 @@ class DraftReader:
         room = self.model.num_positions
         return (len(row.ids) if room is None else min(len(row.ids), room)) - 1
 
-    def _read_prompts(self, rows: Sequence[CommittedRow], limits: Sequence[int | bool]) -> None:
+    def _read_prompts(self, rows: Rows, limits: Sequence[int | bool]) -> None:
         """Prefill the rows that draft for the first time, neighbours together, but for the last
         token.
         """
@@ -143,9 +141,7 @@ class DraftReader:
             ids, torch.tensor(starts, device=device), max(starts) + ids.shape[1]
         )
 
-    def openings(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int]
-    ) -> tuple[list[list[int]], list[int]]:
+    def openings(self, rows: Rows, limits: Sequence[int]) -> tuple[list[list[int]], list[int]]:
         """The tokens that open a round, and the position of the first, for every row.
 
         At least the last two: after a fully accepted proposal the cache lacks the older one, and
@@ -166,7 +162,7 @@ class DraftReader:
             starts.append(start)
         return pieces, starts
 
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
+    def commit(self, rows: Rows) -> None:
         """Of what was drafted in the round all that was kept is read, but for the last token of a
         proposal that was kept whole; may be called by each of several drafters.
         """
@@ -175,7 +171,7 @@ class DraftReader:
                 self._held[row.index] = max(self._held[row.index], len(row.ids) - 2)
         self._drafted.clear()
 
-    def keep(self, rows: Sequence[CommittedRow], counts: Sequence[int]) -> None:
+    def keep(self, rows: Rows, counts: Sequence[int]) -> None:
         """Instead of `commit`, where tokens may have changed: of every row's, and of what was
         drafted after them, only so many of the first are the tokens that were read.
         """
@@ -188,3 +184,24 @@ class DraftReader:
     def forget_drafted(self) -> None:
         """What was drafted does not lie where its tokens will: it is read anew."""
         self._drafted.clear()
+
+
+class CachedDrafter(Drafter):
+    """A drafter that reads rows with a draft model."""
+
+    def __init__(self, model: DraftModel, reader: DraftReader | None) -> None:
+        """Read with `model`, through `reader` if others read through it too."""
+        self.model = model
+        self.reader = reader or DraftReader(model)
+
+    def prefill(self, rows: Rows) -> None:
+        """Read the new prompts."""
+        self.reader.prefill(rows)
+
+    def commit(self, rows: Rows) -> None:
+        """What was refused lies behind the rows' lengths and is overwritten."""
+        self.reader.commit(rows)
+
+    def forget(self, index: int) -> None:
+        """Its keys and values are not needed."""
+        self.reader.forget(index)

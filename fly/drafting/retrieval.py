@@ -18,10 +18,10 @@ from fly.drafting.ngram_trie import NgramTrie
 from fly.drafting.per_request import PerRequest
 from fly.drafting.protocol import (
     Choose,
-    CommittedRow,
     Drafter,
     Parts,
     Proposal,
+    Rows,
     drafters,
     greedy,
 )
@@ -83,9 +83,10 @@ class RetrievalSettings(BaseModel):
 class RowSources:
     """What is known of one row's text."""
 
-    def __init__(self, settings: RetrievalSettings) -> None:
-        """Nothing is known yet."""
+    def __init__(self, settings: RetrievalSettings, ids: Sequence[int]) -> None:
+        """Read the prompt."""
         self.trie = NgramTrie(settings.max_ngram, settings.max_nodes)
+        self.trie.extend(ids)
         self.table = CopyLogits(settings.max_nodes)
         # Of the round that is not committed yet: its tree, and what was likeliest behind the last
         # committed token and behind each token of the tree.
@@ -125,7 +126,7 @@ class RetrievalDrafter(Drafter):
         self.k = k
         self.pace = pace
         self._device = device
-        self._rows = PerRequest(self._index)
+        self._rows = PerRequest(lambda row: RowSources(settings, row.ids))
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
@@ -141,26 +142,18 @@ class RetrievalDrafter(Drafter):
     def from_config(cls, config: FLyConfig, parts: Parts) -> RetrievalDrafter:
         """Read its settings, and spd_k as the longest branch.
 
-        The text of a loose rule hangs on what is offered, and shall not hang on the clock.
+        The text of a loose rule depends on what is offered, and must not depend on the clock.
         """
         settings = RetrievalSettings.model_validate(config.drafter_settings)
         is_paced = settings.draft_nodes is None and not config.is_loose
         return cls(settings, config.spd_k, parts.device, TreePace() if is_paced else None)
 
-    def _index(self, row: CommittedRow) -> RowSources:
-        """A new row, its text read."""
-        sources = RowSources(self.settings)
-        sources.trie.extend(row.ids)
-        return sources
-
-    def prefill(self, rows: Sequence[CommittedRow]) -> None:
+    def prefill(self, rows: Rows) -> None:
         """Index the new prompts."""
         for row in rows:
             self._rows.of(row)
 
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Continuations from the text first; what room they leave goes to the copied logits."""
         if self.pace is not None:
             self.pace.begin(rows)
@@ -179,13 +172,7 @@ class RetrievalDrafter(Drafter):
             self.pace.cut(trees)
         return proposal_of(trees, self._device)
 
-    def observe(
-        self,
-        rows: Sequence[CommittedRow],
-        proposal: Proposal,
-        logits: Tensor,
-        kept: Sequence[int],
-    ) -> None:
+    def observe(self, rows: Rows, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
         """Copy what is likeliest behind every token that was verified."""
         breadth = min(self.settings.breadth, logits.shape[-1])
         if breadth == 0:
@@ -195,7 +182,7 @@ class RetrievalDrafter(Drafter):
             sources = self._rows.of(row)
             sources.observe(ids[: len(sources.tree) + 1])
 
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
+    def commit(self, rows: Rows) -> None:
         """Index what the rows gained."""
         if self.pace is not None:
             self.pace.end(rows)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fly.drafting.protocol import CommittedRow
+from fly.drafting.protocol import Rows
 
 DECAY = 0.99  # of what was measured before, per round measured
 WARM_UP = 1  # first rounds of a kind: caches grow, kernels are chosen
@@ -190,7 +190,7 @@ class RoundTimes:
         line = _nearest(self._speculative, num_rows.bit_length())
         if line is None:
             return 0.0
-        # Where no plain round of this size was measured, a row's tokens are as dear as at another.
+        # Where no plain round of this size was measured, a row's tokens cost as much as at another.
         size = self.compared(num_rows)
         other = _nearest(self._speculative, size.bit_length())
         assert other is not None
@@ -246,14 +246,14 @@ class RoundCosts:
         measured = num_rows * speed.rate if speed.all_pulls >= ENOUGH else 0.0
         return max(measured or hoped, num_rows / plain)
 
-    def begin(self, rows: Sequence[CommittedRow]) -> None:
+    def begin(self, rows: Rows) -> None:
         """A round begins."""
         self._begin = self.clock()
         self._texts = [len(row.ids) for row in rows]
 
     def end(
         self,
-        rows: Sequence[CommittedRow],
+        rows: Rows,
         length: int,
         drafting: float | None = 0.0,
         *,

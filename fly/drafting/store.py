@@ -1,4 +1,4 @@
-"""What earlier requests answered, for drafters to look up: bounded, the oldest leave first.
+"""Store of earlier requests' answers for drafters to look up: bounded, the oldest leave first.
 Source: SuffixDecoding's tree of earlier outputs (arXiv 2411.04975).  Differs: an automaton, which
 nothing can be taken out of; so there are two generations, and the older one goes as a whole.
 """

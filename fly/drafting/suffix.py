@@ -22,6 +22,7 @@ from fly.drafting.protocol import (
     Drafter,
     Parts,
     Proposal,
+    Rows,
     drafters,
     greedy,
 )
@@ -106,14 +107,12 @@ class SuffixDrafter(Drafter):
         new.commit(row.ids)
         return new
 
-    def prefill(self, rows: Sequence[CommittedRow]) -> None:
+    def prefill(self, rows: Rows) -> None:
         """Index the new prompts."""
         for row in rows:
             self._rows.of(row)
 
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Look up every row; one without a match gets an empty proposal."""
         found = [
             self._continue(self._rows.of(row), min(self.k, limit))
@@ -137,7 +136,7 @@ class SuffixDrafter(Drafter):
         """Whether its longest match is long."""
         return self._rows.of(row).automaton.match.length >= REPEATING
 
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
+    def commit(self, rows: Rows) -> None:
         """Index what the rows gained."""
         for row in rows:
             self._rows.of(row).commit(row.ids)

@@ -17,15 +17,14 @@ from torch import Tensor
 from fly.drafting.lineage import Lineage
 from fly.drafting.protocol import (
     Choose,
-    CommittedRow,
-    Drafter,
     Parts,
     Proposal,
+    Rows,
     TreeModel,
     drafters,
     greedy,
 )
-from fly.drafting.reading import DraftReader, pad_right, within_context
+from fly.drafting.reading import CachedDrafter, DraftReader, pad_right, within_context
 from fly.settings import Traits
 
 if TYPE_CHECKING:
@@ -120,15 +119,16 @@ class Growth:
 
 
 @drafters.register("tree")
-class TreeDrafter(Drafter):
+class TreeDrafter(CachedDrafter):
     """The draft model's likeliest continuations, as a tree."""
+
+    model: TreeModel
 
     def __init__(
         self, model: TreeModel, shape: TreeShape, reader: DraftReader | None = None
     ) -> None:
-        """Propose trees of `shape` with `model`, read through `reader` if another owns its rows."""
-        self.model = model
-        self.reader = reader or DraftReader(model)
+        """Propose trees of `shape`; the others are CachedDrafter's."""
+        super().__init__(model, reader)
         self.shape = shape
 
     @classmethod
@@ -143,13 +143,7 @@ class TreeDrafter(Drafter):
         sizes = config.branch_n, config.max_nodes_per_level, config.max_nodes_global
         return cls(parts.model, TreeShape(config.spd_k, *sizes), parts.reader)
 
-    def prefill(self, rows: Sequence[CommittedRow]) -> None:
-        """Read the new prompts."""
-        self.reader.prefill(rows)
-
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Grow all rows' trees level by level; the draft reads every level's tokens in one forward.
         Nothing is drawn: the likeliest tokens are offered at any temperature.
         """
@@ -178,11 +172,3 @@ class TreeDrafter(Drafter):
             tokens = trees.tokens[:, before:]
             logits = self.model.extend_tree(tokens, roots + before, visible, trees.lineage)
         return trees.best(total_n, level)
-
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
-        """What was kept is read when the row drafts again."""
-        self.reader.commit(rows)
-
-    def forget(self, index: int) -> None:
-        """Its keys and values are not needed."""
-        self.reader.forget(index)

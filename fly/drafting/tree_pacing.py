@@ -1,6 +1,6 @@
-"""How many tokens of a tree to offer: as many as pay.  A token is worth the chance that the branch
-up to it is kept; how often tokens of each kind were kept behind a kept one is learned, and so is
-what a token more takes, which is little on an accelerator at small batches and much where the
+"""Size of proposed trees: as many tokens as pay.  A token is worth the probability that the branch
+up to it is accepted; how often tokens of each kind were kept after a kept one is learned, and so
+is what a token more takes, which is little on an accelerator at small batches and much where the
 target is bound by computing.  The end of the tree, where that brings less than the same time does
 elsewhere, is cut off.
 
@@ -15,7 +15,7 @@ from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from fly.drafting.draft_tree import DraftTree, Kind
-from fly.drafting.protocol import CommittedRow
+from fly.drafting.protocol import Rows
 from fly.drafting.round_times import RoundCosts
 
 FIRST_NODES = 16  # tokens at most in the first trees
@@ -62,7 +62,7 @@ class KeptKinds:
 class TreePace:
     """Cuts the trees of every round, and learns from what became of them.
 
-    What it settles hangs on the clock, so text that depends on what is offered may not be paced.
+    What it settles depends on the clock, so text that depends on what is offered may not be paced.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
@@ -76,7 +76,7 @@ class TreePace:
         self._texts: list[int] = []  # tokens before it
         self._trees: Sequence[DraftTree] = []
 
-    def begin(self, rows: Sequence[CommittedRow]) -> None:
+    def begin(self, rows: Rows) -> None:
         """A round begins."""
         self._is_asked = True
         self.costs.begin(rows)
@@ -120,7 +120,7 @@ class TreePace:
         is_first = self._num_trees[count.bit_length()] < FIRST_ROUNDS
         return min(best, FIRST_NODES) if is_first else best
 
-    def end(self, rows: Sequence[CommittedRow]) -> None:
+    def end(self, rows: Rows) -> None:
         """The rows hold what became of the round."""
         if not self._is_asked:
             return

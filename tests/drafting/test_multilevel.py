@@ -11,9 +11,8 @@ from fly.decoding import Request, SpeculativeDecoder
 from fly.decoding.model import SlotModel
 from fly.drafting import End, Parts
 from fly.drafting.guessing import NgramText, RecentText, SuffixText
-from fly.drafting.levels import Levels
 from fly.drafting.model import ModelDrafter
-from fly.drafting.multilevel import GUESS_COST, MultilevelDrafter
+from fly.drafting.multilevel import GUESS_COST, Levels, MultilevelDrafter
 from fly.errors import ConfigError
 from tests.drafting.test_model import leave, ragged, rows_of, started
 from tests.models import (
@@ -245,7 +244,7 @@ def test_an_accelerator_is_waited_for_only_where_there_is_hope(make, monkeypatch
                 go_on(self, count, found),
             ),
         )
-        monkeypatch.setattr("fly.drafting.levels.HOST", "elsewhere")
+        monkeypatch.setattr("fly.drafting.multilevel.HOST", "elsewhere")
         assert ragged(drafter.propose(rows, [K])) == [ids_of("abcdefghijkl")]
         assert read == ([1] * (K - 1) if guesser.is_free else counts)
         monkeypatch.undo()
