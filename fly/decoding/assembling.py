@@ -118,5 +118,5 @@ def _counted(config: FLyConfig) -> int:
 
 
 def _samples(rows: Sequence[CommittedRow]) -> bool:
-    """Whether one of them draws its tokens: its seed's text hangs on how many it is offered."""
+    """Whether one of them draws its tokens: its seed's text depends on how many it is offered."""
     return any(isinstance(row, Row) and row.is_sampled for row in rows)
