@@ -59,7 +59,7 @@ def make_engine(
         tokenizer=tokenizer,
         draft_tokenizer=draft_tokenizer,
         reads_trees=pair.can_verify_trees,
-        pace=length if isinstance(length, AdaptiveLength) else None,
+        pace=length.pace,
     )
     protected = None
     if config.protect_special_tokens:

@@ -172,10 +172,10 @@ def worthwhile_length(rate: float, cost: float, longest: int) -> int:
     """How many tokens to guess for the most tokens by time, when each is right with probability
     `rate` if those before it are, and makes a forward longer by the share `cost`.
     """
-    best, gained, chance = 1.0, 1.0, 1.0  # a forward without a guess gains a token
+    best, gained, probability = 1.0, 1.0, 1.0  # a forward without a guess gains a token
     for length in range(1, longest + 1):
-        chance *= rate
-        gained += chance
+        probability *= rate
+        gained += probability
         value = gained / (1 + cost * length)
         if value <= best:
             return length - 1

@@ -29,7 +29,7 @@ from fly.drafting.chances import (
     best_further,
     bin_of,
 )
-from fly.drafting.protocol import Proposal, Rows
+from fly.drafting.protocol import Pace, Proposal, Rows
 from fly.drafting.round_times import RoundCosts
 
 FIRST_LEN = 8  # tokens at most in the first rounds, besides those that the rule cannot loosen
@@ -42,6 +42,8 @@ ROWS_PER_TOKEN = 8  # that may go unread: the more rows there are, the less one 
 
 class DraftLength:
     """Bounds the proposals of every round; this one not at all.  It is called in this order."""
+
+    pace: Pace | None = None  # what a drafter may ask between its tokens
 
     @property
     def is_idle(self) -> bool:
@@ -90,6 +92,7 @@ class AdaptiveLength(DraftLength):
             fixed_for: whether these rows are offered `k` tokens, whatever pays.
         """
         self.k = k
+        self.pace = self
         self.costs = RoundCosts(clock)
         self._tail = tail
         self._eos_ids = eos_ids

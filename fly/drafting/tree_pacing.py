@@ -33,17 +33,18 @@ class KeptKinds:
         self._kept: dict[Kind, float] = {}
         self._seen: dict[Kind, float] = {}
 
-    def chance(self, kind: Kind) -> float:
+    def probability(self, kind: Kind) -> float:
         """That a token is kept if the one before it is."""
         hoped = 1 / (2 + kind[1])
         return (self._kept.get(kind, 0.0) + HOPE * hoped) / (self._seen.get(kind, 0.0) + HOPE)
 
     def expected(self, tree: DraftTree) -> list[float]:
-        """The chance of every token of a tree that the branch up to it is kept."""
-        chances: list[float] = []
+        """The probability of every token of a tree that the branch up to it is kept."""
+        expected: list[float] = []
         for parent, kind in zip(tree.parents, tree.kinds, strict=True):
-            chances.append((chances[parent] if parent >= 0 else 1.0) * self.chance(kind))
-        return chances
+            above = expected[parent] if parent >= 0 else 1.0
+            expected.append(above * self.probability(kind))
+        return expected
 
     def note(self, tree: DraftTree, kept: Container[int]) -> None:
         """Of a tree the tokens at these places were kept."""
@@ -101,8 +102,8 @@ class TreePace:
             return 0
         gains = [0.0] * largest  # of the tokens at one place of all trees
         for tree in trees:
-            for place, chance in enumerate(self.kinds.expected(tree)):
-                gains[place] += chance
+            for place, probability in enumerate(self.kinds.expected(tree)):
+                gains[place] += probability
         # Where one of the two was not measured at this size of batch, another's times are compared.
         size = times.compared(count)
         plain = times.plain(size)

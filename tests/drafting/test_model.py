@@ -2,6 +2,7 @@
 
 import itertools
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from fly.config import FLyConfig
 from fly.decoding.model import SlotModel
 from fly.decoding.protocol import CausalModel
-from fly.drafting import End, Parts
+from fly.drafting import End, Parts, Proposal
 from fly.drafting.guessing import NgramText, RecentText, SuffixText
 from fly.drafting.model import ModelDrafter
 from fly.drafting.multilevel import MultilevelDrafter
@@ -180,3 +181,19 @@ def test_from_config():
     drafter = ModelDrafter.from_config(FLyConfig(spd_k=9), parts)
     assert (drafter.k, drafter.model) == (9, model)
     assert model.num_positions == CONTEXT
+
+
+@pytest.mark.parametrize(
+    ("draft_forwards", "gains", "took"),
+    [
+        (0, None, [0, 0, 0, 0, 0]),
+        (4, None, [0, 1, 2, 3, 4]),
+        (3, [[2, 1, 4]], [0, 1, 1, 2, 3]),
+        (3, [[1, 1, 1]], [0, 1, 2, 3, 3]),
+        (0, [[]], [0, 0, 0, 0, 0]),
+    ],
+)
+def test_forwards_that_the_first_tokens_took(draft_forwards, gains, took):
+    found = Proposal.from_lists([[5] * 4], torch.device("cpu"))
+    found = replace(found, draft_forwards=draft_forwards, gains=gains)
+    assert [found.forwards_for(0, length) for length in range(5)] == took

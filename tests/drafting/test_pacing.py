@@ -15,13 +15,14 @@ from fly.drafting import Drafter, Proposal
 from fly.drafting.chances import (
     NUM_BINS,
     UNKNOWN,
-    Chances,
+    AcceptanceRates,
     Growing,
     KeptTokens,
     best_further,
     bin_of,
 )
 from fly.drafting.pacing import AdaptiveLength, DraftLength
+from fly.drafting.reading import DraftReader
 from tests.models import assert_same, blurred, generated, prompts, tiny, tiny_tokenizer
 
 K = 20
@@ -193,11 +194,11 @@ def learned(sure, tail=2, longest=12):
 
 
 def expected(task, bins, tail=2):
-    """Tokens that a proposal brings, from every chance that a token is the first refused."""
+    """Tokens that a proposal brings, from every probability that a token is the first refused."""
     first_last = max(0, len(bins) - tail)
-    chances = [task.inner.of[place] for place in bins[:first_last]]
-    chances += [task.last.of[place] for place in bins[first_last:]]
-    return sum(math.prod(chances[: place + 1]) for place in range(len(chances)))
+    probabilities = [task.inner.of[place] for place in bins[:first_last]]
+    probabilities += [task.last.of[place] for place in bins[first_last:]]
+    return sum(math.prod(probabilities[: place + 1]) for place in range(len(probabilities)))
 
 
 def grown(task, bins, limit=99):
@@ -341,9 +342,9 @@ def test_a_token_before_the_end_token_is_an_inner_one_when_others_follow():
     assert row.if_ended() == pytest.approx(expected(task, [0, 9], 3))
     for followers in (1, 2, 3, 4):
         row.note(9)
-        chances = [task.inner.of[0] if followers >= 2 else task.last.of[0]]
-        chances.append(task.inner.of[9] if followers >= 3 else task.last.of[9])
-        assert row.if_ended() == pytest.approx(chances[0] * (1 + chances[1]))
+        probabilities = [task.inner.of[0] if followers >= 2 else task.last.of[0]]
+        probabilities.append(task.inner.of[9] if followers >= 3 else task.last.of[9])
+        assert row.if_ended() == pytest.approx(probabilities[0] * (1 + probabilities[1]))
     task.note([0, 9], 2, 6)
     assert (task.inner.seen[9], task.last.seen[9]) == pytest.approx(
         (learned(0.8, tail=3).inner.seen[9] + 1, learned(0.8, tail=3).last.seen[9])
@@ -396,12 +397,12 @@ def test_near_the_most_the_few_that_are_left_are_thought_of():
 
 
 def test_tokens_of_unknown_confidence_move_the_mean_alone():
-    chances = Chances()
+    probabilities = AcceptanceRates()
     for _ in range(20):
-        chances.note(UNKNOWN, False)
-    chances.renew()
-    assert chances.mean == chances.of[UNKNOWN] < 0.2
-    assert set(chances.of) == {chances.mean}
+        probabilities.note(UNKNOWN, False)
+    probabilities.renew()
+    assert probabilities.mean == probabilities.of[UNKNOWN] < 0.2
+    assert set(probabilities.of) == {probabilities.mean}
 
 
 def test_only_tokens_up_to_the_first_refusal_count():
@@ -416,8 +417,8 @@ def test_only_tokens_up_to_the_first_refusal_count():
 
 
 def test_nothing_known_is_hopeful():
-    assert Chances().mean == 0.9
-    assert min(Chances().of) > 0.85
+    assert AcceptanceRates().mean == 0.9
+    assert min(AcceptanceRates().of) > 0.85
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
@@ -449,6 +450,12 @@ def test_a_random_draft_is_given_up_and_told(monkeypatch):
     plain = sum(result.statistics.plain for result in results)
     assert plain > 0.7 * sum(result.statistics.emitted for result in results)
     assert decoder.report()["rounds_by_draft_length"]["0"] > 30
+    # Nor are prompts read for it.
+    assert decoder._engine.length.is_idle
+    read = []
+    monkeypatch.setattr(DraftReader, "prefill", lambda *given: read.append(1))
+    decoder.generate([list(prompt) for prompt in prompts(2)], max_new_tokens=2)
+    assert not read
 
 
 def test_what_may_not_draft_leaves_the_plan_alone():
