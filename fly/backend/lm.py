@@ -253,7 +253,7 @@ class FLyLM(HFLM):
             "served": self.decoder.served if "decoder" in vars(self) else None,
             "is_lossless": self._is_lossless,
             "loosens_copies": self.fly_config.setup.loosens_copies,
-            "drafting": to_json(self.decoder.drafter.report()) if "decoder" in vars(self) else {},
+            "drafting": to_json(self.decoder.report()) if "decoder" in vars(self) else {},
             "target": self._describe(self.fly_config.target_model_path, self.model),
             "draft": self._describe(self.fly_config.draft_model_path, self.draft)
             if self.draft

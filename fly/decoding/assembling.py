@@ -14,7 +14,7 @@ from fly.decoding.serving import ServedModels
 from fly.decoding.stop_guard import StopGuard
 from fly.decoding.stopping import StopRules, eos_ids
 from fly.drafting import Drafter, DrafterSpec, End, Parts, drafters
-from fly.drafting.pacing import PacedDrafter
+from fly.drafting.pacing import AdaptiveLength, DraftLength
 from fly.drafting.protocol import CommittedRow
 
 if TYPE_CHECKING:
@@ -51,25 +51,28 @@ def make_engine(
         decider = RuleDecider(setup.rule, record_rounds, setup.counts_official)
         counted = _counted(setup)
     required = decider.required_followers
+    end = End(stops.eos_ids, max(required, counted))
+    length = _length(setup, end)
     parts = Parts(
         device=target.device,
         vocab_size=target.vocab_size,
-        end=End(stops.eos_ids, max(required, counted)),
+        end=end,
         model=pair.draft,
         tokenizer=tokenizer,
         draft_tokenizer=draft_tokenizer,
         reads_trees=pair.can_verify_trees,
         is_loose=setup.is_loose,
         make=make_drafter,
+        pace=length.pace,
     )
     protected, guards = None, setup.guards
     if guards.protect_special_tokens:
         protected = protected_tokens(tokenizer, stops.eos_ids, target.vocab_size, target.device)
     guards_stops = guards.protect_special_tokens and guards.protect_stop_strings
-    drafter, plain_rounds = _pace(setup, parts, is_judged=not is_rule)
     return Engine(
         target=target,
-        drafter=drafter,
+        drafter=make_drafter(setup.drafter, parts),
+        length=length,
         decider=decider,
         stops=stops,
         guards=Guards(
@@ -81,7 +84,7 @@ def make_engine(
         record_rounds=record_rounds,
         num_counted=counted,
         is_verbose=setup.is_verbose,
-        plain_rounds=plain_rounds,
+        plain_rounds=_plain_rounds(setup, is_judged=not is_rule),
     )
 
 
@@ -90,20 +93,25 @@ def make_drafter(spec: DrafterSpec, parts: Parts) -> Drafter:
     return drafters.get(spec.name).from_config(spec, parts)
 
 
-def _pace(setup: Setup, parts: Parts, *, is_judged: bool) -> tuple[Drafter, PlainRounds | None]:
-    """The drafter at its length, and whether plain rounds are timed in between."""
-    drafter = make_drafter(setup.drafter, parts)
+def _length(setup: Setup, end: End) -> DraftLength:
+    """How long proposals are."""
+    if setup.is_plain or setup.draft_length != "adaptive":
+        return DraftLength()
+    tail = max(0, end.lookahead - 1)
+    fixed_for = None if setup.asked_length == "adaptive" else _samples
+    asks = setup.traits.asks_pace
+    return AdaptiveLength(setup.drafter.k, tail, end.ids, is_asked=asks, fixed_for=fixed_for)
+
+
+def _plain_rounds(setup: Setup, *, is_judged: bool) -> PlainRounds | None:
+    """Plain rounds that are timed in between, where there are any."""
     if setup.is_plain:
-        return drafter, None
-    is_asked = setup.asked_length == "adaptive"
-    is_paced = setup.draft_length == "adaptive"
-    if is_paced:
-        tail = max(0, parts.end.lookahead - 1)
-        fixed_for = None if is_asked else _samples
-        drafter = PacedDrafter(drafter, setup.drafter.k, tail, parts.end.ids, fixed_for=fixed_for)
+        return None
     # The reference implementation, whose counters may be asked for, has no such rounds.
     is_timed = not (is_judged or setup.is_loose or setup.counts_official)
-    return drafter, PlainRounds(spares_sampled=not is_asked) if is_paced or is_timed else None
+    is_paced = setup.draft_length == "adaptive"
+    is_named = setup.asked_length == "adaptive"
+    return PlainRounds(spares_sampled=not is_named) if is_paced or is_timed else None
 
 
 def _counted(setup: Setup) -> int:
@@ -118,5 +126,5 @@ def _counted(setup: Setup) -> int:
 
 
 def _samples(rows: Sequence[CommittedRow]) -> bool:
-    """Whether one of them draws its tokens: its seed's text hangs on how many it is offered."""
+    """Whether one of them draws its tokens: its seed's text depends on how many it is offered."""
     return any(isinstance(row, Row) and row.is_sampled for row in rows)

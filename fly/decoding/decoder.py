@@ -155,6 +155,7 @@ class SpeculativeDecoder:
         tokenizers = tokenizer, self._models.draft_tokenizer
         ends = self._models.end_ids
         self._engine = make_engine(config.setup, pair, tokenizers, record_rounds, decider, ends)
+        self._scheduler = Scheduler([])  # of the last call
         self._processing = ProcessingFactory(pair.source, target.vocab_size, target.device)
         self._check = RequestCheck(tokenizer, target.vocab_size, target.num_positions, config.setup)
 
@@ -169,6 +170,10 @@ class SpeculativeDecoder:
     def drafter(self) -> Drafter:
         """Who proposes."""
         return self._engine.drafter
+
+    def report(self) -> dict[str, Any]:
+        """What the drafter learned and which draft lengths were chosen, fit for JSON."""
+        return {**self.drafter.report(), **self._engine.length.report()}
 
     @property
     def is_lossless(self) -> bool:
@@ -257,7 +262,8 @@ class SpeculativeDecoder:
     def _run(
         self, rows: list[Row], on_round: Callable[[Statistics], None] | None
     ) -> Iterator[tuple[int, Result]]:
-        scheduler = self._models.owner = Scheduler(rows)
+        self._forget(self._scheduler.rows)  # of a call that was given up
+        scheduler = self._scheduler = self._models.owner = Scheduler(rows)
         self.batch_size.start(len(rows))
         done = Statistics()
         told = time.perf_counter()
@@ -316,9 +322,15 @@ class SpeculativeDecoder:
         else:
             what = f"making caches anew that had {self._models.widest}"
         warnings.warn(f"out of memory with {num_rows} rows; {what}", FLyWarning, stacklevel=2)
+        self._forget(scheduler.rows)
         finished = scheduler.requeue()
         self._models.clear()
         return finished
+
+    def _forget(self, rows: Sequence[Row]) -> None:
+        """The drafter need not keep anything of these rows."""
+        for row in rows:
+            self.drafter.forget(row.index)
 
     def release(self) -> None:
         """Give up what both caches hold, and their memory.  The next call makes them anew; one
@@ -337,18 +349,18 @@ class SpeculativeDecoder:
         if new:
             self._pair.reserve(len(scheduler.rows), scheduler.longest)
             self._target.prefill([row.ids[:-1] for row in new], first)
-            self._engine.drafter.admit(scheduler.rows, first)
+            if not self._engine.length.is_idle:
+                self.drafter.prefill(scheduler.rows)
             charge(new, prefill=time.perf_counter() - begin)
 
     def _retire(self, scheduler: Scheduler) -> list[Row]:
-        """Take out finished rows and close their gaps in both caches."""
+        """Take out finished rows and close their gaps in the target's cache."""
         begin = time.perf_counter()
         present = list(scheduler.rows)
         finished, moves = scheduler.retire()
         for source, destination in moves:
-            length = len(scheduler.rows[destination].ids)
-            self._target.move(source, destination, length)
-            self._engine.drafter.move(source, destination, length)
+            self._target.move(source, destination, len(scheduler.rows[destination].ids))
+        self._forget(finished)
         charge(present, rest=time.perf_counter() - begin)
         return finished
 

@@ -2,7 +2,7 @@
 One round in a hundred proposes nothing; what it took is put beside what the rounds before it, of as
 many rows, took for as many tokens.
 
-Greedy text is the target's own either way.  A sampled row's draws hang on how many rounds it has
+Greedy text is the target's own either way.  A sampled row's draws depend on how many rounds it has
 had, so a plain one would change its text with its neighbours: a batch that has such a row waits.
 """
 

@@ -24,6 +24,7 @@ from fly.decoding.sampling import RoundSampler
 from fly.decoding.stopping import StopRules
 from fly.decoding.trees import TreeRound
 from fly.drafting import Drafter, Proposal
+from fly.drafting.pacing import DraftLength
 from fly.drafting.protocol import upload
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Engine:
 
     target: CausalModel
     drafter: Drafter
+    length: DraftLength
     decider: Decider
     stops: StopRules
     guards: Guards
@@ -56,7 +58,8 @@ def run_round(rows: Sequence[Row], engine: Engine) -> None:
     limits = [_limit(row, engine) for row in rows]
     if engine.plain_rounds is not None:
         limits = engine.plain_rounds.limits(rows, limits)
-    proposal = engine.drafter.propose(rows, limits, sampler)
+    proposal = engine.drafter.propose(rows, engine.length.limits(rows, limits), sampler)
+    engine.length.proposed(proposal)
     proposal = proposal.to(engine.target.device)
     marks.append(time.perf_counter())
     proposed: Proposed = TreeRound.of(proposal) or ChainRound(proposal)
@@ -69,11 +72,14 @@ def run_round(rows: Sequence[Row], engine: Engine) -> None:
         _log(rows, outcomes)
     marks.append(time.perf_counter())
     # Before anything is committed: what fails here leaves the rows as they were.
-    engine.drafter.observe(proposal, logits, [outcome.num_kept for outcome in outcomes])
+    kept = [outcome.num_kept for outcome in outcomes]
+    engine.drafter.observe(rows, proposal, logits, kept)
+    engine.length.observe(kept)
     for row, outcome in zip(rows, outcomes, strict=True):
         commit(row, outcome, engine.stops)
         row.statistics.draft_forwards += proposal.draft_forwards
     engine.drafter.commit(rows)
+    engine.length.commit(rows)
     marks.append(time.perf_counter())
     draft, target, acceptance, rest = (end - begin for begin, end in pairwise(marks))
     charge(rows, draft=draft, target=target, acceptance=acceptance, rest=rest)

@@ -7,14 +7,7 @@ from collections.abc import Sequence
 import torch
 from pydantic import BaseModel
 
-from fly.drafting.protocol import (
-    Choose,
-    CommittedRow,
-    Drafter,
-    Parts,
-    Proposal,
-    greedy,
-)
+from fly.drafting.protocol import Choose, Drafter, Parts, Proposal, Rows, greedy
 from fly.drafting.settings import PlainSettings
 from fly.drafting.spec import DrafterSpec
 
@@ -34,8 +27,6 @@ class NoDrafter(Drafter):
     def from_config(cls, spec: DrafterSpec, parts: Parts) -> NoDrafter:
         return cls(parts.device)
 
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Offer nothing."""
         return Proposal.from_lists([[] for _ in rows], self._device)

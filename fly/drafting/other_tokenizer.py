@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fly.drafting.intersection import Intersection, Mapped
 from fly.drafting.model import ModelDrafter
+from fly.drafting.per_request import PerRequest
 from fly.drafting.protocol import (
     Choose,
     CommittedRow,
@@ -24,6 +25,7 @@ from fly.drafting.protocol import (
     DraftModel,
     Parts,
     Proposal,
+    Rows,
     greedy,
 )
 from fly.drafting.reencoding import Exchange, Reencoded
@@ -77,6 +79,7 @@ class _Begun:
     """The part of a row that will not change."""
 
     ids: list[int]
+    index: int
     key: str
 
 
@@ -106,8 +109,9 @@ class OtherTokenizerDrafter(Drafter):
         self._exchange = exchange
         self._extra = extra
         self._chain = ModelDrafter(model, k + extra)
-        self._sides: list[Side] = []
-        self._drafted: list[list[int]] = []  # of the last round, but for what is not read
+        self._sides = PerRequest(self._new_side)
+        # By request, of the last round: what the draft has read of its own.
+        self._drafted: dict[int, list[int]] = {}
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
@@ -134,47 +138,50 @@ class OtherTokenizerDrafter(Drafter):
         extra = settings.extra_tokens if shared is None else 0
         return cls(parts.model, spec.k, exchange, shared, extra=extra)
 
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Read the new prompts, but for what their answers may still change."""
-        del self._sides[first:]
-        for row in rows[first:]:
-            side = self._new_side(row.key)
-            side.update(row.ids)
-            self._sides.append(side)
-        begun = [_Begun(side.ids[: side.settled + 1], side.key) for side in self._sides]
-        self._chain.admit(begun, first)
-
-    def _new_side(self, key: str) -> Side:
+    def _new_side(self, row: CommittedRow) -> Side:
+        side: Side
         if self.shared is None:
-            return Reencoded(self._exchange, key)
-        return Mapped(self.shared, key)
+            side = Reencoded(self._exchange, row.index, row.key)
+        else:
+            side = Mapped(self.shared, row.index, row.key)
+        side.update(row.ids)
+        return side
 
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def prefill(self, rows: Rows) -> None:
+        """Read the new prompts, but for what their answers may still change."""
+        sides = [self._sides.of(row) for row in rows]
+        self._chain.prefill(
+            [_Begun(side.ids[: side.settled + 1], side.index, side.key) for side in sides]
+        )
+
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Draft, and say it in the target's tokens.  What is encoded anew is the draft's greedy
         text: it is certain, whatever `choose` says.
         """
-        del self._sides[len(rows) :]
+        if any(row.index not in self._sides for row in rows):
+            self.prefill(rows)
+        sides = [self._sides[row.index] for row in rows]
         limits = [min(self.k, limit) for limit in limits]
         if self.shared is not None:
-            return self._draw(self.shared, limits, choose)
+            return self._draw(sides, self.shared, limits, choose)
         wanted = [
             limit + self._extra if limit and side.is_whole else 0
-            for side, limit in zip(self._sides, limits, strict=True)
+            for side, limit in zip(sides, limits, strict=True)
         ]
-        proposal = self._chain.propose(self._sides, wanted)
-        drafted = self._note(proposal, wanted)
+        proposal = self._chain.propose(sides, wanted)
+        drafted = self._note(sides, proposal, wanted)
         translated = [
             side.translate(ids[:length], limit) if isinstance(side, Reencoded) and length else []
             for side, ids, length, limit in zip(
-                self._sides, drafted, proposal.lengths.tolist(), limits, strict=True
+                sides, drafted, proposal.lengths.tolist(), limits, strict=True
             )
         ]
         offered = Proposal.from_lists(translated, proposal.ids.device)
         return Proposal(offered.ids, offered.lengths, proposal.draft_forwards)
 
-    def _draw(self, shared: Intersection, limits: Sequence[int], choose: Choose) -> Proposal:
+    def _draw(
+        self, sides: Sequence[Side], shared: Intersection, limits: Sequence[int], choose: Choose
+    ) -> Proposal:
         """Let `choose` draw from the target's vocabulary, with the draft's logits in its order."""
         device = self._chain.model.device
         tokens = [torch.empty(len(limits), 0, dtype=torch.int64, device=device)]
@@ -187,32 +194,38 @@ class OtherTokenizerDrafter(Drafter):
             tokens.append(chosen)
             return shared.to_draft(chosen), probs
 
-        proposal = self._chain.propose(self._sides, limits, translated)
-        self._note(proposal, limits)
+        proposal = self._chain.propose(sides, limits, translated)
+        self._note(sides, proposal, limits)
         return replace(proposal, ids=torch.cat(tokens, 1))
 
-    def _note(self, proposal: Proposal, limits: Sequence[int]) -> list[list[int]]:
+    def _note(
+        self, sides: Sequence[Side], proposal: Proposal, limits: Sequence[int]
+    ) -> list[list[int]]:
         """Keep in mind what the draft has read of its own; all that it drafted."""
         drafted: list[list[int]] = proposal.ids.tolist()
-        self._drafted = [ids[:-1] if n else [] for ids, n in zip(drafted, limits, strict=True)]
+        self._drafted = {
+            side.index: ids[:-1] if limit else []
+            for side, ids, limit in zip(sides, drafted, limits, strict=True)
+        }
         return drafted
 
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
+    def commit(self, rows: Rows) -> None:
         """What was refused, or is written otherwise now, is read anew."""
         kept = []
-        for row, side, drafted in zip(rows, self._sides, self._drafted, strict=True):
+        for row in rows:
+            side = self._sides[row.index]
             before = len(side.ids)
             count = side.update(row.ids)
             if count == before:
-                pairs = zip(drafted, side.ids[before:], strict=False)
+                pairs = zip(self._drafted[row.index], side.ids[before:], strict=False)
                 count += sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
             kept.append(count)
-        self._chain.reader.keep(kept)
+        self._chain.reader.keep(rows, kept)
 
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Row `source` takes the place of row `destination`."""
-        self._sides[destination] = self._sides[source]
-        self._chain.move(source, destination, len(self._sides[source].ids))
+    def forget(self, index: int) -> None:
+        """Neither its text in the draft's tokens nor its keys and values are needed."""
+        self._sides.pop(index, None)
+        self._chain.forget(index)
 
     def report(self) -> dict[str, Any]:
         """The method, and how many tokens it draws from."""

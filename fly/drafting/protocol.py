@@ -1,12 +1,14 @@
-"""What a drafter is.  It sees the committed tokens of every row and nothing of how they are
+"""Drafter protocol.  A drafter sees the committed tokens of every row and nothing of how they are
 verified.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, runtime_checkable
+from itertools import accumulate
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from pydantic import BaseModel
@@ -33,6 +35,9 @@ class Proposal:
     # committed token; parents stand before their children.  None: a chain.
     parents: Tensor | None = None
     copies_context: bool = False  # repeats tokens of the context: no rule may loosen it
+    # By row and forward of the draft model the tokens that it brought, where rows end after an end
+    # token (End) and a forward may bring several; None: each brought a token to every row.
+    gains: Sequence[Sequence[int]] | None = None
 
     @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Proposal:
@@ -41,6 +46,13 @@ class Proposal:
         padded = [[*row, *[0] * (longest - len(row))] for row in rows]
         ids = torch.tensor(padded, dtype=torch.int64, device=device).reshape(len(rows), longest)
         return cls(ids, torch.tensor([len(row) for row in rows], device=device))
+
+    def forwards_for(self, row: int, length: int) -> int:
+        """Forwards of the draft model that the first `length` tokens of a row took."""
+        if self.gains is None:
+            return length if self.draft_forwards else 0
+        totals = list(accumulate(self.gains[row]))
+        return min(bisect_left(totals, length) + 1, len(totals)) if length else 0
 
     def to(self, device: torch.device) -> Proposal:
         """The same on `device`: draft and target need not share one."""
@@ -96,6 +108,11 @@ class CommittedRow(Protocol):
     """What a drafter may know of a row."""
 
     @property
+    def index(self) -> int:
+        """Of the request, among those being decoded."""
+        ...
+
+    @property
     def ids(self) -> list[int]:
         """Prompt and emitted tokens; the drafter does not change the list."""
         ...
@@ -104,6 +121,9 @@ class CommittedRow(Protocol):
     def key(self) -> str:
         """The caller's name for the kind of request, such as the task."""
         ...
+
+
+Rows: TypeAlias = Sequence[CommittedRow]
 
 
 def upload(values: Sequence[Any], device: torch.device) -> Tensor:
@@ -208,6 +228,19 @@ class TreeModel(DraftModel, Protocol):
         ...
 
 
+class Pace(Protocol):
+    """Decides while a proposal grows whether it grows on."""
+
+    def goes_on(self, tokens: Tensor, confidence: Tensor) -> bool:
+        """Called after every token but the last possible one.
+
+        Args:
+            tokens: [B] just drafted.
+            confidence: [B] what the draft gave to them.
+        """
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Parts:
     """What a drafter may be built of."""
@@ -220,6 +253,7 @@ class Parts:
     draft_tokenizer: Any = None  # the draft model's, where it is not the target's
     reads_trees: bool = True  # whether the target can verify trees
     reader: Any = None  # drafting.reading.DraftReader of the model; None: make one
+    pace: Pace | None = None  # for drafters that ask between tokens (Traits.asks_pace)
     is_loose: bool = False  # the text depends on what is offered
     make: Callable[[DrafterSpec, Parts], Drafter] | None = None  # for drafters of drafters
 
@@ -234,9 +268,11 @@ class Parts:
 
 
 class Drafter(Protocol):
-    """Proposes tokens for all rows of the batch at once.  Rows are known by their index.
+    """Proposes tokens for all rows of the batch at once.
 
-    A class that derives from this one has to write from_config and propose, and what it keeps.
+    A class that derives from this one has to write from_config and propose.  What it keeps of a
+    request it keeps by the row's `index` (per_request.py), from the first call that has the row
+    until `forget`: rows come, go and change places in between.
     """
 
     @classmethod
@@ -254,21 +290,22 @@ class Drafter(Protocol):
         """Build the drafter from its settings."""
         ...
 
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Rows `first` and following are new."""
+    def prefill(self, rows: Rows) -> None:
+        """Some of the rows are new: what they are read for when they first draft may be read now.
+        The engine leaves this out where it does not expect them to draft soon.
+        """
 
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Offer at most `limits[b]` tokens, and at most K, to follow row b; a draft model's are
         chosen by `choose`.  In a tree these bound every branch.
         """
         ...
 
-    def observe(self, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
-        """Told what the target thought, before `commit`.
+    def observe(self, rows: Rows, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
+        """Learn what the target said, before `commit`.
 
         Args:
+            rows: as they were when the proposal was made.
             proposal: the one verified.
             logits: [B, K+1, V] the target's raw logits at the last committed token and over the
                 proposal; of a tree, over all its tokens.
@@ -276,13 +313,17 @@ class Drafter(Protocol):
         """
         return None  # written out, or mypy takes the method for an abstract one
 
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
+    def commit(self, rows: Rows) -> None:
         """The rows' ids now hold what became of the proposal."""
 
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Row `source` (of `length` tokens) takes the place of row `destination`; `source` is given
-        up.
+    def forget(self, index: int) -> None:
+        """A request has ended, or is given up: what is kept of it may go.  It may come back, and
+        another of the same index may come.
         """
+
+    def is_repeating(self, row: CommittedRow) -> bool:
+        """Whether the row's text stands where it stood before, for those who choose a drafter."""
+        return False
 
     def finish(self) -> None:
         """All requests that were asked have been answered."""

@@ -58,7 +58,7 @@ class SelfSettings(DrafterSettings):
     @property
     def traits(self) -> Traits:
         """Needs no draft model to be loaded."""
-        return Traits(derives_model=True, gives_probs=True, adapts=True)
+        return Traits(derives_model=True, gives_probs=True, adapts=True, asks_pace=True)
 
     @model_validator(mode="after")
     def _belong_together(self) -> SelfSettings:

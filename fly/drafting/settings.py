@@ -29,7 +29,7 @@ class ChainSettings(DrafterSettings):
     @property
     def traits(self) -> Traits:
         """Needs a draft model."""
-        return Traits(needs_model=True, gives_probs=True, is_official=True)
+        return Traits(needs_model=True, gives_probs=True, is_official=True, asks_pace=True)
 
 
 class NgramSettings(DrafterSettings):

@@ -17,14 +17,13 @@ from torch import Tensor
 from fly.drafting.lineage import TreeMask
 from fly.drafting.protocol import (
     Choose,
-    CommittedRow,
-    Drafter,
     Parts,
     Proposal,
+    Rows,
     TreeModel,
     greedy,
 )
-from fly.drafting.reading import DraftReader, pad_right, within_context
+from fly.drafting.reading import CachedDrafter, DraftReader, pad_right, within_context
 from fly.drafting.settings import ResolvedTree, TreeSettings
 from fly.drafting.spec import DrafterSpec
 
@@ -116,15 +115,16 @@ class Growth:
         return Proposal(self.tokens.gather(1, held), lengths, draft_forwards, parents=parents)
 
 
-class TreeDrafter(Drafter):
+class TreeDrafter(CachedDrafter):
     """The draft model's likeliest continuations, as a tree."""
+
+    model: TreeModel
 
     def __init__(
         self, model: TreeModel, shape: TreeShape, reader: DraftReader | None = None
     ) -> None:
-        """Propose trees of `shape` with `model`, read through `reader` if another owns its rows."""
-        self.model = model
-        self.reader = reader or DraftReader(model)
+        """Propose trees of `shape`; the others are CachedDrafter's."""
+        super().__init__(model, reader)
         self.shape = shape
 
     @classmethod
@@ -139,13 +139,7 @@ class TreeDrafter(Drafter):
         shape = TreeShape(spec.k, sizes.branch_n, sizes.level_n, sizes.total_n)
         return cls(parts.model, shape, parts.reader)
 
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Prefill the new prompts."""
-        self.reader.admit(rows, first)
-
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Grow all rows' trees level by level; the draft reads every level's tokens in one forward.
         Nothing is drawn: the likeliest tokens are offered at any temperature.
         """
@@ -172,11 +166,3 @@ class TreeDrafter(Drafter):
             begin = [root + before for root in roots]
             logits = self.model.extend_tree(trees.tokens[:, before:], begin, trees.mask)
         return trees.best(total_n, level)
-
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
-        """What was kept is read when the row drafts again."""
-        self.reader.commit(rows)
-
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Carry the row's keys and values along."""
-        self.reader.move(source, destination, length)

@@ -15,8 +15,7 @@ from fly.config import FLyConfig
 from fly.decoding.deciding import Proposed, not_finite
 from fly.decoding.outcome import Outcome
 from fly.decoding.rows import Row
-from fly.drafting import Drafter, End, Proposal
-from fly.drafting.multilevel import MultilevelDrafter
+from fly.drafting import End, Proposal
 from fly.evaluation.memo import RequestMemo, Step
 
 
@@ -61,7 +60,6 @@ class RoundJudge:
         self.leader = 0
         self.memos: Sequence[RequestMemo] = ()  # of the requests being decoded, by Row.index
         self.stopped: set[int] = set()  # points that nobody asks for any more
-        self.drafter: Drafter | None = None
         self.num_rounds = 0  # of single rows
 
     @property
@@ -114,7 +112,7 @@ class RoundJudge:
         """By point, what every row keeps; None where the point meets logits that are not finite.
         All decisions cross to the host together.
         """
-        ends = self._eos_ids if isinstance(self.drafter, MultilevelDrafter) else frozenset()
+        ends = frozenset() if proposal.gains is None else self._eos_ids
         lengths = {
             point: [
                 self._points[point].length(row, chain, ends)
@@ -136,7 +134,7 @@ class RoundJudge:
                     (*chain[:kept], own),
                     bytes(reasons[: min(kept + 1, n)]),
                     n,
-                    self._forwards(index, n, proposal),
+                    proposal.forwards_for(index, n),
                 )
                 steps[point].append(step if is_finite else None)
         return steps
@@ -159,19 +157,6 @@ class RoundJudge:
         kept = leading_true(decision.accepted)
         single = torch.stack([view.is_finite.long(), kept, view.choice_at(kept)], dim=1)
         return torch.cat([single, decision.reason.to(torch.int64)], dim=1)
-
-    def _forwards(self, row: int, length: int, proposal: Proposal) -> int:
-        """Forwards of the draft model that a proposal of `length` tokens takes a row alone; of
-        multilevel, took here.
-        """
-        if isinstance(self.drafter, MultilevelDrafter):
-            gained = 0
-            for count, (_, _, tokens) in enumerate(self.drafter.steps[row], start=1):
-                gained += tokens
-                if gained >= length:
-                    return count if length else 0
-            return len(self.drafter.steps[row])
-        return length if proposal.draft_forwards else 0
 
 
 def _first(places: Tensor | None, k: int) -> Tensor | None:

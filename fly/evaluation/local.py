@@ -93,7 +93,7 @@ class OwnEngine(LocalEngine):
             self._decoder.release()
 
     def report(self) -> dict[str, Any]:
-        return self._decoder.drafter.report()
+        return self._decoder.report()
 
 
 class DraftEngine(OwnEngine):

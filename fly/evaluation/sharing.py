@@ -272,7 +272,6 @@ class SharedGroup:
         memos = [memo for memo, _ in begun]
         self.judge.leader = place
         self.judge.memos = memos
-        self.judge.drafter = decoder.drafter
         # With its own budget a request that the context cuts short warns only once.
         asked = [replace(memo.request, max_new_tokens=memo.budget) for memo in memos]
         for index, _ in decoder.decode(asked, on_round, begun=[ids for _, ids in begun]):

@@ -12,7 +12,6 @@ from fly.decoding import Request, SpeculativeDecoder, Statistics
 from fly.drafting import Proposal, drafters
 from fly.drafting.bandit import BanditDrafter
 from fly.drafting.model import ModelDrafter
-from fly.drafting.pacing import PacedDrafter
 from fly.drafting.retrieval import RetrievalDrafter
 from fly.drafting.tree import TreeDrafter
 from fly.errors import ConfigError
@@ -250,7 +249,7 @@ def test_of_a_bandit_rounds_of_the_draft_model_alone_are_loosened(loosens):
     own = config(
         "bandit",
         {"acceptance": "cascade", "acceptance_settings": {"alpha": 0.9}},
-        drafter_settings={"arms": ARMS, "policy": "exp3", "explore": 1.0},
+        drafter_settings={"arms": ARMS, "policy": "thompson", "explore": 1.0},
         loosen_copied=loosens,
     )
     assert own.setup.is_loose
@@ -270,19 +269,3 @@ def test_of_a_bandit_rounds_of_the_draft_model_alone_are_loosened(loosens):
             loose[is_marked] += record.reasons.count(2)
     assert loose[False] > 0
     assert (loose[True] > 0) == loosens
-
-
-def test_a_paced_drafter_passes_marks_on():
-    class Marking(ModelDrafter):
-        def propose(self, rows, limits, choose=None):
-            found = Proposal.from_lists([[5]] * len(rows), torch.device("cpu"))
-            return replace(found, copies_context=True)
-
-    class AnyRow:
-        ids, key = (5, 6), ""
-
-    class NoModel:
-        device = torch.device("cpu")
-
-    paced = PacedDrafter(Marking(NoModel(), 4), 4, 0)
-    assert paced.propose([AnyRow()], [4]).copies_context

@@ -28,6 +28,7 @@ from tests.drafting.foreign import (
     problems,
     sentencepiece,
 )
+from tests.drafting.test_model import leave
 from tests.models import (
     EOS,
     VOCAB,
@@ -270,8 +271,8 @@ def test_rows_move_and_refill(name, method):
         while waiting and len(rows) < 4:
             ids = waiting.pop()
             begun = ids[: fate.randint(1, 40)]
-            rows.append(SimpleNamespace(ids=begun, key="", all=ids))
-            drafter.admit(rows, len(rows) - 1)
+            rows.append(SimpleNamespace(ids=begun, index=len(waiting), key="", all=ids))
+            drafter.prefill(rows)
         limits = [fate.choice((0, 5, 5, 2, 9)) for _ in rows]
         proposal = drafter.propose(rows, limits)
         for row, limit, new, length in zip(
@@ -286,10 +287,7 @@ def test_rows_move_and_refill(name, method):
         drafter.commit(rows)
         for index in reversed(range(len(rows))):
             if rows[index].ids == rows[index].all or fate.random() < 0.02:
-                if index < len(rows) - 1:
-                    drafter.move(len(rows) - 1, index, len(rows[-1].ids))
-                    rows[index] = rows[-1]
-                del rows[-1]
+                leave(drafter, rows, index)
         if not rows and not waiting:
             break
     assert offered > 100

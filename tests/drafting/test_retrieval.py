@@ -11,7 +11,7 @@ from fly.drafting import Parts
 from fly.drafting.retrieval import MOST_NODES, RetrievalDrafter, RetrievalSettings
 from fly.drafting.tree_pacing import FIRST_NODES, TreePace
 from fly.errors import ConfigError, FLyWarning
-from tests.drafting.test_model import rows_of
+from tests.drafting.test_model import leave, rows_of
 from tests.drafting.test_ngram_trie import continuations
 from tests.models import VOCAB, Bytes, Tape, generated, ids_of, prompts, tiny, tiny_tokenizer
 
@@ -60,12 +60,12 @@ def after_a_round(kept, own):
     """A drafter and its row that has read "abcdXab", was offered "cdXab" and kept some of it."""
     rows = rows_of(ids_of("abcdXab"))
     drafter = drafter_of(breadth=2, draft_nodes=20)
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     first = drafter.propose(rows, [5])
     assert texts(branches(first)[0]) == ["c", "cd", "cdX", "cdXa", "cdXab"]
     assert first.draft_forwards == 0
     lines = [ids_of(LIKELIEST[token]) for token in "bcdXab"]
-    drafter.observe(first, scored(first, [lines]), [len(kept)])
+    drafter.observe(rows, first, scored(first, [lines]), [len(kept)])
     rows[0].ids += ids_of(kept + own)
     drafter.commit(rows)
     return drafter, rows
@@ -89,21 +89,21 @@ def test_what_was_met_on_the_kept_branch_was_met_last():
     """The same token on two branches: the table keeps what followed on the one that became text."""
     rows = rows_of(ids_of("abZ-acZ-a"))
     drafter = drafter_of(breadth=1, min_match=1, max_ngram=4)
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     proposal = drafter.propose(rows, [3])
     paths = texts(branches(proposal)[0])
     assert {"bZ", "cZ"} <= set(paths)
     for taken, other in (("bZ", "cZ"), ("cZ", "bZ")):
         drafter = drafter_of(breadth=1, min_match=1, max_ngram=4)
         rows = rows_of(ids_of("abZ-acZ-a"))
-        drafter.admit(rows, 0)
+        drafter.prefill(rows)
         proposal = drafter.propose(rows, [3])
         answers = {taken: "1", other: "2"}
         lines = [ids_of(answers.get(path, "?")) for path in ["", *paths]]
-        drafter.observe(proposal, scored(proposal, [lines]), [2])
+        drafter.observe(rows, proposal, scored(proposal, [lines]), [2])
         rows[0].ids += ids_of(taken + "1")
         drafter.commit(rows)
-        assert list(drafter._rows[0].table[ord("Z")]) == ids_of("1")
+        assert list(drafter._rows.of(rows[0]).table[ord("Z")]) == ids_of("1")
 
 
 @pytest.mark.parametrize("draft_nodes", [2, 5, 30])
@@ -111,7 +111,7 @@ def test_sizes(draft_nodes):
     """One token of those read is the last committed one."""
     rows = rows_of(ids_of("abcabdabeacdacbaab" * 2))
     drafter = drafter_of(draft_nodes=draft_nodes)
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     assert len(branches(drafter.propose(rows, [99]))[0]) == draft_nodes - 1
 
 
@@ -119,7 +119,7 @@ def test_sizes(draft_nodes):
 def test_limits_bound_every_branch(limit, k):
     rows = rows_of(*map(ids_of, ["abcabcabcabcab", "xyzxyzxyzxyzxy"]))
     drafter = drafter_of(k)
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     longest = [
         max(map(len, paths), default=0) for paths in branches(drafter.propose(rows, [limit, 9]))
     ]
@@ -130,7 +130,7 @@ def test_limits_bound_every_branch(limit, k):
 def test_nothing_known_is_an_empty_proposal():
     rows = rows_of([5], [6, 7])
     drafter = drafter_of()
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     proposal = drafter.propose(rows, [9, 9])
     assert proposal.ids.shape == proposal.parents.shape == (2, 0)
     assert drafter.propose([], []).ids.shape == (0, 0)
@@ -139,9 +139,9 @@ def test_nothing_known_is_an_empty_proposal():
 def test_without_the_table():
     rows = rows_of(ids_of("xy"))
     drafter = drafter_of(breadth=0)
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     proposal = drafter.propose(rows, [9])
-    drafter.observe(proposal, torch.zeros(1, 1, WIDTH), [0])
+    drafter.observe(rows, proposal, torch.zeros(1, 1, WIDTH), [0])
     rows[0].ids += ids_of("x")
     drafter.commit(rows)
     assert branches(drafter.propose(rows, [9])) == [[]]
@@ -158,7 +158,7 @@ def play(num_rounds, seed, **settings):
         [[t % 6 + 4 for t in ids] for ids in prompts(40, 40, seed)],
     )
     rows, tables = rows_of(*(fresh.pop() for _ in range(3))), [{}, {}, {}]
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     for _ in range(num_rounds):
         limits = [fate.choice((15, 15, 4, 1, 0)) for _ in rows]
         proposal = drafter.propose(rows, limits)
@@ -181,17 +181,16 @@ def play(num_rounds, seed, **settings):
             children = {path[-1] for path in paths if path[:-1] == best}
             own = fate.choice([token for token in range(4, 24) if token not in children])
             row.ids += [*best, own]
-        drafter.observe(proposal, logits, kept)
+        drafter.observe(rows, proposal, logits, kept)
         drafter.commit(rows)
         if fate.random() < 0.4 and len(rows) > 1:
             gone = fate.randrange(len(rows))
-            if gone < len(rows) - 1:
-                drafter.move(len(rows) - 1, gone, len(rows[-1].ids))
-                rows[gone], tables[gone] = rows[-1], tables[-1]
-            del rows[-1], tables[-1]
+            leave(drafter, rows, gone)
+            tables[gone] = tables[-1]
+            del tables[-1]
         if fate.random() < 0.4:
             rows, tables = rows + rows_of(fresh.pop()), [*tables, {}]
-            drafter.admit(rows, len(rows) - 1)
+            drafter.prefill(rows)
 
 
 def test_equals_the_definition_over_many_rounds():
@@ -329,7 +328,7 @@ def test_what_is_offered_is_the_beginning_of_the_whole_tree():
     for pace in (None, TreePace()):
         rows = rows_of(ids_of("abcabdabeacdacbaab" * 2))
         drafter = RetrievalDrafter(RetrievalSettings(), 15, CPU, pace)
-        drafter.admit(rows, 0)
+        drafter.prefill(rows)
         for turn in range(6):
             offered.append(branches(drafter.propose(rows, [9]))[0])
             rows[0].ids += ids_of("cabdabeac"[turn : turn + 2])
@@ -360,9 +359,9 @@ def test_a_round_that_was_given_up_teaches_nothing():
     drafter = RetrievalDrafter(RetrievalSettings(), 15, CPU, TreePace())
     text = [1, 2, 3, 1, 2, 3]
     wide, narrow = rows_of(*[text] * 8), rows_of(*[text] * 2)
-    drafter.admit(wide, 0)
     drafter.propose(wide, [15] * 8)
-    drafter.admit(narrow, 0)
+    for row in wide:
+        drafter.forget(row.index)
     for row in narrow:
         row.ids.append(1)
     drafter.commit(narrow)

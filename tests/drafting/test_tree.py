@@ -14,7 +14,7 @@ from fly.drafting import Parts, TreeMask
 from fly.drafting.model import ModelDrafter
 from fly.drafting.tree import Growth, TreeDrafter, TreeShape
 from fly.errors import ConfigError
-from tests.drafting.test_model import K, play, ragged, rows_of, started
+from tests.drafting.test_model import K, leave, play, ragged, rows_of, started
 from tests.models import VOCAB, prompts, tiny
 
 SHAPES = {
@@ -83,12 +83,10 @@ def play_trees(model, shape, num_rows, num_rounds, seed=0):
             row.ids += [*branch[: fate.randint(0, len(branch))], fate.randrange(4, VOCAB)]
         drafter.commit(rows)
         if len(rows) > 1 and fate.random() < 0.5:
-            gone = fate.randrange(len(rows) - 1)
-            drafter.move(len(rows) - 1, gone, len(rows[-1].ids))
-            rows[gone] = rows.pop()
+            leave(drafter, rows, fate.randrange(len(rows) - 1))
         if fate.random() < 0.6:
             rows += rows_of(texts.pop())
-            drafter.admit(rows, len(rows) - 1)
+            drafter.prefill(rows)
 
 
 @pytest.mark.parametrize("num_rows", [1, 3])

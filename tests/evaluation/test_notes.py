@@ -15,7 +15,7 @@ def told(name, key="sums"):
     target = tiny("llama")
     decoder = SpeculativeDecoder(target, blurred(target), tiny_tokenizer(), method.config)
     list(decoder.decode([Request(tuple(ids), 40, key=key) for ids in prompts(12)]))
-    return drafting_notes({name: decoder.drafter.report()}), decoder.drafter.report()
+    return drafting_notes({name: decoder.report()}), decoder.report()
 
 
 def test_a_bandit_tells_its_regret():

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from fly.drafting.timing import MOST_OUTLIERS, WARM_UP, RoundTimes
+from fly.drafting.round_times import MOST_OUTLIERS, WARM_UP, RoundTimes
 
 
 def learned(lengths, seconds, num_rows=1, seed=0):

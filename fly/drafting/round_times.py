@@ -1,5 +1,6 @@
-"""What rounds take, learned while decoding: plain ones, and speculative ones by the length of their
-longest proposal.  Batches of like size are put together.
+"""Cost model of rounds: what they take and bring, learned while decoding, for those who choose how
+much to draft.  Plain rounds count apart from speculative ones, which take longer the longer their
+longest proposal is.  Batches of like size are put together.
 
 Times are noisy and drift, and the lengths are chosen by them: a line through the two would be bent.
 So the time of a further token is put together: drafting it, which is measured apart, and verifying
@@ -8,8 +9,10 @@ it, where plain rounds, of no drafted token, hold the line's other end.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+
+from fly.drafting.protocol import Rows
 
 DECAY = 0.99  # of what was measured before, per round measured
 WARM_UP = 1  # first rounds of a kind: caches grow, kernels are chosen
@@ -17,6 +20,64 @@ WARM_UP = 1  # first rounds of a kind: caches grow, kernels are chosen
 OUTLIER = 2.5
 MOST_OUTLIERS = 3  # in a row; then it is no outlier
 TRUST = 1000.0  # squared tokens by which rounds differ, until they tell more than plain ones do
+SPEED_DECAY = 0.98  # of tokens and seconds, per round
+ENOUGH = 10  # rounds before a speed counts
+FIRST_PAUSE, LONGEST_PAUSE = 16, 1024  # plain rounds between two probes
+
+
+@dataclass
+class Speed:
+    """Tokens per second of some rounds, as a sum by a sum: a mean of ratios favours noisy ones.
+    The first three are discounted.
+    """
+
+    pulls: float = 0.0  # rounds
+    tokens: float = 0.0
+    seconds: float = 0.0
+    all_pulls: int = 0
+
+    def note(self, tokens: float, seconds: float) -> None:
+        """One round."""
+        self.pulls += 1
+        self.tokens += tokens
+        self.seconds += seconds
+        self.all_pulls += 1
+
+    def forget(self, share: float) -> None:
+        """Let `share` of what is known stand."""
+        self.pulls *= share
+        self.tokens *= share
+        self.seconds *= share
+
+    @property
+    def rate(self) -> float:
+        """Tokens per second; 0 where nothing is known."""
+        return self.tokens / self.seconds if self.seconds > 0 else 0.0
+
+
+class Probes:
+    """When to try again what does not pay: after FIRST_PAUSE rounds, and after twice as many each
+    time that it still does not.
+    """
+
+    def __init__(self) -> None:
+        """It pays so far."""
+        self.num_idle = 0  # rounds since it was tried
+        self.pause = FIRST_PAUSE
+        self.number = 0
+
+    def reset(self) -> None:
+        """It pays."""
+        self.num_idle, self.pause = 0, FIRST_PAUSE
+
+    def is_due(self) -> bool:
+        """It does not pay in this round; whether to try all the same."""
+        self.num_idle += 1
+        if self.num_idle <= self.pause:
+            return False
+        self.num_idle, self.pause = 0, min(2 * self.pause, LONGEST_PAUSE)
+        self.number += 1
+        return True
 
 
 @dataclass
@@ -129,7 +190,7 @@ class RoundTimes:
         line = _nearest(self._speculative, num_rows.bit_length())
         if line is None:
             return 0.0
-        # Where no plain round of this size was measured, a row's tokens are as dear as at another.
+        # Where no plain round of this size was measured, a row's tokens cost as much as at another.
         size = self.compared(num_rows)
         other = _nearest(self._speculative, size.bit_length())
         assert other is not None
@@ -156,3 +217,60 @@ def _nearest(lines: Mapping[int, Line], place: int) -> Line | None:
     """The line measured at the nearest size of batch."""
     known = [size for size, line in lines.items() if line.is_known]
     return lines[min(known, key=lambda size: abs(size - place))] if known else None
+
+
+class RoundCosts:
+    """What rounds take and bring, round by round."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock` gives seconds."""
+        self.clock = clock
+        self.times = RoundTimes()
+        self.probes = Probes()
+        self._speeds: dict[int, Speed] = {}  # of a row, by size of batch
+        # Of the round that is not committed yet.
+        self._begin = 0.0
+        self._texts: list[int] = []  # tokens before it
+
+    def speed(self, num_rows: int) -> Speed:
+        """Tokens per second and row of the rounds that count for it."""
+        return self._speeds.setdefault(num_rows.bit_length(), Speed())
+
+    def elsewhere(self, num_rows: int, plain: float, hoped: float = 0.0) -> float:
+        """Tokens per second that time brings if it is not spent on longer proposals: as measured,
+        as `hoped` until enough is, and no fewer than rounds of `plain` seconds bring.
+        """
+        speed = self.speed(num_rows)
+        # By the row: sizes are put together, and either a forward takes as long for fewer rows, or
+        # they bring as much in their time.
+        measured = num_rows * speed.rate if speed.all_pulls >= ENOUGH else 0.0
+        return max(measured or hoped, num_rows / plain)
+
+    def begin(self, rows: Rows) -> None:
+        """A round begins."""
+        self._begin = self.clock()
+        self._texts = [len(row.ids) for row in rows]
+
+    def end(
+        self,
+        rows: Rows,
+        length: int,
+        drafting: float | None = 0.0,
+        *,
+        is_usual: bool = True,
+    ) -> None:
+        """The rows hold what became of the round.
+
+        Args:
+            rows: as they were at its begin.
+            length: of the longest proposal.
+            drafting: as in RoundTimes.note.
+            is_usual: it counts for the speed.
+        """
+        seconds, count = self.clock() - self._begin, len(rows)
+        self.times.note(count, length, seconds, drafting)
+        if is_usual:
+            gained = sum(len(row.ids) - old for row, old in zip(rows, self._texts, strict=True))
+            speed = self.speed(count)
+            speed.forget(SPEED_DECAY)
+            speed.note(gained / count, seconds)
