@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from fly.config import Setup
+    from fly.config.setup import GuardSettings
+    from fly.decoding.protocol import CausalModel
 
 
 def make_engine(
@@ -65,27 +67,35 @@ def make_engine(
         make=make_drafter,
         pace=length.pace,
     )
-    protected, guards = None, setup.guards
-    if guards.protect_special_tokens:
-        protected = protected_tokens(tokenizer, stops.eos_ids, target.vocab_size, target.device)
-    guards_stops = guards.protect_special_tokens and guards.protect_stop_strings
     return Engine(
         target=target,
         drafter=make_drafter(setup.drafter, parts),
         length=length,
         decider=decider,
         stops=stops,
-        guards=Guards(
-            protected,
-            Places.from_guards(guards, tokenizer, target.vocab_size, target.device),
-            # A rule that requires no token loosens none.
-            StopGuard(stops) if guards_stops and required else None,
-        ),
+        guards=_guards(setup.guards, tokenizer, stops, target, may_loosen=required > 0),
         record_rounds=record_rounds,
         num_counted=counted,
         is_verbose=setup.is_verbose,
         plain_rounds=_plain_rounds(setup, is_judged=not is_rule),
     )
+
+
+def _guards(
+    asked: GuardSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    stops: StopRules,
+    target: CausalModel,
+    *,
+    may_loosen: bool,
+) -> Guards:
+    """Tokens and places where nothing is loosened."""
+    size, device = target.vocab_size, target.device
+    is_protecting = asked.protect_special_tokens
+    protected = protected_tokens(tokenizer, stops.eos_ids, size, device) if is_protecting else None
+    guards_stops = is_protecting and asked.protect_stop_strings and may_loosen
+    places = Places.from_guards(asked, tokenizer, size, device)
+    return Guards(protected, places, StopGuard(stops) if guards_stops else None)
 
 
 def make_drafter(spec: DrafterSpec, parts: Parts) -> Drafter:
