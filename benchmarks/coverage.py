@@ -11,15 +11,17 @@ import bisect
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from fly.evaluation import binary, exact, graded
-from fly.evaluation.bootstrap import redraw
-from fly.evaluation.graded import Clusters
-from fly.evaluation.speed import speed_ratio
+from fly.stats import binary, exact, graded
+from fly.stats.bootstrap import redraw
+from fly.stats.graded import Clusters
+from fly.stats.records import Interval
+from fly.stats.speed import speed_ratio
 
 MARGIN = 0.97
 LEVEL = 0.05  # of one-sided tests
@@ -42,6 +44,13 @@ class Rates:
     false_not_safe: float | None
 
 
+def holds(interval: Interval, value: float) -> bool:
+    """Whether the interval exists and holds the value."""
+    if interval.low is None or interval.high is None:
+        return False
+    return interval.low <= value <= interval.high
+
+
 def binary_rates(
     items: int, target: float, discordant: float, recovery: float, runs: int, seed: int = 0
 ) -> Rates:
@@ -61,7 +70,7 @@ def binary_rates(
     low, high = binary.ratio_bounds(ours, theirs, either)
     holds_recovery = (low <= recovery) & (recovery <= high)
     means = [float(rate[index.ravel()].mean()) for rate in (holds_difference, holds_recovery)]
-    wrong = [None, None]
+    wrong: list[float | None] = [None, None]
     if recovery == MARGIN:
         counts = [binary.PairCounts(*(int(cell) for cell in row)) for row in tables]
         # A score below 0.5 is no reason to reject anything: spared.
@@ -80,14 +89,12 @@ def largest_size(num_either: int, ratio: float) -> float:
     wrongly, over all shares of lost items, given how many items either solved.
     """
     lost = np.arange(num_either + 1)
+
+    def rejects(ours: int, theirs: int) -> bool:
+        return bool(exact.p_at_most(ours, theirs, exact.of_ratio(num_either, ratio)) < LEVEL)
+
     least = [
-        bisect.bisect_left(
-            range(num_either - ours + 1),
-            True,
-            key=lambda theirs, ours=ours: bool(
-                exact.p_at_most(ours, theirs, exact.of_ratio(num_either, ratio)) < LEVEL
-            ),
-        )
+        bisect.bisect_left(range(num_either - ours + 1), True, key=partial(rejects, ours))
         for ours in lost.tolist()
     ]
     low, high = max(0.0, 1 - ratio), 1 / (1 + ratio)
@@ -109,11 +116,11 @@ def graded_data(
     """
     if kind == "repeats":
         easy = generator.beta(4.5, 0.5, size=(items, 1))  # mean 0.9
-        own = generator.random((items, 4)) < easy
+        solved = generator.random((items, 4)) < easy
         draw = generator.random((items, 4))
         kept, found = draw > 1 - recovery + discordant / 2, draw < discordant / 2 * 9
-        other = np.where(own, kept, found)
-        return Clusters(own.sum(1) * 1.0, other.sum(1) * 1.0, np.full(items, 4.0))
+        drawn = np.where(solved, kept, found)
+        return Clusters(solved.sum(1) * 1.0, drawn.sum(1) * 1.0, np.full(items, 4.0))
     own = generator.beta(2, 2, size=items)
     other, draw = own.copy(), generator.random(items)
     falls = draw < (1 - recovery) * (1 if kind == "lost whole" else 2)
@@ -140,8 +147,8 @@ def graded_rates(
     for one in data:
         difference, ratio = graded.difference_interval(one), graded.ratio_interval(one)
         counts += (
-            difference.low <= (recovery - 1) * target <= difference.high,
-            ratio.low <= recovery <= ratio.high,
+            holds(difference, (recovery - 1) * target),
+            holds(ratio, recovery),
             one.p_ratio_at_most(recovery) < LEVEL,
             one.p_ratio_at_least(recovery) < LEVEL,
         )
@@ -154,15 +161,15 @@ def graded_rates(
 def speed_rate(blocks: int, noise: float, runs: int, seed: int = 0) -> float:
     """How often the interval of a speed ratio holds 2, with log-normal noise of the seconds."""
     generator = np.random.default_rng(seed)
-    holds = 0
+    num_held = 0
     for _ in range(runs):
         tokens = generator.uniform(800, 1200, blocks) * np.exp(
             generator.normal(0, 0.05, (2, blocks))
         )
         seconds = tokens / [[200], [100]] * np.exp(generator.normal(0, noise, (2, blocks)))
         ratio = speed_ratio(tokens[0], seconds[0], tokens[1], seconds[1])
-        holds += ratio.low <= 2 <= ratio.high
-    return holds / runs
+        num_held += holds(ratio, 2)
+    return num_held / runs
 
 
 def binary_settings() -> Iterator[tuple[int, float, float, float]]:
@@ -191,9 +198,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1000, help="simulations per setting")
     runs = parser.parse_args().runs
-    from environment import describe
+    from fly.evaluation.environment import describe
 
-    rows = []
+    rows: list[Rates] = []
     for setting in binary_settings():
         rows.append(binary_rates(*setting, runs, seed=len(rows)))
         print(rows[-1], flush=True)

@@ -5,6 +5,7 @@ import copy
 import functools
 from collections.abc import Iterable, Sequence
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
@@ -17,7 +18,8 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from fly.acceptance import Scores
-from fly.evaluation.equality import compare
+from fly.decoding.protocol import CausalModel
+from fly.evaluation.divergence import compare
 
 VOCAB = 96
 CONTEXT = 160
@@ -34,12 +36,12 @@ ARCHITECTURES = {
 
 
 @functools.cache
-def tiny(kind: str, seed: int = 0, **overrides: object) -> PreTrainedModel:
+def tiny(kind: str, seed: int = 0, **overrides: Any) -> PreTrainedModel:
     """A random model whose greedy text is varied.  Shared between tests: nobody may change it.
 
     Lists among the overrides are given as tuples.
     """
-    settings = {
+    settings: dict[str, Any] = {
         "vocab_size": VOCAB,
         "hidden_size": 32,
         "intermediate_size": 64,
@@ -80,7 +82,7 @@ def blurred(target: PreTrainedModel, amount: float = 0.03, seed: int = 5) -> Pre
         for weights in draft.parameters():
             if weights.dim() > 1:
                 noise = torch.randn(weights.shape, generator=generator)
-                weights += noise * weights.std() * amount
+                weights.add_(noise * weights.std() * amount)
     return draft
 
 
@@ -102,9 +104,7 @@ def generated(model: PreTrainedModel, prompt: tuple[int, ...], max_new_tokens: i
     return generate(model, prompt, max_new_tokens)
 
 
-def generate(
-    model: PreTrainedModel, prompt: Sequence[int], max_new_tokens: int, **options: object
-) -> list[int]:
+def generate(model: Any, prompt: Sequence[int], max_new_tokens: int, **options: Any) -> list[int]:
     """The same with further arguments, which need not be hashable."""
     ids = torch.tensor([prompt])
     output = model.generate(
@@ -210,12 +210,14 @@ def ids_of(*parts: str | int) -> list[int]:
     ]
 
 
-class Tape:
+class Tape(CausalModel):
     """A model that knows its answer by heart: behind position p it says tape[p], whatever it read.
 
     A prompt of one token is therefore answered by the whole tape.  It has the engine's own
     interface, so nothing probes it, and counts its forwards.
     """
+
+    device = torch.device("cpu")
 
     def __init__(
         self,
@@ -233,17 +235,16 @@ class Tape:
         self.forwards = 0
         self.vocab_size, self.num_positions = 256, context
         self.config = SimpleNamespace(eos_token_id=eos)
-        self.device = torch.device("cpu")
 
     def prefill(self, prompts, first_row):
         """Nothing is read."""
         self.forwards += 1
 
-    def extend(self, ids, starts, visible):
+    def extend(self, ids, starts):
         """Logits [B, n, 256]."""
         self.forwards += 1
-        positions = starts[:, None] + torch.arange(ids.shape[1])
-        rows = [[self._row(position) for position in row] for row in positions.tolist()]
+        n = ids.shape[1]
+        rows = [[self._row(position) for position in range(s, s + n)] for s in starts]
         return torch.stack([torch.stack(row) for row in rows])
 
     def move(self, source, destination, length):

@@ -33,7 +33,7 @@ FUZZ = settings(
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-NASTY = [
+NASTY: list[object] = [
     *(10**5000, -(10**400), 1e308, float("inf"), float("nan"), True, None, "", "x" * 6000),
     *("a\0b", "\ud800", "~nosuchuser/x", "./nowhere", "../" * 1500, "\x1b[31m[/red]", [], {}),
     *([[]] * 3, {"": {}}, {"k": "v" * 6000}, 10**4000),

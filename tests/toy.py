@@ -173,7 +173,8 @@ def toy_pair(toy: dict[str, int], eos_id: int) -> tuple[SlotModel, SlotModel]:
     context through the mask alone.
     """
     target, draft = (formula(toy, draft=is_draft) for is_draft in (False, True))
-    return SlotModel(ToyModel(target, eos_id)), SlotModel(ToyModel(draft, eos_id))
+    models: list[Any] = [ToyModel(target, eos_id), ToyModel(draft, eos_id)]
+    return SlotModel(models[0]), SlotModel(models[1])
 
 
 FORMULAS: dict[tuple[object, ...], Formula] = {}

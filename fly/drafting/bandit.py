@@ -7,19 +7,18 @@ arXiv 2505.15141, whose reward is the number of accepted tokens; ours is their s
 
 from __future__ import annotations
 
-import functools
 import random
 import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
-from fly.drafting.arm_settings import BANDIT, NONE, ArmSettings, config_of
+from fly.drafting.arm_settings import NONE, ArmSettings, spec_of
 from fly.drafting.arms import Knowledge
 from fly.drafting.policies import EXPLORE, POLICIES, learn_hedge
 from fly.drafting.protocol import (
@@ -29,16 +28,14 @@ from fly.drafting.protocol import (
     Proposal,
     Rows,
     TreeModel,
-    drafters,
     greedy,
 )
 from fly.drafting.reading import DraftReader
+from fly.drafting.settings import PlainSettings
+from fly.drafting.spec import Describe, DrafterSettings, DrafterSpec
 from fly.errors import ConfigError, FLyWarning
 from fly.places import user_path
-from fly.settings import STRICT, Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
+from fly.settings import OfficialKeys, Traits
 
 WARM_UP = 2  # first rounds of every arm, not learned from: caches grow, kernels are chosen
 SAVE_EVERY = 500  # rounds
@@ -51,10 +48,9 @@ DEFAULT_ARMS = [
 ]
 
 
-class BanditSettings(BaseModel):
+class BanditSettings(DrafterSettings):
     """Of the drafter `bandit`."""
 
-    model_config = STRICT
     arms: list[ArmSettings] = Field(
         default_factory=lambda: list(DEFAULT_ARMS), min_length=1, description="What to choose from."
     )
@@ -100,6 +96,70 @@ class BanditSettings(BaseModel):
         """`explore`, or the policy's default."""
         return EXPLORE[self.policy] if self.explore is None else self.explore
 
+    @classmethod
+    def resolved(
+        cls, given: Mapping[str, Any], official: OfficialKeys, describe: Describe
+    ) -> ResolvedBandit:
+        """With its arms as drafters of their own.
+
+        Raises:
+            ConfigError: see `spec_of` and `_check_arms`.
+        """
+        settings = cls.model_validate(given)
+        specs = [spec_of(arm, official, describe) for arm in settings.arms]
+        _check_arms(settings, [spec.traits for spec in specs])
+        return ResolvedBandit(**{**dict(settings), "arms": settings.arms}, specs=specs)
+
+
+class ResolvedBandit(BanditSettings):
+    """With the drafter of every arm, in the order of the arms."""
+
+    specs: list[DrafterSpec]
+
+    @property
+    def traits(self) -> Traits:
+        """What its arms need."""
+        known = [spec.traits for spec in self.specs]
+        drafting = [spec.traits for spec in self.specs if spec.name != NONE]
+        copying = [traits.copies_context or traits.copies_partly for traits in drafting]
+        copies_context = bool(drafting) and all(traits.copies_context for traits in drafting)
+        is_greedy = any(traits.temperatures == "greedy" for traits in known)
+        return Traits(
+            needs_model=any(traits.needs_model for traits in known),
+            gives_probs=bool(drafting) and all(traits.gives_probs for traits in drafting),
+            is_chain=False,
+            is_timed=True,
+            copies_context=copies_context,
+            copies_partly=any(copying) and not copies_context,
+            is_tree=any(traits.is_tree for traits in known),
+            temperatures="greedy" if is_greedy else "any",
+        )
+
+    def readable(self, parts: Parts) -> ResolvedBandit:
+        """Without the arms whose trees one of the models cannot read, and said so.
+
+        Warns:
+            FLyWarning: an arm is left out.
+        """
+        kept: list[tuple[ArmSettings, DrafterSpec]] = []
+        for arm, spec in zip(self.arms, self.specs, strict=True):
+            draft_reads = not spec.traits.needs_model or isinstance(parts.model, TreeModel)
+            if not spec.traits.is_tree or (parts.reads_trees and draft_reads):
+                kept.append((arm, spec))
+                continue
+            warnings.warn(
+                f"arm {arm.name!r} is left out: a model of this pair cannot read the branches of "
+                "a tree side by side",
+                FLyWarning,
+                stacklevel=2,
+            )
+        if not kept:
+            plain = PlainSettings()
+            spec = DrafterSpec(name=NONE, k=1, settings=plain, traits=plain.traits)
+            kept = [(ArmSettings(drafter=NONE), spec)]
+        arms, specs = [arm for arm, _ in kept], [spec for _, spec in kept]
+        return self.model_copy(update={"arms": arms, "specs": specs})
+
 
 @dataclass
 class _Round:
@@ -113,7 +173,6 @@ class _Round:
     offers: list[list[list[int]]] = field(default_factory=list)  # by arm and row, of hedge
 
 
-@drafters.register(BANDIT)
 class BanditDrafter(Drafter):
     """Learns which drafter pays."""
 
@@ -150,34 +209,22 @@ class BanditDrafter(Drafter):
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
-        """Arms and policy."""
         return BanditSettings
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """What its arms need."""
-        return _traits(config)
-
-    @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> BanditDrafter:
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> BanditDrafter:
         """Build every drafter once, for its longest arm."""
-        settings = _readable(BanditSettings.model_validate(config.drafter_settings), config, parts)
+        assert isinstance(spec.settings, ResolvedBandit)
+        settings = spec.settings.readable(parts)
         reader = None if parts.model is None else DraftReader(parts.model, is_lazy=True)
-        longest: dict[tuple[str, str], ArmSettings] = {}
-        for arm in settings.arms:
-            if arm.source not in longest or arm.k > longest[arm.source].k:
-                longest[arm.source] = arm
+        longest: dict[tuple[str, str], DrafterSpec] = {}
+        for arm, own in zip(settings.arms, settings.specs, strict=True):
+            if arm.source not in longest or own.k > longest[arm.source].k:
+                longest[arm.source] = own
         places = {source: place for place, source in enumerate(longest)}
-        sources = [
-            drafters.get(arm.drafter).from_config(config_of(config, arm), parts.lending(reader))
-            for arm in longest.values()
-        ]
+        sources = [parts.build(own, parts.lending(reader)) for own in longest.values()]
         arms = [(places[arm.source], 0 if arm.drafter == NONE else arm.k) for arm in settings.arms]
-        copying = {
-            places[source]
-            for source, arm in longest.items()
-            if config_of(config, arm).drafter_traits.copies_context
-        }
+        copying = {places[source] for source, own in longest.items() if own.traits.copies_context}
         return cls(settings, sources, arms, copying=copying)
 
     def prefill(self, rows: Rows) -> None:
@@ -283,52 +330,6 @@ class BanditDrafter(Drafter):
     def report(self) -> dict[str, Any]:
         """What was learned, by task."""
         return {"bandit": {"policy": self.settings.policy, "situations": self.knowledge.report()}}
-
-
-@functools.lru_cache(maxsize=64)
-def _traits(config: FLyConfig) -> Traits:
-    """Asked for with every request, and expensive: every arm has a configuration of its own."""
-    settings = BanditSettings.model_validate(config.drafter_settings)
-    known = [config_of(config, arm).drafter_traits for arm in settings.arms]
-    _check_arms(settings, known)
-    drafting = [
-        traits for traits, arm in zip(known, settings.arms, strict=True) if arm.drafter != NONE
-    ]
-    copying = [traits.copies_context or traits.copies_partly for traits in drafting]
-    copies_context = bool(drafting) and all(traits.copies_context for traits in drafting)
-    is_greedy = any(traits.temperatures == "greedy" for traits in known)
-    return Traits(
-        needs_model=any(traits.needs_model for traits in known),
-        gives_probs=bool(drafting) and all(traits.gives_probs for traits in drafting),
-        is_chain=False,
-        is_timed=True,
-        copies_context=copies_context,
-        copies_partly=any(copying) and not copies_context,
-        is_tree=any(traits.is_tree for traits in known),
-        temperatures="greedy" if is_greedy else "any",
-    )
-
-
-def _readable(settings: BanditSettings, config: FLyConfig, parts: Parts) -> BanditSettings:
-    """Without the arms whose trees one of the models cannot read, and said so.
-
-    Warns:
-        FLyWarning: an arm is left out.
-    """
-    kept = []
-    for arm in settings.arms:
-        traits = config_of(config, arm).drafter_traits
-        draft_reads = not traits.needs_model or isinstance(parts.model, TreeModel)
-        if not traits.is_tree or (parts.reads_trees and draft_reads):
-            kept.append(arm)
-        else:
-            warnings.warn(
-                f"arm {arm.name!r} is left out: a model of this pair cannot read the branches of "
-                "a tree side by side",
-                FLyWarning,
-                stacklevel=2,
-            )
-    return settings.model_copy(update={"arms": kept or [ArmSettings(drafter=NONE)]})
 
 
 def _check_arms(settings: BanditSettings, known: Sequence[Traits]) -> None:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from torch import Tensor
 
 from fly.drafting.guessing import Guesser, MakeText, NgramText, RecentText, SuffixText
-from fly.drafting.lookup import Which
 from fly.drafting.per_request import PerRequest
 from fly.drafting.protocol import (
     Choose,
@@ -26,45 +25,15 @@ from fly.drafting.protocol import (
     Parts,
     Proposal,
     Rows,
-    drafters,
     greedy,
 )
 from fly.drafting.reading import CachedDrafter, DraftReader, pad_right, within_context
-from fly.settings import STRICT, Traits
+from fly.drafting.settings import GUESS_COST, MultilevelSettings, ResolvedMultilevel
+from fly.drafting.spec import DrafterSpec
 
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
-
-# What a guessed token adds to a forward of the embedded draft on one core (AVX-512, float32, 200
-# tokens before it), as a share of one without: 0.02 at batch 1, 0.05 at batch 8, 0.13 at batch 32.
-GUESS_COST = 0.05
 HOST = "cpu"  # where looking at a tensor waits for nothing
 
 
-class MultilevelSettings(BaseModel):
-    """Where guesses come from and when they are made; proposals do not depend on it."""
-
-    model_config = STRICT
-
-    guess: Literal["ngram", "suffix"] = Field(
-        "ngram",
-        description="What is looked up in the text: its last 1 to max_ngram_size tokens, or its "
-        "longest suffix that occurred before.",
-    )
-    match: Which = Field(
-        "latest",
-        description="ngram: which of several occurrences is continued. earliest: of the text, as "
-        "the released code; latest: of all that was committed or drafted, in fewer forwards.",
-    )
-    guess_cost: float = Field(
-        GUESS_COST,
-        ge=0,
-        description="What a guessed token adds to a forward of the draft model, as a share of a "
-        "forward without one. Guesses are made where and as far as they pay by it; 0: always.",
-    )
-
-
-@drafters.register("multilevel")
 class MultilevelDrafter(CachedDrafter):
     """The draft model's continuation, several tokens a forward where it repeats what was said."""
 
@@ -97,28 +66,22 @@ class MultilevelDrafter(CachedDrafter):
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
-        """Of guesses."""
         return MultilevelSettings
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """Needs a draft model."""
-        return Traits(needs_model=True, gives_probs=True)
-
-    @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> MultilevelDrafter:
-        """Read spd_k, max_ngram_size and num_ngram_pred_tokens."""
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> MultilevelDrafter:
+        settings = spec.settings
         assert parts.model is not None
-        settings = MultilevelSettings(**config.drafter_settings)
+        assert isinstance(settings, ResolvedMultilevel)
 
         def make_text() -> NgramText | RecentText | SuffixText:
             if settings.guess == "suffix":
                 return SuffixText()
             make = NgramText if settings.match == "earliest" else RecentText
-            return make(config.max_ngram_size)
+            return make(settings.max_ngram)
 
-        length, cost = config.num_ngram_pred_tokens, settings.guess_cost
-        return cls(parts.model, config.spd_k, make_text, length, parts.end, cost, parts.reader)
+        length, cost = settings.guess_length, settings.guess_cost
+        return cls(parts.model, spec.k, make_text, length, parts.end, cost, parts.reader)
 
     def prefill(self, rows: Rows) -> None:
         """Read and index the new prompts."""
@@ -267,8 +230,8 @@ class Levels:
         self.end = end
         self.choose = choose
         self.num_forwards = 0
-        # Of the newest tokens, if they are on the device: ids [B, 1], and their positions.
-        self._newest: tuple[Tensor, Tensor, list[int]] | None = None
+        # The newest tokens [B, 1], if they are on the device, and their positions.
+        self._newest: tuple[Tensor, list[int]] | None = None
 
     def run(self) -> None:
         """Finish all drafts."""
@@ -314,8 +277,7 @@ class Levels:
         openings, starts = zip(*(draft.opening() for draft in self.drafts), strict=True)
         pieces = [[*known, *row.guess] for known, row in zip(openings, found, strict=True)]
         ids = pad_right(pieces, device)
-        positions = torch.tensor(starts, device=device)
-        logits = self.model.extend(ids, positions, max(starts) + ids.shape[1])
+        logits = self.model.extend(ids, starts)
         self.num_forwards += 1
         # Behind the opening's last token comes the proposal's next; what stands before is known.
         begins = [len(known) - 1 for known in openings]
@@ -346,10 +308,10 @@ class Levels:
             return [[*old, *more] for old, more in zip(known, new, strict=True)]
 
         for step in range(count):
-            ids, positions, ends = self._newest or self._uploaded()
-            logits = self.model.extend(ids, positions, max(ends) + 1)
+            ids, starts = self._newest or self._uploaded()
+            logits = self.model.extend(ids, starts)
             token, drawn_from = self.choose(logits, [len(old) + step for old in known], drafted)
-            self._newest = token, positions + 1, [end + 1 for end in ends]
+            self._newest = token, [start + 1 for start in starts]
             tokens.append(token)
             if drawn_from is not None:
                 probs.append(drawn_from)
@@ -367,12 +329,12 @@ class Levels:
                 looked_up,
             )
 
-    def _uploaded(self) -> tuple[Tensor, Tensor, list[int]]:
+    def _uploaded(self) -> tuple[Tensor, list[int]]:
         """Every row's newest token, from the host."""
         openings = [draft.opening() for draft in self.drafts]
-        ends = [start + len(known) - 1 for known, start in openings]
+        starts = [start + len(known) - 1 for known, start in openings]
         ids = torch.tensor([known[-1:] for known, _ in openings], device=self.model.device)
-        return ids, torch.tensor(ends, device=self.model.device), ends
+        return ids, starts
 
     def _gain(
         self,

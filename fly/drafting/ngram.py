@@ -5,12 +5,11 @@ prompt or answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from fly.drafting.lookup import NgramIndex, Which
+from fly.drafting.lookup import NgramIndex
 from fly.drafting.per_request import PerRequest
 from fly.drafting.protocol import (
     Choose,
@@ -19,27 +18,12 @@ from fly.drafting.protocol import (
     Parts,
     Proposal,
     Rows,
-    drafters,
     greedy,
 )
-from fly.settings import STRICT, Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
+from fly.drafting.settings import NgramSettings, ResolvedNgram, Which
+from fly.drafting.spec import DrafterSpec
 
 
-class NgramSettings(BaseModel):
-    """How texts are looked up."""
-
-    model_config = STRICT
-
-    match: Which = Field(
-        "earliest",
-        description="Which of several occurrences is continued. earliest: as the released code.",
-    )
-
-
-@drafters.register("ngram")
 class NgramDrafter(Drafter):
     """Prompt lookup as the drafter."""
 
@@ -54,19 +38,13 @@ class NgramDrafter(Drafter):
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
-        """Which occurrence is continued."""
         return NgramSettings
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """All that it offers is copied, and may be worth nothing."""
-        return Traits(copies_context=True, adapts=True)
-
-    @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> NgramDrafter:
-        """Read spd_k and max_ngram_size."""
-        settings = NgramSettings(**config.drafter_settings)
-        return cls(config.spd_k, config.max_ngram_size, parts.device, settings.match)
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> NgramDrafter:
+        settings = spec.settings
+        assert isinstance(settings, ResolvedNgram)
+        return cls(spec.k, settings.max_ngram, parts.device, settings.match)
 
     def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Look up every row; a row without an earlier occurrence gets an empty proposal."""

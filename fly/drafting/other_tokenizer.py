@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from pydantic import BaseModel, Field
@@ -26,22 +26,17 @@ from fly.drafting.protocol import (
     Parts,
     Proposal,
     Rows,
-    drafters,
     greedy,
 )
 from fly.drafting.reencoding import Exchange, Reencoded
+from fly.drafting.spec import DrafterSettings, DrafterSpec
 from fly.drafting.spelling import Spelling
 from fly.errors import ConfigError, FLyWarning
-from fly.settings import STRICT, Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
+from fly.settings import Traits
 
 
-class OtherTokenizerSettings(BaseModel):
+class OtherTokenizerSettings(DrafterSettings):
     """How the two vocabularies are brought together."""
-
-    model_config = STRICT
 
     method: Literal["auto", "reencode", "intersect"] = Field(
         "auto",
@@ -66,6 +61,14 @@ class OtherTokenizerSettings(BaseModel):
         "The draft never trained on texts without the rest.",
     )
 
+    @property
+    def traits(self) -> Traits:
+        """Needs a draft model.  Whether it gives probabilities is known before the tokenizers are
+        only where the method is named; and text encoded anew may end otherwise where it is shorter.
+        """
+        draws = self.method == "intersect"
+        return Traits(needs_model=True, gives_probs=draws, is_chain=draws, own_tokenizer=True)
+
 
 # A row as the draft reads it.
 Side: TypeAlias = Reencoded | Mapped
@@ -80,7 +83,6 @@ class _Begun:
     key: str
 
 
-@drafters.register("other_tokenizer")
 class OtherTokenizerDrafter(Drafter):
     """The draft model's continuation in the target's tokens, by one of the two methods."""
 
@@ -113,20 +115,11 @@ class OtherTokenizerDrafter(Drafter):
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
-        """The method and its sizes."""
         return OtherTokenizerSettings
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """Needs a draft model.  Whether it gives probabilities is known before the tokenizers are
-        only where the method is named; and text encoded anew may end otherwise where it is shorter.
-        """
-        draws = OtherTokenizerSettings(**config.drafter_settings).method == "intersect"
-        return Traits(needs_model=True, gives_probs=draws, is_chain=draws, own_tokenizer=True)
-
-    @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> OtherTokenizerDrafter:
-        """Read spd_k and the settings, and choose the method.
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> OtherTokenizerDrafter:
+        """Choose the method.
 
         Raises:
             ConfigError: a tokenizer is of no known kind, or they have nothing in common to draw
@@ -135,14 +128,15 @@ class OtherTokenizerDrafter(Drafter):
         Warns:
             FLyWarning: they have little in common to draw from.
         """
+        settings = spec.settings
         assert parts.model is not None
-        settings = OtherTokenizerSettings(**config.drafter_settings)
+        assert isinstance(settings, OtherTokenizerSettings)
         target = Spelling(parts.tokenizer, "target")
         draft = Spelling(parts.draft_tokenizer, "draft")
         exchange = Exchange(target, draft, settings.lookbehind)
         shared = _choose(settings, exchange, parts)
         extra = settings.extra_tokens if shared is None else 0
-        return cls(parts.model, config.spd_k, exchange, shared, extra=extra)
+        return cls(parts.model, spec.k, exchange, shared, extra=extra)
 
     def _new_side(self, row: CommittedRow) -> Side:
         side: Side

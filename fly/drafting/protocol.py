@@ -8,18 +8,15 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from fly.drafting.lineage import Lineage
-from fly.registry import drafters as drafters
+from fly.drafting.lineage import TreeMask
+from fly.drafting.spec import DrafterSpec
 from fly.settings import NoSettings, Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,33 +126,86 @@ class CommittedRow(Protocol):
 Rows: TypeAlias = Sequence[CommittedRow]
 
 
+def upload(values: Sequence[Any], device: torch.device) -> Tensor:
+    """Integers from the host, in lists of equal length, as int64.  Nothing waits for the device."""
+    tensor = torch.tensor(values, dtype=torch.int64)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def confidence(logits: Tensor, token: Tensor, probs: Tensor | None) -> Tensor:
+    """Probabilities of tokens [B, 1], from the logits [B, 1, V] or the distributions that they were
+    drawn from.  [B]
+    """
+    probs = logits.float().softmax(-1) if probs is None else probs
+    return probs.gather(-1, token[..., None])[:, 0, 0]
+
+
 class DraftModel(Protocol):
     """A language model with one cache row per row of the batch, where a token at position p lies in
-    slot p.
+    slot p.  A class that derives from this one inherits `reserve` and `draft`.
     """
+
+    num_positions: int | None  # that the model knows; None where it knows no limit
 
     @property
     def device(self) -> torch.device:
         """Where ids go and logits come from."""
         ...
 
-    @property
-    def num_positions(self) -> int | None:
-        """Positions that the model knows; None where it knows no limit."""
-        ...
+    def reserve(self, num_rows: int, longest: int) -> None:
+        """Make room for rows of up to `longest` tokens before they are decoded, where the model
+        keeps buffers that should not move meanwhile.
+        """
+        return None  # written out, or mypy takes the method for an abstract one
 
     def prefill(self, prompts: Sequence[list[int]], first_row: int) -> None:
         """Fill rows `first_row` and following with the prompts."""
         ...
 
-    def extend(self, ids: Tensor, starts: Tensor, visible: int) -> Tensor:
-        """Run ids [B, n] at positions starts[b] .. starts[b]+n-1, all below `visible`, which is
-        their end where there is a single row; logits [B, n, V].
+    def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
+        """Run ids [B, n] of rows 0 to B-1 at positions starts[b] .. starts[b]+n-1; logits [B, n,
+        V].  `starts` lie on the host, so that nothing waits for the device.
 
-        Positions behind what the model knows are allowed and give meaningless logits: a row that
-        drafts less than its neighbours is padded.
+        Positions after the last one that the model knows are allowed and give meaningless logits: a
+        row that drafts less than its neighbours is padded.
         """
         ...
+
+    def draft(
+        self,
+        ids: Tensor,
+        counts: Sequence[int],
+        starts: Sequence[int],
+        k: int,
+        choose: Choose = greedy,
+        goes_on: Callable[[Tensor, Tensor], bool] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Decode up to `k` tokens after ids [B, n], of which row b has counts[b], at positions from
+        starts[b] on.  The tokens [B, k] and, where they were drawn, their distributions [B, k, V].
+
+        Nothing is looked at on the host unless `choose` or `goes_on` does, which is asked after
+        every token [B] with its probability [B] whether to decode another.
+        """
+        rows = torch.arange(len(ids), device=ids.device)
+        last = upload(counts, ids.device) - 1
+        logits = self.extend(ids, starts)[rows, last, None]  # [B, 1, V]
+        ends = [start + count for start, count in zip(starts, counts, strict=True)]
+        tokens, probs = [ids[:, :0]], []
+        for step in range(k):
+            token, drawn_from = choose(
+                logits, [step] * len(ends), lambda: torch.cat(tokens, 1).tolist()
+            )
+            tokens.append(token)
+            if drawn_from is not None:
+                probs.append(drawn_from)
+            if step == k - 1 or (
+                goes_on and not goes_on(token[:, 0], confidence(logits, token, drawn_from))
+            ):
+                break
+            logits = self.extend(token, [end + step for end in ends])
+        return torch.cat(tokens, 1), torch.cat(probs, 1) if probs else None
 
     def move(self, source: int, destination: int, length: int) -> None:
         """Row `source` (of `length` tokens) takes the place of row `destination`; `source` is given
@@ -168,12 +218,12 @@ class DraftModel(Protocol):
 class TreeModel(DraftModel, Protocol):
     """One that can read the branches of a tree side by side."""
 
-    def extend_tree(self, ids: Tensor, starts: Tensor, visible: int, lineage: Lineage) -> Tensor:
+    def extend_tree(self, ids: Tensor, starts: Sequence[int], tree: TreeMask) -> Tensor:
         """Run ids [B, n], the last tokens of trees of T, in the slots starts[b] .. starts[b]+n-1;
         logits [B, n, V].  The other T - n were run before and lie in the slots below.
 
-        Slots below the trees hold the text, in which slot = position.  `visible` as in extend, of
-        slots; the positions that depths give may be fewer.
+        Slots below the trees hold the text, in which slot = position; the positions in a tree go by
+        depth.
         """
         ...
 
@@ -204,6 +254,13 @@ class Parts:
     reads_trees: bool = True  # whether the target can verify trees
     reader: Any = None  # drafting.reading.DraftReader of the model; None: make one
     pace: Pace | None = None  # for drafters that ask between tokens (Traits.asks_pace)
+    is_loose: bool = False  # the text depends on what is offered
+    make: Callable[[DrafterSpec, Parts], Drafter] | None = None  # for drafters of drafters
+
+    def build(self, spec: DrafterSpec, parts: Parts) -> Drafter:
+        """Another drafter, of parts like these."""
+        assert self.make is not None
+        return self.make(spec, parts)
 
     def lending(self, reader: Any) -> Parts:
         """The same for a drafter that reads through another's."""
@@ -224,12 +281,12 @@ class Drafter(Protocol):
         return NoSettings
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
+    def traits(cls, spec: DrafterSpec) -> Traits:
         """What it needs and gives with these settings; nothing is loaded yet."""
-        return Traits()
+        return spec.traits
 
     @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> Drafter:
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> Drafter:
         """Build the drafter from its settings."""
         ...
 

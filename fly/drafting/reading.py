@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fly.drafting.protocol import CommittedRow, Drafter, DraftModel, Rows
+from fly.drafting.protocol import CommittedRow, Drafter, DraftModel, Rows, upload
 
 # Tokens that open a round.  A row that lacks more reads the others before.
 CATCH_UP = 32
@@ -31,7 +31,7 @@ def within_context(model: DraftModel, rows: Rows, limits: Sequence[int], k: int)
 def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     """Stack ragged ids, filled up with 0.  [B, n] int64, n the longest."""
     width = max(map(len, sequences))
-    return torch.tensor([[*ids, *[0] * (width - len(ids))] for ids in sequences], device=device)
+    return upload([[*ids, *[0] * (width - len(ids))] for ids in sequences], device)
 
 
 class DraftReader:
@@ -106,7 +106,7 @@ class DraftReader:
                 starts.append(start)
                 if count > 0:
                     self._held[row.index] += count
-            self._extend(pieces, starts)
+            self.model.extend(pad_right(pieces, self.model.device), starts)
 
     def _last(self, row: CommittedRow) -> int:
         """Where a row that reads nothing new writes its last token once more."""
@@ -132,14 +132,6 @@ class DraftReader:
         for place in sorted(self._unused):
             self.model.prefill([[]], place)
         self._unused.clear()
-
-    def _extend(self, pieces: Sequence[Sequence[int]], starts: Sequence[int]) -> Tensor:
-        """Logits [B, n, V] over ragged pieces."""
-        device = self.model.device
-        ids = pad_right(pieces, device)
-        return self.model.extend(
-            ids, torch.tensor(starts, device=device), max(starts) + ids.shape[1]
-        )
 
     def openings(self, rows: Rows, limits: Sequence[int]) -> tuple[list[list[int]], list[int]]:
         """The tokens that open a round, and the position of the first, for every row.

@@ -6,7 +6,7 @@ Source: RACER (arXiv 2604.14885; defaults and breadths of the code, hkr04/RACER)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pydantic import BaseModel, Field, model_validator
@@ -22,23 +22,17 @@ from fly.drafting.protocol import (
     Parts,
     Proposal,
     Rows,
-    drafters,
     greedy,
 )
+from fly.drafting.spec import DrafterSettings, DrafterSpec
 from fly.drafting.tree_pacing import TreePace
-from fly.settings import STRICT, Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
-
+from fly.settings import Traits
 
 MOST_NODES = 64  # as in the code; a target that is bound by computing wants fewer
 
 
-class RetrievalSettings(BaseModel):
+class RetrievalSettings(DrafterSettings):
     """Sizes of the two sources and of their tree."""
-
-    model_config = STRICT
 
     max_ngram: int = Field(10, ge=2, le=32, description="Longest n-gram that is kept, tokens.")
     max_nodes: int = Field(
@@ -63,6 +57,11 @@ class RetrievalSettings(BaseModel):
     min_match: int = Field(
         2, ge=1, description="Tokens that must match before n-grams continue them."
     )
+
+    @property
+    def traits(self) -> Traits:
+        """Greedy trees of phrases that were said before."""
+        return Traits(is_chain=False, copies_context=True, is_tree=True, temperatures="greedy")
 
     @model_validator(mode="after")
     def _fit(self) -> RetrievalSettings:
@@ -110,7 +109,6 @@ class RowSources:
         self.tree, self.seen = DraftTree(), []
 
 
-@drafters.register("retrieval")
 class RetrievalDrafter(Drafter):
     """N-grams and copied logits in one tree."""
 
@@ -130,23 +128,18 @@ class RetrievalDrafter(Drafter):
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
-        """Sizes."""
         return RetrievalSettings
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """Greedy trees of phrases that were said before."""
-        return Traits(is_chain=False, copies_context=True, is_tree=True, temperatures="greedy")
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> RetrievalDrafter:
+        """`spd_k` is the longest branch.
 
-    @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> RetrievalDrafter:
-        """Read its settings, and spd_k as the longest branch.
-
-        The text of a loose rule depends on what is offered, and must not depend on the clock.
+        The text of a loose rule depends on what is offered, and shall not depend on the clock.
         """
-        settings = RetrievalSettings.model_validate(config.drafter_settings)
-        is_paced = settings.draft_nodes is None and not config.is_loose
-        return cls(settings, config.spd_k, parts.device, TreePace() if is_paced else None)
+        settings = spec.settings
+        assert isinstance(settings, RetrievalSettings)
+        is_paced = settings.draft_nodes is None and not parts.is_loose
+        return cls(settings, spec.k, parts.device, TreePace() if is_paced else None)
 
     def prefill(self, rows: Rows) -> None:
         """Index the new prompts."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from pydantic import BaseModel, Field
@@ -23,20 +22,15 @@ from fly.drafting.protocol import (
     Parts,
     Proposal,
     Rows,
-    drafters,
     greedy,
 )
+from fly.drafting.spec import DrafterSettings, DrafterSpec
 from fly.drafting.store import AnswerStore, StoreReader, rest_of_answer
-from fly.settings import STRICT, Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
+from fly.settings import Traits
 
 
-class SuffixSettings(BaseModel):
+class SuffixSettings(DrafterSettings):
     """When and how much is proposed, and what is kept."""
-
-    model_config = STRICT
 
     min_match: int = Field(
         1, ge=1, description="Tokens that must match before anything is proposed."
@@ -51,6 +45,11 @@ class SuffixSettings(BaseModel):
         "first. 0: only the row's own text is. With loosen_copied and a loose rule the text then "
         "depends on which requests came before.",
     )
+
+    @property
+    def traits(self) -> Traits:
+        """Copies; with a store, what it offers depends on earlier requests."""
+        return Traits(copies_context=True, remembers=self.store_tokens > 0, adapts=True)
 
 
 @dataclass
@@ -72,7 +71,6 @@ class IndexedRow:
 REPEATING = 4  # tokens of a match that make a text repeat itself
 
 
-@drafters.register("suffix")
 class SuffixDrafter(Drafter):
     """What followed the longest match."""
 
@@ -86,20 +84,12 @@ class SuffixDrafter(Drafter):
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
-        """When and how much is proposed, and what is kept."""
         return SuffixSettings
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """Copies; with a store, what it offers depends on earlier requests."""
-        settings = SuffixSettings(**config.drafter_settings)
-        is_storing = settings.store_tokens > 0
-        return Traits(copies_context=True, remembers=is_storing, adapts=True)
-
-    @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> SuffixDrafter:
-        """Read spd_k."""
-        return cls(config.spd_k, SuffixSettings(**config.drafter_settings), parts.device)
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> SuffixDrafter:
+        assert isinstance(spec.settings, SuffixSettings)
+        return cls(spec.k, spec.settings, parts.device)
 
     def _index(self, row: CommittedRow) -> IndexedRow:
         """A new row, its text read."""

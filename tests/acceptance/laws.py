@@ -7,7 +7,7 @@ from itertools import product
 
 import torch
 
-from fly.acceptance import Law, Scores, leading_true
+from fly.acceptance import RejectionSampling, Scores, leading_true
 
 V, K, LENGTH = 3, 2, 3
 
@@ -76,7 +76,7 @@ def scores_of(cases, is_drawn=True):
     drawn_from = q if is_drawn else None
 
     def at(draws):
-        law = Law(p, drawn_from, draws, sampled)
+        law = RejectionSampling(p, drawn_from, draws, sampled)
         return Scores(logits, ids, lengths, law=law, draft_probs=drawn_from)
 
     return at
@@ -149,7 +149,8 @@ def rounds(rule, cases, is_drawn, *, is_block=False):
         for n, chance in enumerate(_kept(limits[b][: len(proposal)], is_block)):
             for token, share in enumerate(own[n][b]):
                 if chance * share > 1e-9:
-                    found[(*proposal[:n], token)] = chance * share
+                    longer = (*proposal[:n], token)
+                    found[longer] = chance * share
         laws.append(found)
     return laws
 
@@ -204,7 +205,8 @@ def of_formula(accept, lengths=None, is_drawn=True):
                     law[tokens] = law.get(tokens, 0) + chance * (1 - keep) * weight / sum(left)
                 chance *= keep
             for own, weight in enumerate(target((*prefix, *ids))):
-                law[(*ids, own)] = law.get((*ids, own), 0) + chance * weight
+                tokens = (*ids, own)
+                law[tokens] = law.get(tokens, 0) + chance * weight
     return found
 
 

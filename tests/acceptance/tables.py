@@ -1,6 +1,8 @@
 """Hand-built rounds for tables of a rule's decisions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
@@ -19,7 +21,7 @@ class Case:
     settings: dict[str, object] = field(default_factory=dict)
 
 
-def scores_of(*cases: Case, width: int | None = None, **options: object) -> Scores:
+def scores_of(*cases: Case, width: int | None = None, **options: Any) -> Scores:
     """Scores [B, K+1, V] that hold the cases' probabilities to the last bit.
 
     Rows are padded with the likeliest token, the id that a careless rule would take for a match.
@@ -40,7 +42,7 @@ def scores_of(*cases: Case, width: int | None = None, **options: object) -> Scor
     lengths = torch.tensor([len(case.ids) for case in cases])
     scores = Scores(logits, ids, lengths, **options)
     if not any(case.logits for case in cases):
-        vars(scores)["probs"] = probs[:, :k]  # softmax would round
+        vars(scores.table)["probs"] = probs[:, :k]  # softmax would round
     return scores
 
 
@@ -48,12 +50,12 @@ def _padded(rows: list[list[float]], count: int) -> torch.Tensor:
     return torch.tensor([rows[min(place, len(rows) - 1)] for place in range(count)])
 
 
-def kept(rule: Rule, *cases: Case, **options: object) -> list[int]:
+def kept(rule: Rule, *cases: Case, **options: Any) -> list[int]:
     """Lengths of the accepted prefixes."""
     return leading_true(rule.accept(scores_of(*cases, **options)).accepted).tolist()
 
 
-def assert_table(make: type[Rule], cases: dict[str, Case]) -> None:
+def assert_table(make: Callable[..., Rule], cases: dict[str, Case]) -> None:
     """Each case alone, then all that share their settings in one padded batch."""
     groups: dict[str, list[Case]] = {}
     for name, case in cases.items():
@@ -78,7 +80,7 @@ def assert_guarded(rule: Rule, case: Case) -> None:
     vocab_size = scores.logits.shape[-1]
     here = torch.zeros(1, len(case.ids), dtype=torch.bool)
     here[0, 0] = True
-    guards = [{"locked": here}]
+    guards: list[dict[str, Any]] = [{"locked": here}]
     for token in (first, own):
         mask = torch.arange(vocab_size) == token
         guards += [{"protected": mask}, {"closing": mask}]

@@ -12,7 +12,7 @@ from fly.errors import RequestError
 from tests.backend.test_requests import instance, read
 
 NAN, INF = float("nan"), float("inf")
-REFUSED = {
+REFUSED: dict[str, list[object]] = {
     "until": [5, 0.5, True, [5], ["a", None], [["a"]], {"a": 1}, ["a\ud800"], b"ab"],
     "do_sample": ["x", "", 2, NAN, [True]],
     "temperature": ["x", NAN, INF, -1, True, [0.5], "nan"],

@@ -1,6 +1,7 @@
 """`FLyLM` in lm-eval: HFLM's scores on the target, answers in order, stops and budgets, caching."""
 
 import json
+from typing import Any
 
 import lm_eval
 import pytest
@@ -10,7 +11,7 @@ from lm_eval.tasks import TaskManager
 
 from fly.backend import FLyLM
 
-NATIVE = {"enable_fly": False}
+NATIVE: dict[str, Any] = {"enable_fly": False}
 
 
 def instances(prompts, kind="generate_until", task="toy", **gen_kwargs):

@@ -2,6 +2,8 @@
 cannot run on a CPU without its library is followed up to transformers' own loading.  None of it
 reaches the draft."""
 
+from typing import Any
+
 import pytest
 import torch
 import transformers
@@ -21,9 +23,9 @@ def texts(lm) -> list[str]:
     return lm.generate_until(instances(PROMPTS, until=[], max_gen_toks=16, do_sample=False), True)
 
 
-def both(pair, **options) -> tuple[FLyLM, HFLM]:
+def both(pair, **options: Any) -> tuple[FLyLM, HFLM]:
     """Ours and lm-eval's own on the target, loaded with the same arguments."""
-    ours = FLyLM(config_path=str(pair.config), device="cpu", batch_size=2, **NATIVE, **options)
+    ours = FLyLM(config_path=str(pair.config), device="cpu", batch_size=2, **(NATIVE | options))
     return ours, HFLM(pretrained=str(pair.target), device="cpu", batch_size=1, **options)
 
 

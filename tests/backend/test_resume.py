@@ -35,7 +35,7 @@ def config(pair, tmp_path_factory) -> Path:
     torch.manual_seed(SEED)
     with torch.no_grad():
         for weight in draft.parameters():
-            weight += 0.01 * torch.randn_like(weight)
+            weight.add_(0.01 * torch.randn_like(weight))
     draft.save_pretrained(folder / "draft")
     pairs.byte_tokenizer().save_pretrained(folder / "draft")
     return pairs.save_config(

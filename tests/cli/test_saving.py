@@ -67,8 +67,9 @@ def whole_files(folder: Path) -> dict[str, int]:
     found = {}
     for path in folder.rglob("*.json*"):
         text = path.read_text()
-        lines = [json.loads(line) for line in text.splitlines()] if path.suffix == ".jsonl" else 1
-        found[path.name.partition("_")[0]] = len(lines) if lines != 1 else bool(json.loads(text))
+        is_lines = path.suffix == ".jsonl"
+        whole = [json.loads(part) for part in (text.splitlines() if is_lines else [text])]
+        found[path.name.partition("_")[0]] = len(whole) if is_lines else bool(whole[0])
     return found
 
 

@@ -1,6 +1,7 @@
 """start.sh: it parses, explains itself, and refuses what it does not know before it installs."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -29,7 +30,8 @@ def test_scripts_parse(script):
 def test_help_names_commands_and_variables():
     done = start("--help")
     assert done.returncode == 0
-    words = ["demo", "test", "llama", "DRAFT", "CONFIG", "TASKS", "BATCH_SIZE", "OUTPUT", "VENV"]
+    words = ["demo", "test", "slow", "floor", "llama"]
+    words += ["DRAFT", "CONFIG", "TASKS", "BATCH_SIZE", "OUTPUT", "VENV"]
     assert all(word in done.stdout for word in words)
 
 
@@ -66,13 +68,26 @@ def test_environment_of_its_own_goes_before_the_active_one(tmp_path):
     assert f"called -m venv --clear {own}" in done.stdout
 
 
-def test_ci_tests_newest_and_floor():
+def test_ci_runs_every_part():
     script = ROOT / ".ci" / "run"
     assert os.access(script, os.X_OK)
-    newest, real, floor = script.read_text().replace("\\\n", "").splitlines()[-3:]
-    assert newest == "bash start.sh test"
-    assert real == "bash start.sh test real"
-    settings, _, folders = floor.partition("bash start.sh test ")
-    assert settings.split() == ["VENV=.venv-floor", "CONSTRAINTS=constraints/floor.txt"]
-    assert folders.split() == ["tests/decoding", "tests/drafting", "tests/acceptance"]
-    assert all((ROOT / folder).is_dir() for folder in folders.split())
+    parts = [line.split() for line in script.read_text().splitlines() if line.startswith("part ")]
+    assert [part[1] for part in parts] == ["test", "slow", "real", "floor"]
+    assert all(part[2:5] == ["bash", "start.sh", part[1]] for part in parts)
+
+
+def test_every_test_belongs_to_a_part():
+    """The fast tests leave out four markers; but for `gpu` and `network` there is a command."""
+    [options] = re.findall(r"^addopts = (.+)$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    left_out = set(re.findall(r"not (\w+)", options))
+    assert left_out == {"gpu", "network", "real", "slow"}
+    script = (ROOT / "start.sh").read_text()
+    assert '-m "slow and not gpu and not network and not real"' in script
+    assert "-m real" in script
+
+
+def test_folders_exist():
+    script = (ROOT / "start.sh").read_text()
+    folders = re.findall(r"tests/\w+", script)
+    assert len(folders) > 3
+    assert all((ROOT / folder).is_dir() for folder in folders)

@@ -155,7 +155,7 @@ def decoded(request):
     return ""
 
 
-FIELDS = {
+FIELDS: dict[str, list[object]] = {
     "max_new_tokens": [0, -1, 2.5, NAN, INF, "x", "5", True, [5]],
     "temperature": [-1, NAN, INF, "x", "0.5", True, [1.0], 1e-39],
     "seed": ["x", 1.5, NAN, [1]],

@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,6 +61,7 @@ def test_a_draft_that_nobody_needs_is_left_alone(settings):
     assert draft.forwards == 0
 
 
+AS_STRING: Any = "ab"
 REQUESTS = {  # request, message
     "empty prompt": (Request((), 5), "the prompt has no tokens"),
     "prompt as long as the context": (
@@ -72,7 +74,7 @@ REQUESTS = {  # request, message
     "no budget": (Request((5,), 0), "max_new_tokens is 0"),
     "negative budget": (Request((5,), -2), "max_new_tokens is -2"),
     "empty stop string": (Request((5,), 5, ("a", "")), r"stop is \('a', ''\)"),
-    "stop as a plain string": (Request((5,), 5, "ab"), "stop is 'ab'"),
+    "stop as a plain string": (Request((5,), 5, AS_STRING), "stop is 'ab'"),
     "negative temperature": (Request((5,), 5, temperature=-0.7), "temperature is -0.7"),
     "min_p above 1": (
         Request((5,), 5, temperature=1.0, generation={"min_p": 1.5}),

@@ -9,6 +9,7 @@ import torch
 from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder
 from fly.decoding.cache import SlotLayer
+from fly.decoding.model import SlotModel
 from fly.errors import DecodingError, FLyWarning
 from tests.models import VOCAB, assert_same, blurred, generated, prompts, tiny, tiny_tokenizer
 
@@ -238,6 +239,7 @@ def test_a_last_long_answer_gets_caches_of_its_own_size(monkeypatch):
         grow(layer)
 
     monkeypatch.setattr(SlotLayer, "grow", cramped)
+    monkeypatch.setattr(SlotModel, "max_reserved", 0)  # nothing is as small as this memory
     engine = decoder(target, None, 8, "none")
     with pytest.warns(FLyWarning, match="out of memory with 1 rows; making caches anew that had 8"):
         found = dict(engine.decode(asked))

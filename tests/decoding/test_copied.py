@@ -38,7 +38,7 @@ def config(drafter, settings, **more):
     return FLyConfig(**own | settings | more)
 
 
-LOSSY = {name: each for name, each in SETTINGS.items() if config("model", each).is_loose}
+LOSSY = {name: each for name, each in SETTINGS.items() if config("model", each).setup.is_loose}
 
 
 def pooled(results):
@@ -210,7 +210,7 @@ def test_chains_of_copies_in_place_of_trees_of_others(monkeypatch):
     monkeypatch.setattr(drafters, "_entries", dict(drafters._entries))
     drafters.register("own_tree")(OwnTree)
     own = FLyConfig(drafter="own_tree")
-    assert own.is_loose
+    assert own.setup.is_loose
     decoder = SpeculativeDecoder(tiny("bloom"), None, tiny_tokenizer(), own)
     assert decoder.served["drafter"] == "ngram"
     assert decoder.is_lossless
@@ -252,7 +252,7 @@ def test_of_a_bandit_rounds_of_the_draft_model_alone_are_loosened(loosens):
         drafter_settings={"arms": ARMS, "policy": "thompson", "explore": 1.0},
         loosen_copied=loosens,
     )
-    assert own.is_loose
+    assert own.setup.is_loose
     target = tiny("llama")
     decoder, marks = watched(
         SpeculativeDecoder(

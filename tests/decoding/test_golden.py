@@ -40,10 +40,11 @@ def decode(case: dict[str, Any], batch_size: int, **settings: Any) -> Result:
     """The case's answer; with a batch, among neighbours that share its models."""
     prompts = asked(case, batch_size)
     target, draft = toy_pair(case["toy"], case["eos"]["id"])
+    tokenizer: Any = ToyTokenizer()
     decoder = SpeculativeDecoder(
         target,
         draft,
-        ToyTokenizer(),
+        tokenizer,
         config_of(case["params"]).model_copy(update=settings),
         batch_size=batch_size,
         record_rounds=True,

@@ -32,8 +32,9 @@ def asked(tokenizer):
 
 
 def decode(tokenizer, asked, batch_size, **settings) -> list[Result]:
-    models = (load(path) for path in (TARGET_PATH, DRAFT_PATH))
-    decoder = SpeculativeDecoder(*models, tokenizer, FLyConfig(**settings), batch_size=batch_size)
+    target, draft = (load(path) for path in (TARGET_PATH, DRAFT_PATH))
+    config = FLyConfig(**settings)
+    decoder = SpeculativeDecoder(target, draft, tokenizer, config, batch_size=batch_size)
     return decoder.generate(asked, max_new_tokens=MAX_NEW_TOKENS)
 
 

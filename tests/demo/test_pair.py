@@ -69,7 +69,7 @@ def test_both_folders_hold_one_tokenizer(tokenizer: PreTrainedTokenizerBase) -> 
 
 
 def test_digits_are_single_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
-    digits = set(tokenizer.convert_tokens_to_ids(list("0123456789")))
+    digits = {tokenizer.convert_tokens_to_ids(digit) for digit in "0123456789"}
     assert len(digits) == 10
     for text in ("=1234567890", " 407", "x12y3"):
         ids = tokenizer(text).input_ids

@@ -6,6 +6,7 @@ import pytest
 
 from fly.demo import hashes, train
 from fly.demo.batches import Batch
+from fly.demo.step import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
@@ -30,7 +31,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
 
     step = train.Trainer.step
 
-    def step_or_die(trainer: train.Trainer, batch: Batch, rate: float) -> float:
+    def step_or_die(trainer: Trainer, batch: Batch, rate: float) -> float:
         if (killed / "target.checkpoint").exists() and (killed / "die").exists():
             raise KilledError
         killed.joinpath("die").touch()

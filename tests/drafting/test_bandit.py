@@ -8,6 +8,7 @@ import torch
 
 from fly.config import FLyConfig
 from fly.decoding import SpeculativeDecoder
+from fly.decoding.assembling import make_drafter
 from fly.decoding.model import SlotModel
 from fly.drafting import Drafter, Parts, Proposal, drafters
 from fly.drafting.bandit import ArmSettings, BanditDrafter, BanditSettings
@@ -245,7 +246,7 @@ def test_all_arms_are_pulled_and_share_the_draft():
 def test_settings_that_cannot_be():
     with pytest.raises(ConfigError, match="policy is 'best'"):
         bandit_config(policy="best")
-    with pytest.raises(ConfigError, match=r"drafter is 'modle', but .*; did you mean 'model'"):
+    with pytest.raises(ConfigError, match=r"unknown drafter 'modle'; did you mean 'model'"):
         bandit_config(arms=[{"drafter": "modle"}])
     with pytest.raises(ConfigError, match="hedge"):
         bandit_config(policy="hedge")
@@ -266,19 +267,27 @@ def test_a_policy_of_earlier_versions_is_ucb1():
 
 
 def test_needs_what_its_arms_need():
-    assert bandit_config().needs_draft
+    assert bandit_config().setup.traits.needs_model
     lookups = bandit_config(arms=[{"drafter": "ngram"}, {"drafter": "none"}])
-    assert not lookups.needs_draft
-    assert lookups.drafter_traits.is_timed
-    parts = Parts(torch.device("cpu"), VOCAB)
-    assert isinstance(drafters.get("bandit").from_config(lookups, parts), BanditDrafter)
+    assert not lookups.setup.traits.needs_model
+    assert lookups.setup.traits.is_timed
+    parts = Parts(torch.device("cpu"), VOCAB, make=make_drafter)
+    assert isinstance(
+        drafters.get("bandit").from_config(lookups.setup.drafter, parts), BanditDrafter
+    )
 
 
 def test_arms_whose_trees_cannot_be_read_are_left_out():
     config = bandit_config(arms=[{"drafter": "tree"}, {"drafter": "ngram"}])
-    parts = Parts(torch.device("cpu"), VOCAB, model=SlotModel(tiny("llama")), reads_trees=False)
+    parts = Parts(
+        torch.device("cpu"),
+        VOCAB,
+        model=SlotModel(tiny("llama")),
+        reads_trees=False,
+        make=make_drafter,
+    )
     with pytest.warns(FLyWarning, match="arm 'tree:k=15' is left out"):
-        bandit = BanditDrafter.from_config(config, parts)
+        bandit = BanditDrafter.from_config(config.setup.drafter, parts)
     assert bandit.knowledge.names == ["ngram:k=15"]
 
 

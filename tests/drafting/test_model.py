@@ -178,7 +178,7 @@ def test_pad_right():
 def test_from_config():
     model = SlotModel(tiny("llama"))
     parts = Parts(torch.device("cpu"), VOCAB, model=model)
-    drafter = ModelDrafter.from_config(FLyConfig(spd_k=9), parts)
+    drafter = ModelDrafter.from_config(FLyConfig(spd_k=9).setup.drafter, parts)
     assert (drafter.k, drafter.model) == (9, model)
     assert model.num_positions == CONTEXT
 

@@ -205,15 +205,15 @@ def test_rows_that_finish_early_wait_unharmed():
 
 @EACH
 def test_text_without_a_repetition_takes_plain_steps(make):
-    """The draft model is given the very ids, positions and bounds that plain drafting gives it."""
+    """The draft model is given the very ids and positions that plain drafting gives it."""
     calls = {}
     for name, maker in (("levels", make), ("chain", lambda model: ModelDrafter(model, K))):
         tape = Tape("_" * 19 + "abcdefghijklmnopqrstuvwxyz")
         seen = calls[name] = []
 
-        def extend(ids, starts, visible, tape=tape, seen=seen):
-            seen.append((ids.tolist(), starts.tolist(), visible))
-            return Tape.extend(tape, ids, starts, visible)
+        def extend(ids, starts, tape=tape, seen=seen):
+            seen.append((ids.tolist(), list(starts)))
+            return Tape.extend(tape, ids, starts)
 
         tape.extend = extend
         rows = rows_of(range(200, 220))
@@ -282,7 +282,7 @@ def test_texts_and_proposals_equal_the_chain_drafter_s(
 
 def guesser_of(parts, **settings):
     """The drafter, and the guesser of a row."""
-    drafter = MultilevelDrafter.from_config(FLyConfig(**settings), parts)
+    drafter = MultilevelDrafter.from_config(FLyConfig(**settings).setup.drafter, parts)
     return drafter, drafter._index(rows_of([5]))[0]
 
 

@@ -10,7 +10,9 @@ from tests.drafting.test_model import rows_of
 
 def test_proposes_nothing():
     rows = rows_of([1, 2], [3])
-    drafter = NoDrafter.from_config(FLyConfig(use_sd=False), Parts(torch.device("cpu"), 9))
+    drafter = NoDrafter.from_config(
+        FLyConfig(use_sd=False).setup.drafter, Parts(torch.device("cpu"), 9)
+    )
     drafter.prefill(rows)
     proposal = drafter.propose(rows, [5, 5])
     drafter.commit(rows)

@@ -110,7 +110,7 @@ def test_native_text_is_the_targets_own(batch_size):
 
 def test_settings_are_checked(drafter):
     parts = Parts(torch.device("cpu"), VOCAB, tokenizer=tiny_tokenizer())
-    own = drafter.from_config(configured("abc", spd_k=5), parts)
+    own = drafter.from_config(configured("abc", spd_k=5).setup.drafter, parts)
     assert (len(own.phrases), own.k) == (1, 5)
     with pytest.raises(ConfigError, match="phrases"):
         FLyConfig(drafter="phrases")

@@ -427,7 +427,7 @@ def test_nothing_known_is_hopeful():
 def test_native_text_stays(kind, drafter, batch_size):
     target = tiny(kind)
     config = FLyConfig(drafter=drafter, acceptance="native", draft_length="adaptive", spd_k=8)
-    draft = blurred(target) if config.needs_draft else None
+    draft = blurred(target) if config.setup.traits.needs_model else None
     decoder = SpeculativeDecoder(target, draft, tiny_tokenizer(), config, batch_size=batch_size)
     asked = prompts(12)
     for _ in range(2):  # what was learned from the first requests holds for the next
@@ -485,7 +485,7 @@ def test_a_length_that_is_left_open_is_paced():
     target = tiny("llama")
     for drafter, is_paced in (("suffix", True), ("self", True), ("model", False)):
         config = FLyConfig(drafter=drafter, acceptance="native", drafter_settings=OPEN[drafter])
-        draft = blurred(target) if config.needs_draft else None
+        draft = blurred(target) if config.setup.traits.needs_model else None
         decoder = SpeculativeDecoder(target, draft, tiny_tokenizer(), config)
         assert ("rounds_by_draft_length" in decoder.report()) is is_paced
 

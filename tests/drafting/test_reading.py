@@ -14,12 +14,12 @@ from tests.drafting.test_model import leave, ragged, rows_of
 from tests.models import CONTEXT, VOCAB, greedy, prompts, tiny
 
 K = 4
-TIERS = {
+KINDS = {
     "slots": lambda model: SlotModel(model),
     "slots, unshared": lambda model: SlotModel(model, share_prefixes=False),
     "rows": lambda model: RowModel(model),
 }
-EACH = pytest.mark.parametrize("serve", TIERS.values(), ids=TIERS)
+EACH = pytest.mark.parametrize("serve", KINDS.values(), ids=KINDS)
 LAZY = pytest.mark.parametrize("is_lazy", [False, True])
 
 

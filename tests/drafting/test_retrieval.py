@@ -1,7 +1,6 @@
 """Retrieval drafting: two sources in one tree, rows apart, and the target's own text."""
 
 import random
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -243,10 +242,12 @@ def test_native_text_is_the_targets_own(kind, batch_size, settings):
 class TreeTape(Tape):
     """A tape that reads trees: behind a token of depth d it says what follows d tokens on."""
 
-    def extend_tree(self, ids, starts, visible, lineage):
+    def extend_tree(self, ids, starts, tree):
         self.forwards += 1
-        depths = lineage.depths[:, -ids.shape[1] :]
-        rows = [[self._row(p) for p in row] for row in (starts[:, None] + depths).tolist()]
+        depths = tree.depths[:, -ids.shape[1] :]
+        rows = [
+            [self._row(p) for p in row] for row in (torch.tensor(starts)[:, None] + depths).tolist()
+        ]
         return torch.stack([torch.stack(row) for row in rows])
 
     def keep_slots(self, sources, destinations):
@@ -282,9 +283,9 @@ def test_a_target_without_trees_drafts_chains():
 
 
 def test_traits():
-    traits = FLyConfig(drafter="retrieval", acceptance="native").drafter_traits
+    traits = FLyConfig(drafter="retrieval", acceptance="native").setup.traits
     assert (traits.is_tree, traits.is_chain, traits.needs_model) == (True, False, False)
-    assert not FLyConfig(drafter="retrieval", acceptance="native").is_loose
+    assert not FLyConfig(drafter="retrieval", acceptance="native").setup.is_loose
     with pytest.raises(ConfigError, match="drafter is 'retrieval', which decodes greedily"):
         FLyConfig(drafter="retrieval", acceptance="native", temperature=1.0)
 
@@ -293,7 +294,7 @@ def test_from_config():
     config = FLyConfig(
         drafter="retrieval", acceptance="native", spd_k=9, drafter_settings={"breadth": 4}
     )
-    drafter = RetrievalDrafter.from_config(config, Parts(CPU, VOCAB))
+    drafter = RetrievalDrafter.from_config(config.setup.drafter, Parts(CPU, VOCAB))
     assert (drafter.k, drafter.settings.breadth) == (9, 4)
     published = RetrievalSettings()
     sizes = published.max_ngram, published.max_nodes, published.draft_nodes
@@ -311,14 +312,14 @@ def test_from_config():
 )
 def test_trees_are_as_large_as_pay_unless_their_size_is_given(settings, is_paced):
     config = FLyConfig(drafter="retrieval", acceptance="native", **settings)
-    drafter = RetrievalDrafter.from_config(config, Parts(CPU, VOCAB))
+    drafter = RetrievalDrafter.from_config(config.setup.drafter, Parts(CPU, VOCAB))
     assert (drafter.pace is not None) == is_paced
     assert ("rounds_by_tree_size" in drafter.report()) == is_paced
 
 
 def test_text_that_hangs_on_what_is_offered_does_not_hang_on_the_clock():
-    config = SimpleNamespace(drafter_settings={}, spd_k=15, is_loose=True)
-    assert RetrievalDrafter.from_config(config, Parts(CPU, VOCAB)).pace is None
+    spec = FLyConfig(drafter="retrieval", acceptance="native").setup.drafter
+    assert RetrievalDrafter.from_config(spec, Parts(CPU, VOCAB, is_loose=True)).pace is None
 
 
 def test_what_is_offered_is_the_beginning_of_the_whole_tree():

@@ -127,11 +127,11 @@ def test_answers_that_come_in_meanwhile_are_found():
 def test_settings():
     native = {"drafter": "suffix", "acceptance": "native"}
     config = FLyConfig(**native, spd_k=9, drafter_settings={"store_tokens": 50})
-    drafter = SuffixDrafter.from_config(config, Parts(CPU, VOCAB))
+    drafter = SuffixDrafter.from_config(config.setup.drafter, Parts(CPU, VOCAB))
     assert (drafter.k, drafter.settings) == (9, SuffixSettings(store_tokens=50))
-    assert config.drafter_traits.remembers
-    assert config.drafter_traits.copies_context
-    assert not FLyConfig(**native).drafter_traits.remembers
+    assert config.setup.traits.remembers
+    assert config.setup.traits.copies_context
+    assert not FLyConfig(**native).setup.traits.remembers
     with pytest.raises(ConfigError, match="min_match"):
         FLyConfig(drafter="suffix", drafter_settings={"min_match": 0})
 

@@ -10,7 +10,7 @@ import torch
 
 from fly.config import FLyConfig
 from fly.decoding.model import SlotModel
-from fly.drafting import Lineage, Parts
+from fly.drafting import Parts, TreeMask
 from fly.drafting.model import ModelDrafter
 from fly.drafting.tree import Growth, TreeDrafter, TreeShape
 from fly.errors import ConfigError
@@ -45,7 +45,8 @@ def search(model, ids, shape, limit):
         for branch, score in level.items():
             probs = log_probs(model, [*ids, *branch])
             for token in probs.argsort(descending=True)[: shape.branch_n].tolist():
-                found[(*branch, token)] = score + probs[token].item()
+                longer = (*branch, token)
+                found[longer] = score + probs[token].item()
         best = sorted(found, key=found.get, reverse=True)[: shape.level_n]
         level = {branch: found[branch] for branch in best}
         kept |= level
@@ -166,7 +167,7 @@ def test_levels_that_can_gain_nothing_are_not_built(monkeypatch):
     assert some.draft_forwards < every.draft_forwards == 8
 
 
-def test_lineage():
+def test_mask():
     """Level by level or at once: each sees what it follows, and itself."""
     parents = torch.tensor([[-1, -1, 0, 1, 1, 3], [-1, -1, -1, 2, 2, 4]])
     seen = torch.zeros(2, 6, 6, dtype=torch.bool)
@@ -176,8 +177,8 @@ def test_lineage():
             while above >= 0:
                 seen[row, place, above] = True
                 above = int(parents[row, above])
-    whole = Lineage.from_parents(parents)
-    grown = Lineage.empty(2, torch.device("cpu"))
+    whole = TreeMask.from_parents(parents)
+    grown = TreeMask.empty(2, torch.device("cpu"))
     for begin, end in ((0, 2), (2, 3), (3, 5), (5, 6)):
         grown = grown.grown(parents[:, begin:end])
     assert whole.depths.tolist() == [[0, 0, 1, 1, 1, 2], [0, 0, 0, 1, 1, 2]]
@@ -204,9 +205,11 @@ def test_from_config():
     config = FLyConfig(
         tree_verify=True, spd_k=9, branch_n=3, max_nodes_per_level=5, max_nodes_global=30
     )
-    drafter = TreeDrafter.from_config(config, Parts(torch.device("cpu"), VOCAB, model=model))
+    drafter = TreeDrafter.from_config(
+        config.setup.drafter, Parts(torch.device("cpu"), VOCAB, model=model)
+    )
     assert (drafter.shape, drafter.model) == (TreeShape(9, 3, 5, 30), model)
-    traits = config.drafter_traits
+    traits = config.setup.traits
     assert (traits.needs_model, traits.is_tree, traits.is_chain) == (True, True, False)
     others = [FLyConfig(**config.to_dict() | {key: 2}) for key in ("branch_n", "max_nodes_global")]
     assert len({each.fingerprint() for each in (config, *others)}) == 3

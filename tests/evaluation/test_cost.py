@@ -6,7 +6,7 @@ import pytest
 
 from fly.config import FLyConfig
 from fly.decoding import Statistics
-from fly.evaluation.cost import RoundCost, advise, best_k, explain, measure_round
+from fly.evaluation.costs import RoundCost, advise, best_k, explain, measure_round
 from fly.evaluation.methods import parse_method
 from fly.formats.comparison import Acceptance
 
@@ -17,9 +17,16 @@ PLAIN = Statistics(
 # 10 rounds of 4 drafted tokens: 40 forwards of 5 ms, 24 ms to verify, 6 ms for the rest; 5 plain
 # steps of 20 ms beside them.
 OWN = Statistics(
-    **{"rounds": 10, "plain": 5, "proposed": 40, "matched": 25, "corrections": 10},
-    **{"draft_forwards": 40, "seconds_draft": 0.2, "seconds_target": 0.34},
-    **{"seconds_acceptance": 0.02, "seconds_rest": 0.04},
+    rounds=10,
+    plain=5,
+    proposed=40,
+    matched=25,
+    corrections=10,
+    draft_forwards=40,
+    seconds_draft=0.2,
+    seconds_target=0.34,
+    seconds_acceptance=0.02,
+    seconds_rest=0.04,
 )
 METHOD = parse_method(
     "fly", FLyConfig(target_model_path="t", draft_model_path="d", spd_k=4, win_len=2), 16

