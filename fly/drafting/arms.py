@@ -7,8 +7,11 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from fly import plain_json
 from fly.drafting.policies import ArmSums
@@ -48,10 +51,11 @@ class Knowledge:
             raise ValueError(f"its version is {quoted(found['version'])}, not {VERSION}")
         if found["arms"] != self.names:
             raise ValueError("it is about other arms")
+        names = {each.name for each in fields(ArmSums)}
         for situation, sums in found["situations"].items():
-            if len(sums) != len(self.names):
-                raise ValueError("an arm is missing")
-            self._sums[situation] = [ArmSums.from_dict(dict(each)) for each in sums]
+            if len(sums) != len(self.names) or any(set(each) != names for each in sums):
+                raise ValueError("an arm is missing, or a sum of it")
+            self._sums[situation] = TypeAdapter(list[ArmSums]).validate_python(sums)
 
     def of(self, situation: str) -> list[ArmSums]:
         """The arms' sums, to be changed."""
@@ -79,7 +83,7 @@ class Knowledge:
             self.path = None
 
     def _write(self, path: Path) -> None:
-        table = {key: [arm.to_dict() for arm in sums] for key, sums in self._sums.items()}
+        table = {key: [asdict(arm) for arm in sums] for key, sums in self._sums.items()}
         text = json.dumps({"version": VERSION, "arms": self.names, "situations": table}, indent=1)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, text)

@@ -8,7 +8,7 @@ take the n-grams' place.  With earliest matches and guess_cost 0 guesses are the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -296,35 +296,32 @@ class Levels:
         self._gain(chosen, probs, begins, found)
 
     def _go_on(self, count: int, found: Sequence[Found]) -> None:
-        """`count` forwards over every row's newest token, as in plain drafting; then all tokens are
-        read.  Finished rows go on behind what they propose, where nothing counts.
+        """`count` tokens more in every row, as in plain drafting; then all of them are read.
+        Finished rows go on after what they propose, where nothing counts.
         """
         known = [draft.tokens for draft in self.drafts]
-        tokens: list[Tensor] = []
-        probs: list[Tensor] = []
 
-        def drafted() -> list[list[int]]:
-            new = torch.cat(tokens, 1).tolist() if tokens else [[]] * len(known)
-            return [[*old, *more] for old, more in zip(known, new, strict=True)]
+        def choose(
+            logits: Tensor, places: Sequence[int], drafted: Callable[[], Sequence[Sequence[int]]]
+        ) -> tuple[Tensor, Tensor | None]:
+            return self.choose(
+                logits,
+                [len(old) + place for old, place in zip(known, places, strict=True)],
+                lambda: [[*old, *new] for old, new in zip(known, drafted(), strict=True)],
+            )
 
-        for step in range(count):
-            ids, starts = self._newest or self._uploaded()
-            logits = self.model.extend(ids, starts)
-            token, drawn_from = self.choose(logits, [len(old) + step for old in known], drafted)
-            self._newest = token, [start + 1 for start in starts]
-            tokens.append(token)
-            if drawn_from is not None:
-                probs.append(drawn_from)
+        ids, starts = self._newest or self._uploaded()
+        tokens, probs = self.model.draft(ids, [1] * len(known), starts, count, choose)
+        self._newest = tokens[:, -1:], [start + count for start in starts]
         self.num_forwards += count
-        all_probs = torch.cat(probs, 1) if probs else None
-        everything = torch.cat(tokens, 1).cpu()
+        everything = tokens.cpu()
         for step in range(count):
             # What is read together was not looked up in between.
             looked_up = found if step == 0 else [NOT_FOUND] * len(found)
             column = slice(step, step + 1)
             self._gain(
                 everything[:, column],
-                None if all_probs is None else all_probs[:, column],
+                None if probs is None else probs[:, column],
                 [0] * len(found),
                 looked_up,
             )

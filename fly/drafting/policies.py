@@ -15,15 +15,18 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
 
-from fly.drafting.round_times import Speed
+from pydantic import ConfigDict, Field
+
+from fly.drafting.round_times import LARGEST, Speed, Sum
 
 # As if so many rounds had been seen to spread so much: the first one or two say nothing of their
 # spread, and arms that never spread are tried again all the same.
 PRIOR_ROUNDS, PRIOR_NOISE = 2.0, 0.5
 MOST_NOISE = 1.0  # gains of 1 to K+1 tokens hardly spread more; stalls of the machine do
-LARGEST = 1e12  # of a sum that is read from a file
+Square: TypeAlias = Annotated[float, Field(strict=True, ge=0, le=LARGEST**2)]
 LEAST_PULLS = 1e-9
 
 
@@ -31,11 +34,13 @@ LEAST_PULLS = 1e-9
 class ArmSums(Speed):
     """What one arm brought."""
 
+    __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
+
     # Of tokens and seconds, for the spread of their ratio; discounted too.
-    squares: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    weight: float = 0.0  # log weight, of hedge
-    all_tokens: float = 0.0
-    all_seconds: float = 0.0
+    squares: tuple[Square, Square, Square] = (0.0, 0.0, 0.0)
+    weight: Annotated[float, Field(strict=True, ge=-LARGEST, le=LARGEST)] = 0.0  # log, of hedge
+    all_tokens: Sum = 0.0
+    all_seconds: Sum = 0.0
 
     def note(self, tokens: float, seconds: float) -> None:
         """One round."""
@@ -61,40 +66,6 @@ class ArmSums(Speed):
         deviations = tt - 2 * rate * ts + rate * rate * ss
         mean = self.tokens / self.pulls
         return max(0.0, deviations / (mean * mean))
-
-    def to_dict(self) -> dict[str, object]:
-        """For JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, found: dict[str, object]) -> ArmSums:
-        """From JSON.
-
-        Raises:
-            ValueError: it holds something else.
-        """
-        if set(found) != {f.name for f in fields(cls)}:
-            raise ValueError("not the sums of an arm")
-        squares = found.pop("squares")
-        if not isinstance(squares, list | tuple) or len(squares) != 3:
-            raise ValueError("squares are no three numbers")
-        if not all(type(number) in (int, float) for number in [*found.values(), *squares]):
-            raise ValueError("not all are numbers")
-        sums = cls(squares=(squares[0], squares[1], squares[2]), **found)  # type: ignore[arg-type]
-        if not sums._is_possible:
-            raise ValueError("a sum is negative, infinite or larger than years of decoding make it")
-        return sums
-
-    @property
-    def _is_possible(self) -> bool:
-        """Whether decoding could have brought these sums; NaN is neither small nor large."""
-        recent = self.pulls, self.tokens, self.seconds
-        sums = *recent, self.all_pulls, self.all_tokens, self.all_seconds
-        return (
-            all(0 <= number <= LARGEST for number in sums)
-            and all(0 <= number <= LARGEST**2 for number in self.squares)
-            and -LARGEST <= self.weight <= LARGEST
-        )
 
 
 def untried(arms: Sequence[ArmSums]) -> int | None:

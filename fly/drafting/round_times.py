@@ -11,6 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
 
 from fly.drafting.protocol import Rows
 
@@ -23,6 +26,8 @@ TRUST = 1000.0  # squared tokens by which rounds differ, until they tell more th
 SPEED_DECAY = 0.98  # of tokens and seconds, per round
 ENOUGH = 10  # rounds before a speed counts
 FIRST_PAUSE, LONGEST_PAUSE = 16, 1024  # plain rounds between two probes
+LARGEST = 1e12  # of a sum that is read from a file: years of decoding make less
+Sum: TypeAlias = Annotated[float, Field(strict=True, ge=0, le=LARGEST)]
 
 
 @dataclass
@@ -31,10 +36,10 @@ class Speed:
     The first three are discounted.
     """
 
-    pulls: float = 0.0  # rounds
-    tokens: float = 0.0
-    seconds: float = 0.0
-    all_pulls: int = 0
+    pulls: Sum = 0.0  # rounds
+    tokens: Sum = 0.0
+    seconds: Sum = 0.0
+    all_pulls: Annotated[int, Field(strict=True, ge=0, le=LARGEST)] = 0
 
     def note(self, tokens: float, seconds: float) -> None:
         """One round."""

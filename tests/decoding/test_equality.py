@@ -255,19 +255,22 @@ def compare_slots(engine):
     """From now on, hold what both models' slots hold after each round against fresh forwards; the
     rows compared are in the list returned.
     """
-    caches = [(engine._target, 1)]
-    if engine._models.pair.draft is not None:
-        # The draft may lack its last proposed token, which opens its next round again.
-        caches.append((engine._models.pair.draft, 2))
     retire, compared = engine._retire, []
+    draft = engine._models.pair.draft
 
     def retire_and_compare(scheduler):
         finished = retire(scheduler)
-        for slots, behind in caches:
-            for index, row in enumerate(scheduler.rows):
-                if ids := row.ids[:-behind]:
-                    assert_slots(slots, index, ids)
-                    compared.append(index)
+        held = [(engine._target, index, row.ids[:-1]) for index, row in enumerate(scheduler.rows)]
+        if draft is not None:
+            # The draft may lack its last proposed token, which opens its next round again.  Its
+            # rows move when they are next read.
+            alive = {row.index: row for row in scheduler.rows}
+            placed = enumerate(engine.drafter.reader._placed)
+            held += [(draft, place, alive[at].ids[:-2]) for place, at in placed if at in alive]
+        for slots, place, ids in held:
+            if ids:
+                assert_slots(slots, place, ids)
+                compared.append(place)
         return finished
 
     engine._retire = retire_and_compare
