@@ -97,7 +97,8 @@ class Pair:
 def load(path: str | Path) -> PreTrainedModel:
     """A model in float32."""
     model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def problems(count: int, seed: int) -> list[Problem]:
