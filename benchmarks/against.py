@@ -77,10 +77,10 @@ def serve(settings: Mapping[str, object]) -> None:
 
     torch.set_num_threads(1)
     logging.disable_progress_bar()
-    models = [
+    target, draft = (
         AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
         for path in (TARGET_PATH, DRAFT_PATH)
-    ]
+    )
     tokenizer = AutoTokenizer.from_pretrained(TARGET_PATH)
     decoders: dict[int, fly.SpeculativeDecoder] = {}
     print(json.dumps({"fly": fly.__file__}), flush=True)
@@ -89,7 +89,7 @@ def serve(settings: Mapping[str, object]) -> None:
         if batch_size not in decoders:
             config = fly.FLyConfig(**settings)
             decoders[batch_size] = fly.SpeculativeDecoder(
-                *models, tokenizer, config, batch_size=batch_size
+                target, draft, tokenizer, config, batch_size=batch_size
             )
         begin = time.perf_counter()
         results = decoders[batch_size].generate(prompts, max_new_tokens=MAX_NEW_TOKENS)

@@ -18,9 +18,9 @@ RATIOS = (0.5, 0.8, 0.917)  # r: defaults of `lenience` and `cascade`, and FLy's
 TEMPERATURES = (0.0, 0.8)
 
 
-def spellings(ratio: float, temperature: float) -> dict[str, dict[str, object]]:
+def spellings(ratio: float, temperature: float) -> dict[str, dict[str, float]]:
     """Rules and their settings that should be the same."""
-    same: dict[str, dict[str, object]] = {
+    same: dict[str, dict[str, float]] = {
         "margin": {"ratio": ratio},
         "cascade": {"alpha": 1 - ratio},
     }

@@ -8,7 +8,7 @@ itself with fresh text, by the single arm that is best over all of it.
 from __future__ import annotations
 
 import random
-from typing import Any
+from typing import Any, cast
 
 from blocks import (
     MAX_NEW_TOKENS,
@@ -27,7 +27,7 @@ from blocks import (
 from multilevel import repeating
 
 from fly.decoding import Request
-from fly.demo.problems import heldout
+from fly.demo.problems import Kind, heldout
 
 SEED = 913
 ARMS: list[dict[str, Any]] = [
@@ -68,7 +68,7 @@ def draw(pair: Pair, task: str, count: int) -> list[Request]:
     if task == "repeating":
         texts = repeating(count)
     else:
-        texts = [problem.prompt for problem in heldout(task, count, SEED)]
+        texts = [problem.prompt for problem in heldout(cast(Kind, task), count, SEED)]
     return [Request(tuple(pair.encode(text)), MAX_NEW_TOKENS, key=task) for text in texts]
 
 

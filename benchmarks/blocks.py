@@ -68,7 +68,7 @@ class Pair:
 
     def __init__(self) -> None:
         """Load both models and the tokenizer."""
-        self.tokenizer = AutoTokenizer.from_pretrained(TARGET_PATH, padding_side="left")
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(TARGET_PATH, padding_side="left")
         self.target = load(TARGET_PATH)
         self.draft = load(DRAFT_PATH)
 
@@ -78,10 +78,10 @@ class Pair:
 
     def decode(self, answer: Sequence[int]) -> str:
         """An answer's text."""
-        return str(self.tokenizer.decode(answer, skip_special_tokens=True))
+        return str(self.tokenizer.decode(list(answer), skip_special_tokens=True))
 
     def decoder(
-        self, batch_size: int, *, share_prefixes: bool = True, **settings: object
+        self, batch_size: int, *, share_prefixes: bool = True, **settings: Any
     ) -> SpeculativeDecoder:
         """Our engine with these settings."""
         return SpeculativeDecoder(
@@ -94,9 +94,11 @@ class Pair:
         )
 
 
-def load(path: object) -> PreTrainedModel:
+def load(path: str | Path) -> PreTrainedModel:
     """A model in float32."""
-    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    model.eval()
+    return model
 
 
 def problems(count: int, seed: int) -> list[Problem]:
@@ -118,10 +120,10 @@ def timed(decode: Callable[[Prompts], Sequence[Result]]) -> Method:
     return run
 
 
-def engine(pair: Pair, batch_size: int, *, temperature: float = 0.0, **settings: object) -> Method:
+def engine(pair: Pair, batch_size: int, *, temperature: float = 0.0, **settings: Any) -> Method:
     """Our engine with these settings."""
     decoder = pair.decoder(batch_size, **settings)
-    options = {"max_new_tokens": MAX_NEW_TOKENS, "temperature": temperature}
+    options: dict[str, Any] = {"max_new_tokens": MAX_NEW_TOKENS, "temperature": temperature}
     return timed(lambda prompts: decoder.generate(prompts, **options))
 
 
@@ -150,7 +152,8 @@ def generate_batch(pair: Pair, prompts: Prompts, options: Mapping[str, Any]) -> 
     """One call of `generate`; answers end with their end token."""
     padded = pair.tokenizer.pad({"input_ids": list(prompts)}, return_tensors="pt")
     with torch.inference_mode():
-        output = pair.target.generate(
+        generate: Any = pair.target.generate
+        output = generate(
             **padded, max_new_tokens=MAX_NEW_TOKENS, **({"do_sample": False} | dict(options))
         )
     eos_id = pair.tokenizer.eos_token_id
@@ -249,5 +252,5 @@ def parsed(options: argparse.ArgumentParser) -> argparse.Namespace:
 def save(path: Path, report: Mapping[str, object], *, embedded: bool = True) -> None:
     """Write a report behind what a reader needs to judge or repeat it."""
     weights = {"weights_sha256": weight_hashes()} if embedded else {}
-    whole = environment.describe() | weights | report
+    whole = environment.describe() | weights | dict(report)
     path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")

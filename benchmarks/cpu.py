@@ -186,10 +186,13 @@ def equality(prompts: Prompts, num_processes: int) -> dict[str, dict[str, int]]:
     # A fork of a process whose matrix products had threads may hang.
     with ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn")) as pool:
         counted = list(pool.map(compare_share, shares))
-    return {
-        f"native at batch {size}": dict(sum((share[size] for share in counted), Counter()))
-        for size in NATIVE_BATCHES
+    sums: dict[str, Counter[str]] = {
+        f"native at batch {size}": Counter() for size in NATIVE_BATCHES
     }
+    for share in counted:
+        for size, counts in share.items():
+            sums[f"native at batch {size}"].update(counts)
+    return {name: dict(counts) for name, counts in sums.items()}
 
 
 def compare_share(prompts: Prompts) -> dict[int, Counter[str]]:
@@ -197,7 +200,7 @@ def compare_share(prompts: Prompts) -> dict[int, Counter[str]]:
     torch.set_num_threads(1)
     pair = Pair()
     references = plain_generate(pair, 1)(prompts).answers
-    counts = {}
+    counts: dict[int, Counter[str]] = {}
     for size in NATIVE_BATCHES:
         answers = engine(pair, size, acceptance="native")(prompts).answers
         counts[size] = Counter(

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from blocks import Method, Name, Pair, Prompts, engine, interleave, plain_generate
 
@@ -71,10 +72,22 @@ def search(pair: Pair, prompts: Prompts) -> tuple[Best, dict[str, dict[str, floa
             for k in SOME_K
         ]
     )
-    best = Best(*map(fastest, (generate, fly, native, alone, drawn, sampled)))
-    names = ("generate", "fly", "native", "generate_sampled", "native_sampled")
-    tables = zip(names, (generate, fly, native, drawn, sampled), strict=True)
-    return best, {name: {str(k): v for k, v in table.items()} for name, table in tables}
+    best = Best(
+        fastest(generate),
+        fastest(fly),
+        fastest(native),
+        fastest(alone),
+        fastest(drawn),
+        fastest(sampled),
+    )
+    tables: dict[str, Mapping[Any, float]] = {
+        "generate": generate,
+        "fly": fly,
+        "native": native,
+        "generate_sampled": drawn,
+        "native_sampled": sampled,
+    }
+    return best, {name: {str(k): v for k, v in table.items()} for name, table in tables.items()}
 
 
 def sampling_generate(pair: Pair, batch_size: int) -> Method:
