@@ -31,15 +31,13 @@ OVERRIDE_KEYS = {
     *("use_sd", "use_ngram", "tree_verify", "dual_tok", "abla_no_window"),
     *("drafter", "drafter_settings", "acceptance", "acceptance_settings"),
 }
-# Who estimates what a round costs, each with the line that gives it away.
-COST_MODELS = {
-    "times by length of proposal": r"class RoundTimes\b",
-    "rate of the adaptive length": r"class Rate\b",
-    "sums of the bandit's arms": r"class ArmSums\b",
-    "advice of a comparison": r"class RoundCost\b",
-    "prices of a sweep's trials": r"class RoundCosts\b",
-    "search of the batch size": r"self\._seconds: list\[float\]",
-}
+# Files that estimate what rounds cost or bring, each by a line that gives it away: the draft's
+# timing, the adaptive length, the bandit's arms, a comparison's advice, a sweep's prices, the
+# search of the batch size; and what the first three became.
+COST_MODELS = (
+    r"class (RoundTimes|Rate|ArmSums|RoundCost|RoundCosts|Speed)\b(?!\(Format)"
+    r"|self\._seconds: list\[float\]"
+)
 SPEED_STATISTICS = r"def (speed_ratio|ratio_over_blocks)\b"
 CACHE_WORDS = r"\b(SlotCache|SlotLayer|Write|SlotMapping|visible|kv_len|tier|CacheKind)\b"
 REACHES = {"model", "draft", "tokenizer", "draft_tokenizer", "decoder", "device"}
@@ -58,7 +56,7 @@ def measure(house: House, seen: dict[str, Any] | None) -> dict[str, dict[str, An
         "class names that stand twice": house.classes_twice(),
         "file names that stand twice in a part": house.stems_twice(),
         "tables of overrides": list(override_tables(house)),
-        "cost models": [name for name, sign in COST_MODELS.items() if _lines_with(house, sign)],
+        "cost models (files)": _files_with(house, COST_MODELS, house.parts()),
         "functions that make a ratio of speeds": _lines_with(house, SPEED_STATISTICS, "benchmarks"),
         "places that name drafters, registry apart": list(drafters_by_name(house)),
         "isinstance of own classes and hasattr, engine and workbench": list(steering(house)),
@@ -150,15 +148,23 @@ def steering(house: House) -> Iterator[str]:
 
 
 def reaches(house: House) -> Iterator[str]:
-    """Where the workbench takes a part out of the loaded model (`lm.draft`)."""
+    """Where the workbench takes a part out of the loaded model: out of `lm`, or of what a module
+    annotates as FLyLM."""
     for module, tree in house.trees.items():
         if part_of(module) not in WORKBENCH:
             continue
+        loaded = {"lm"} | {
+            node.arg
+            for node in ast.walk(tree)
+            if isinstance(node, ast.arg)
+            and node.annotation
+            and "FLyLM" in ast.dump(node.annotation)
+        }
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute) and node.attr in REACHES:
                 owner = node.value
                 name = owner.attr if isinstance(owner, ast.Attribute) else getattr(owner, "id", "")
-                if name == "lm":
+                if name.lstrip("_") in loaded:
                     yield f"{module}:{node.lineno} {ast.unparse(node)}"
 
 
