@@ -22,6 +22,7 @@ from fly.drafting.chances import (
     bin_of,
 )
 from fly.drafting.pacing import PacedDrafter
+from tests.crossing import mostly_slow
 from tests.models import assert_same, blurred, generated, prompts, tiny, tiny_tokenizer
 
 K = 20
@@ -422,7 +423,7 @@ def test_nothing_known_is_hopeful():
 
 @pytest.mark.parametrize("batch_size", [1, 8])
 @pytest.mark.parametrize("drafter", ["model", "multilevel", "ngram"])
-@pytest.mark.parametrize("kind", ["llama", pytest.param("gemma2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", mostly_slow(["llama", "gemma2"]))
 def test_native_text_stays(kind, drafter, batch_size):
     target = tiny(kind)
     config = FLyConfig(drafter=drafter, acceptance="native", draft_length="adaptive", spd_k=8)
