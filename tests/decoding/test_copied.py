@@ -160,7 +160,10 @@ TREES = [("marked_tree", name) for name in ("fly 0", "no window", "margin 2")]
 
 
 @pytest.mark.usefixtures("marking")
-@pytest.mark.parametrize(("drafter", "name"), [*(("marked", name) for name in LOSSY), *TREES])
+@pytest.mark.parametrize(
+    ("drafter", "name"),
+    mostly_slow([*TREES, *(("marked", name) for name in LOSSY)], len(TREES) + 3),
+)
 def test_marked_proposals_are_judged_natively_by_every_rule(drafter, name):
     rule = rules.get(LOSSY[name]["acceptance"])
     settings = config_args(LOSSY[name]) | {"drafter": drafter}

@@ -57,7 +57,7 @@ def counters(result):
     return {k: v for k, v in counts.items() if k != "draft_forwards" and "seconds" not in k}
 
 
-@pytest.mark.parametrize("batch_size", mostly_slow([3, 1, 8], 2))
+@pytest.mark.parametrize("batch_size", mostly_slow([3, 1, 8]))
 @pytest.mark.parametrize("drafter", DRAFTERS)
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_native_text_equals_generate(kind, drafter, batch_size):

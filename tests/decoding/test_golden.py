@@ -12,6 +12,7 @@ from fly.config import FLyConfig
 from fly.decoding import Result, SpeculativeDecoder, Statistics
 from fly.drafting.multilevel import MultilevelDrafter
 from fly.errors import ConfigError, FLyWarning
+from tests.crossing import mostly_slow
 from tests.decoding.watching import Seen, watch
 from tests.toy import ToyTokenizer, golden, toy_pair
 
@@ -71,7 +72,7 @@ def asked(case: dict[str, Any], batch_size: int) -> list[list[int]]:
     return [prompt[::-1], prompt[:1], prompt, [*prompt, *prompt], prompt[1:] or prompt]
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", mostly_slow([3, 1]))
 @pytest.mark.parametrize("name", CASES)
 def test_rounds_and_counters_are_the_reference_s(name: str, batch_size: int) -> None:
     case = CASES[name]
