@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from fly.evaluation import binary, exact, graded
-from fly.evaluation.bootstrap import redraw
-from fly.evaluation.graded import Clusters
-from fly.evaluation.speed import speed_ratio
-from fly.formats.model import Interval
+from fly.stats import binary, exact, graded
+from fly.stats.bootstrap import redraw
+from fly.stats.graded import Clusters
+from fly.stats.records import Interval
+from fly.stats.speed import speed_ratio
 
 MARGIN = 0.97
 LEVEL = 0.05  # of one-sided tests
@@ -198,7 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1000, help="simulations per setting")
     runs = parser.parse_args().runs
-    from environment import describe
+    from fly.evaluation.environment import describe
 
     rows: list[Rates] = []
     for setting in binary_settings():

@@ -9,31 +9,53 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
-from functools import partial
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
-import environment
 import torch
-from equality import equality
+from blocks import (
+    Method,
+    Pair,
+    Prompts,
+    Timed,
+    bar,
+    engine,
+    interleave,
+    interval,
+    load,
+    parsed,
+    parser,
+    plain_generate,
+    ratio,
+    save,
+    time_ratio,
+)
 from fewshot import five_shot
-from intervals import Ratio, ratio_over_blocks
-from methods import Pair, Timed, anew, assisted_generate, engine, interleave, plain_generate
-from search import TEMPERATURE, Best, search
+from search import TEMPERATURE, Best, sampling_generate, search
 
+from fly.demo import DRAFT_PATH
 from fly.demo.problems import Problem, heldout
 from fly.demo.score import solved
+from fly.evaluation.divergence import compare
 from fly.execution import check_permission
+from fly.stats.paired import compare_scores
 
 SEARCH_SEED, MEASURE_SEED = 202, 101
 CODE_SHARE = 1 / 3  # as in the tasks
 ALONE = 8  # methods at batch 1 run over every eighth problem of a block
 SHOTS = 4  # few-shot prompts are built for every fourth problem of a block
 ASSISTED = {"assisted-default": None, "assisted-k4": 4, "assisted-k15": 15}
-Block = dict[str, Timed]  # by method
+FLY, AGAIN = "fly-best", "fly-best again"
+NATIVE_BATCHES = (1, 32)  # whose texts are compared with `generate`
+Block = Mapping[str, Timed]  # by method
 
 
 def draw_problems(count: int, seed: int) -> list[Problem]:
@@ -58,17 +80,19 @@ def measure(pair: Pair, best: Best, blocks: Sequence[Sequence[Problem]]) -> list
     """Run all methods over all blocks, after a warm-up.  At batch 1, where a block would take
     minutes, the methods take turns from problem to problem.
     """
+    fly = best.fly.method(pair)
     together = {
         "generate-best": plain_generate(pair, best.generate),
         "native-own-k": best.native.method(pair),
         "native-same-k": replace(best.fly, acceptance="native").method(pair),
-        "fly-best": best.fly.method(pair),
-        "generate-sampled": plain_generate(pair, best.generate_sampled, TEMPERATURE),
+        FLY: fly,
+        AGAIN: fly,
+        "generate-sampled": sampling_generate(pair, best.generate_sampled),
         "native-sampled": best.native_sampled.method(pair),
     }
     shots = {
-        f"five-shot-{name}": anew(partial(engine, pair, best.fly.batch_size, share_prefixes=share))
-        for name, share in (("shared", True), ("unshared", False))
+        f"five-shot-{name}": fresh(pair, best.fly.batch_size, is_shared)
+        for name, is_shared in (("shared", True), ("unshared", False))
     }
     alone = {
         "fly-1": best.alone.method(pair),
@@ -89,36 +113,41 @@ def measure(pair: Pair, best: Best, blocks: Sequence[Sequence[Problem]]) -> list
     return measured
 
 
-def speed_ratio(blocks: Sequence[Block], method: str, baseline: str) -> Ratio:
-    """Tokens per second of one method by another's."""
-    speeds = [[block[name].tokens_per_s for block in blocks] for name in (method, baseline)]
-    return ratio_over_blocks(*speeds)
+def fresh(pair: Pair, batch_size: int, is_shared: bool) -> Method:
+    """FLy in a decoder that is made for every call, outside its time: it has seen no prompt yet."""
+    return lambda prompts: engine(pair, batch_size, share_prefixes=is_shared)(prompts)
 
 
-def time_ratio(blocks: Sequence[Block], baseline: str, method: str) -> Ratio:
-    """Seconds of one method by another's."""
-    seconds = [[block[name].seconds for block in blocks] for name in (baseline, method)]
-    return ratio_over_blocks(*seconds)
+def assisted_generate(pair: Pair, num_assistant_tokens: int | None) -> Method:
+    """Transformers' assisted generation, which knows batch 1 only.
+
+    None leaves its defaults, which adapt the number of tokens; a number fixes it, and switches off
+    the confidence threshold that would cut it short.
+    """
+    draft = load(DRAFT_PATH)
+    if num_assistant_tokens is not None:
+        draft.generation_config.num_assistant_tokens = num_assistant_tokens
+        draft.generation_config.num_assistant_tokens_schedule = "constant"
+        draft.generation_config.assistant_confidence_threshold = 0.0
+    return plain_generate(pair, 1, assistant_model=draft)
 
 
 def recovery(
     pair: Pair, problems: Sequence[Sequence[Problem]], blocks: Sequence[Block]
-) -> dict[str, object]:
-    """Solved problems of FLy by the target's own, with paired counts."""
+) -> dict[str, Any]:
+    """Solved problems of FLy by the target's own."""
     plain, fly = (
         [solved_in(pair, own, block[name]) for own, block in zip(problems, blocks, strict=True)]
-        for name in ("generate-best", "fly-best")
+        for name in ("generate-best", FLY)
     )
     kinds = [problem.kind for own in problems for problem in own]
     outcomes = list(zip(kinds, chain(*plain), chain(*fly), strict=True))
-    over = ratio_over_blocks([sum(block) for block in fly], [sum(block) for block in plain])
     return {
         **paired_counts([(a, b) for _, a, b in outcomes]),
         "by_kind": {
             kind: paired_counts([(a, b) for own, a, b in outcomes if own == kind])
             for kind in sorted(set(kinds))
         },
-        "over_blocks": over.to_dict(),
     }
 
 
@@ -140,16 +169,109 @@ def paired_counts(outcomes: Sequence[tuple[bool, bool]]) -> dict[str, float]:
     }
 
 
-def bar(name: str, wanted: float, ratio: Ratio) -> dict[str, object]:
-    """A bar is met when the lower end of the interval meets it."""
-    return {"name": name, "at_least": wanted, "met": ratio.low >= wanted, **ratio.to_dict()}
+def recovery_interval(counts: Mapping[str, int]) -> dict[str, Any]:
+    """As in `fly compare`, from the paired counts."""
+    lost, gained = counts["became_wrong"], counts["became_right"]
+    both = counts["target_solved"] - lost
+    neither = counts["items"] - both - lost - gained
+    target = [1.0] * (both + lost) + [0.0] * (gained + neither)
+    fly = [1.0] * both + [0.0] * lost + [1.0] * gained + [0.0] * neither
+    return asdict(compare_scores(target, fly, range(len(target))).recovery)
+
+
+def equality(prompts: Prompts, num_processes: int) -> dict[str, dict[str, int]]:
+    """Native answers that are those of `generate`, one request at a time, by batch size; not
+    timed, so shared out."""
+    shares = [list(prompts[index::num_processes]) for index in range(num_processes)]
+    # A fork of a process whose matrix products had threads may hang.
+    with ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn")) as pool:
+        counted = list(pool.map(compare_share, shares))
+    return {
+        f"native at batch {size}": dict(sum((share[size] for share in counted), Counter()))
+        for size in NATIVE_BATCHES
+    }
+
+
+def compare_share(prompts: Prompts) -> dict[int, Counter[str]]:
+    """One process's share, on one thread."""
+    torch.set_num_threads(1)
+    pair = Pair()
+    references = plain_generate(pair, 1)(prompts).answers
+    counts = {}
+    for size in NATIVE_BATCHES:
+        answers = engine(pair, size, acceptance="native")(prompts).answers
+        counts[size] = Counter(
+            compare(pair.target, prompt, reference, answer)
+            for prompt, reference, answer in zip(prompts, references, answers, strict=True)
+        )
+    return counts
+
+
+def summarise(counts: Mapping[str, Any], blocks: Sequence[Block]) -> dict[str, Any]:
+    """Bars and further ratios."""
+    speeds = {name: sum(block[name].tokens_per_s for block in blocks) for name in ASSISTED}
+    assisted = max(speeds, key=speeds.__getitem__)
+    wanted = {
+        f"fly at batch 1 / {assisted}": (1.5, ratio(blocks, "fly-1", assisted)),
+        "fly best / generate best": (1.9, ratio(blocks, FLY, "generate-best")),
+        f"fly best / {assisted}": (8, ratio(blocks, FLY, assisted)),
+        f"native / generate, sampled at T = {TEMPERATURE}": (
+            1.1,
+            ratio(blocks, "native-sampled", "generate-sampled"),
+        ),
+        "five shots: seconds without / with shared prefixes": (
+            1.5,
+            time_ratio(blocks, "five-shot-unshared", "five-shot-shared"),
+        ),
+        "fly / native, same batch and K": (1.25, ratio(blocks, FLY, "native-same-k")),
+        "recovery": (0.96, recovery_interval(counts)),
+    }
+    further = {"fly / native at its own best K": ratio(blocks, FLY, "native-own-k")}
+    if AGAIN in blocks[0]:
+        further["fly best again / fly best (A/A)"] = ratio(blocks, AGAIN, FLY)
+    bars = [{"name": name} | bar({"ratio": one}, least) for name, (least, one) in wanted.items()]
+    for one in bars:
+        print(f"{one['name']}: {interval(one['ratio'])}", one["bar"])
+    for name, one in further.items():
+        print(f"{name}: {interval(one)}", flush=True)
+    return {"bars": bars} | further
+
+
+def raw(blocks: Sequence[Block]) -> list[dict[str, Any]]:
+    """What ratios are computed from."""
+    return [
+        {
+            name: {
+                "answers": len(timed.answers),
+                "tokens": timed.num_tokens,
+                "seconds": timed.seconds,
+                "tokens_per_s": timed.tokens_per_s,
+                "statistics": timed.statistics.to_dict(),
+                "metrics": timed.statistics.metrics(),
+            }
+            for name, timed in block.items()
+        }
+        for block in blocks
+    ]
+
+
+def computed_anew(path: Path) -> None:
+    """A saved report's bars, from its own blocks."""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    blocks: list[Any] = [
+        {name: SimpleNamespace(num_tokens=one["tokens"], **one) for name, one in block.items()}
+        for block in report["blocks"]
+    ]
+    report |= summarise(report["recovery"], blocks)
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
 def main() -> None:
     """Measure, print and save; what was timed is saved before texts are compared."""
-    arguments = parser().parse_args()
+    arguments = parsed(command_line())
+    if arguments.anew:
+        return computed_anew(arguments.output)
     check_permission("benchmarks/cpu.py")
-    torch.set_num_threads(arguments.threads)
     pair = Pair()
     problems = draw_problems(arguments.problems, MEASURE_SEED)
     measured = {problem.key for problem in problems}
@@ -159,76 +281,29 @@ def main() -> None:
     dealt = deal(problems, arguments.blocks, arguments.passes)
     blocks = measure(pair, best, dealt)
     once = slice(arguments.blocks)  # each problem is scored once
-    report = {
-        "environment": environment.describe(),
+    counts = recovery(pair, dealt[once], blocks[once])
+    report: dict[str, Any] = {
         "search": {"best": asdict(best), "tokens_per_s": speeds},
-        **summarise(recovery(pair, dealt[once], blocks[once]), blocks),
+        "recovery": counts,
+        **summarise(counts, blocks),
+        "blocks": raw(blocks),
     }
-    save(report, arguments.output)
+    save(arguments.output, report)
     prompts = [pair.encode(problem.prompt) for problem in problems[: arguments.equality]]
     report["equality"] = equality(prompts, arguments.threads)
-    save(report, arguments.output)
-    print(json.dumps({key: report[key] for key in ("equality", "recovery", "bars")}, indent=1))
+    save(arguments.output, report)
+    print(json.dumps(report["equality"], indent=1))
 
 
-def save(report: dict[str, object], path: str) -> None:
-    """Write the raw results."""
-    Path(path).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-
-
-def summarise(scores: dict[str, object], blocks: Sequence[Block]) -> dict[str, object]:
-    """Bars and further ratios, and what they were computed from."""
-    assisted = max(ASSISTED, key=lambda name: sum(block[name].tokens_per_s for block in blocks))
-    over = scores["over_blocks"]
-    assert isinstance(over, dict)
-    native = speed_ratio(blocks, "fly-best", "native-same-k")
-    return {
-        "recovery": scores,
-        "bars": [
-            bar(f"fly at batch 1 / {assisted}", 1.5, speed_ratio(blocks, "fly-1", assisted)),
-            bar("fly best / generate best", 1.9, speed_ratio(blocks, "fly-best", "generate-best")),
-            bar(f"fly best / {assisted}", 8, speed_ratio(blocks, "fly-best", assisted)),
-            bar(
-                f"native / generate, sampled at T = {TEMPERATURE}",
-                1.1,
-                speed_ratio(blocks, "native-sampled", "generate-sampled"),
-            ),
-            bar(
-                "five shots: seconds without / with shared prefixes",
-                1.5,
-                time_ratio(blocks, "five-shot-unshared", "five-shot-shared"),
-            ),
-            bar("fly / native, same batch and K", 1.25, native),
-            bar("recovery", 0.96, Ratio(**over)),
-        ],
-        "fly / native at its own best K": speed_ratio(blocks, "fly-best", "native-own-k").to_dict(),
-        "blocks": [
-            {
-                name: {
-                    "answers": len(timed.answers),
-                    "tokens": timed.num_tokens,
-                    "seconds": timed.seconds,
-                    "tokens_per_s": timed.tokens_per_s,
-                    "statistics": timed.statistics and timed.statistics.to_dict(),
-                    "metrics": timed.statistics and timed.statistics.metrics(),
-                }
-                for name, timed in block.items()
-            }
-            for block in blocks
-        ],
-    }
-
-
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    options = argparse.ArgumentParser(prog="python benchmarks/cpu.py", description=__doc__)
+def command_line() -> argparse.ArgumentParser:
+    """Its options."""
+    options = parser(__doc__, "cpu.json", threads=2)
     options.add_argument("--problems", type=int, default=1000)
     options.add_argument("--search", type=int, default=256, help="problems of the search")
     options.add_argument("--equality", type=int, default=1000, help="problems compared")
     options.add_argument("--blocks", type=int, default=5, help="blocks of a pass")
     options.add_argument("--passes", type=int, default=3, help="times that all problems are run")
-    options.add_argument("--threads", type=int, default=2)
-    options.add_argument("--output", default="benchmarks/results/cpu.json")
+    options.add_argument("--anew", action="store_true", help="only compute --output's bars again")
     return options
 
 

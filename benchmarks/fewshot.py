@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from methods import Pair
+from blocks import Pair
 
 from fly.demo.problems import Problem, heldout
 

@@ -10,28 +10,37 @@ learning, too.  Plain decoding runs twice in every block: the ratio of the two i
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import smollm2
-import torch
+from blocks import (
+    Block,
+    Method,
+    Prompts,
+    interleave,
+    interval,
+    load,
+    parsed,
+    parser,
+    ratio,
+    save,
+    timed,
+    total,
+)
 from chat import PROMPTS, encode
-from methods import Prompts, Timed, interleave, load
 from transformers import AutoTokenizer
 
 from fly.config import FLyConfig
-from fly.decoding import SpeculativeDecoder, Statistics
-from fly.evaluation import environment
-from fly.evaluation.speed import speed_ratio
+from fly.decoding import Result, SpeculativeDecoder
 
 SIZES = (1, 8, 32)
 ALONE = 2  # prompts of a block at batch 1
 PLAIN, AGAIN = "plain", "plain again"
 LENGTHS = ("fixed", "adaptive")
 WARM_UP = 4  # tokens
-Block = dict[str, Timed]  # by method
 
 
 def settings(num_layers: int, left_out: int, k: int) -> dict[str, dict[str, object]]:
@@ -52,18 +61,16 @@ def settings(num_layers: int, left_out: int, k: int) -> dict[str, dict[str, obje
     }
 
 
-def method(decoder: SpeculativeDecoder, num_tokens: int) -> Callable[[Prompts], Timed]:
-    """A decoder as something that is timed; others then use its caches."""
+def method(decoder: SpeculativeDecoder, num_tokens: int) -> Method:
+    """A decoder whose caches others may use behind each call."""
 
-    def run(prompts: Prompts) -> Timed:
-        begin = time.perf_counter()
-        results = decoder.generate(prompts, max_new_tokens=num_tokens)
-        seconds = time.perf_counter() - begin
-        decoder.release()
-        pooled = sum((result.statistics for result in results), Statistics())
-        return Timed([result.token_ids for result in results], seconds, pooled)
+    def decode(prompts: Prompts) -> list[Result]:
+        try:
+            return decoder.generate(prompts, max_new_tokens=num_tokens)
+        finally:
+            decoder.release()
 
-    return run
+    return timed(decode)
 
 
 def dealt(prompts: Prompts, batch_size: int, turn: int) -> list[list[int]]:
@@ -72,47 +79,36 @@ def dealt(prompts: Prompts, batch_size: int, turn: int) -> list[list[int]]:
     return [prompts[(turn * count + place) % len(prompts)] for place in range(count)]
 
 
-def report(blocks: Sequence[Block]) -> dict[str, object]:
+def report(blocks: Sequence[Block]) -> dict[str, Any]:
     """Speeds, their ratios to plain decoding, and what was decided."""
-    own = {name: [block[name] for block in blocks] for name in blocks[0]}
-    columns = {
-        name: ([t.num_tokens for t in timed], [t.seconds for t in timed])
-        for name, timed in own.items()
-    }
-    found: dict[str, object] = {}
-    for name, timed in own.items():
-        pooled = sum((t.statistics for t in timed if t.statistics), Statistics())
-        same = [a.answers == b.answers for a, b in zip(timed, own[PLAIN], strict=True)]
-        tokens, seconds = columns[name]
+    found: dict[str, Any] = {}
+    for name in blocks[0]:
+        pooled = total(blocks, name).statistics
         found[name] = {
-            "tokens_per_s": sum(tokens) / sum(seconds),
-            "by_plain": speed_ratio(*columns[name], *columns[PLAIN]).model_dump(),
-            "blocks_with_plain_text": sum(same),
+            "tokens_per_s": total(blocks, name).tokens_per_s,
+            "by_plain": ratio(blocks, name, PLAIN),
+            "blocks_with_plain_text": sum(
+                block[name].answers == block[PLAIN].answers for block in blocks
+            ),
             "rounds": pooled.rounds,  # of single rows
             "plain_rounds": pooled.plain,
             "acceptance_rate": pooled.metrics()["acceptance_rate"],
             "timed_in_between": {"rounds": pooled.timed_rounds, "by_plain": pooled.by_plain},
-            "tokens": tokens,
-            "seconds": seconds,
+            "tokens": [block[name].num_tokens for block in blocks],
+            "seconds": [block[name].seconds for block in blocks],
         }
     return found
 
 
-def line(batch_size: int, found: Mapping[str, object]) -> str:
+def line(batch_size: int, found: Mapping[str, Any]) -> str:
     """One line for people."""
-    told = []
-    for name, one in found.items():
-        assert isinstance(one, dict)
-        ratio = one["by_plain"]
-        ends = "" if ratio["low"] is None else f" [{ratio['low']:.2f}, {ratio['high'] or 0:.2f}]"
-        told.append(f"{name} {ratio['estimate']:.2f}{ends}")
-    return f"batch {batch_size}, tokens/s by plain: {', '.join(told)}"
+    parts = [f"{name} {interval(one['by_plain'])}" for name, one in found.items()]
+    return f"batch {batch_size}, tokens/s by plain: {', '.join(parts)}"
 
 
 def main() -> None:
     """Measure, print and save, block by block."""
-    arguments = parser().parse_args()
-    torch.set_num_threads(arguments.threads)
+    arguments = parsed(command_line())
     if arguments.model is None:
         name, (model, tokenizer) = smollm2.FILE, smollm2.load()
     else:
@@ -137,30 +133,26 @@ def main() -> None:
         for size in arguments.sizes:
             blocks[size].append(interleave(methods[size], [dealt(prompts, size, turn)], turn))
             print(line(size, report(blocks[size])), flush=True)
-        saved = environment.describe() | {
+        saved = {
             "model": {"name": name, "layers": num_layers},
             "settings": chosen,
             "max_new_tokens": arguments.tokens,
             "prompts": len(prompts),
             "batch": {str(size): report(own) for size, own in blocks.items() if own},
         }
-        arguments.output.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
+        save(arguments.output, saved, embedded=False)
         print(f"{turn + 1} blocks in {time.perf_counter() - begin:.0f} s", flush=True)
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    options = argparse.ArgumentParser(description=__doc__)
+def command_line() -> argparse.ArgumentParser:
+    """Its options."""
+    options = parser(__doc__, "lengths.json", threads=2)
     options.add_argument("--model", help="folder of a causal model that chats; else SmolLM2")
     options.add_argument("--tokens", type=int, default=32, help="new tokens of an answer, at most")
     options.add_argument("--blocks", type=int, default=5, help="fewer than 5 give no intervals")
     options.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="rows of the batches")
     options.add_argument("--spd_k", type=int, default=10)
     options.add_argument("--left_out", type=int, default=8, help="layers that self leaves out")
-    options.add_argument("--threads", type=int, default=2)
-    options.add_argument(
-        "--output", type=Path, default=Path(__file__).parent / "results/lengths.json"
-    )
     return options
 
 

@@ -7,15 +7,12 @@ and looked up for 8 tokens, as drafting does: the median of several runs.  The t
 
 from __future__ import annotations
 
-import argparse
-import json
 import random
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 
-import environment
+from blocks import parsed, parser, save
 
 from fly.drafting.guessing import NgramText, RecentText, SuffixText, Text
 
@@ -57,12 +54,9 @@ def microseconds(make: Callable[[], Text], length: int) -> float:
 
 def main() -> None:
     """Measure, print and save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument(
-        "--output", type=Path, default=Path(__file__).parent / "results/lookup.json"
-    )
-    arguments = parser.parse_args()
+    options = parser(__doc__, "lookup.json")
+    options.add_argument("--runs", type=int, default=5)
+    arguments = parsed(options)
     found: dict[str, dict[str, float]] = {}
     for name, make in MAKERS.items():
         found[name] = {
@@ -72,8 +66,7 @@ def main() -> None:
             for length in LENGTHS
         }
         print(name, {length: round(value, 2) for length, value in found[name].items()}, flush=True)
-    saved = environment.describe() | {"microseconds_per_token": found, "runs": arguments.runs}
-    arguments.output.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
+    save(arguments.output, {"microseconds_per_token": found, "runs": arguments.runs})
 
 
 if __name__ == "__main__":

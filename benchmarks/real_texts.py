@@ -5,19 +5,15 @@ FLy, and counts texts that differ from the target's own and texts that recite th
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import torch
+from blocks import parsed, parser, save
 from chat import PROMPTS, encode
 from smollm2 import FILE, load
 
 from fly.config import FLyConfig
 from fly.decoding import Result, SpeculativeDecoder, Statistics
-from fly.evaluation import environment
 
 ASKED = PROMPTS[:20]
 SYSTEM = "You are a helpful assistant. Answer briefly, and only what was asked."
@@ -61,12 +57,9 @@ def describe(
 
 def main() -> None:
     """Decode, print and save."""
-    options = argparse.ArgumentParser(prog="python benchmarks/real_texts.py", description=__doc__)
+    options = parser(__doc__, "real_texts.json", threads=2)
     options.add_argument("--tokens", type=int, default=64)
-    options.add_argument("--threads", type=int, default=2)
-    options.add_argument("--output", default="benchmarks/results/real_texts.json")
-    arguments = options.parse_args()
-    torch.set_num_threads(arguments.threads)
+    arguments = parsed(options)
     model, tokenizer = load()
     prompts = [encode(tokenizer, prompt, SYSTEM) for prompt in ASKED]
     system = tokenizer(SYSTEM, add_special_tokens=False).input_ids
@@ -78,14 +71,8 @@ def main() -> None:
         results = decoder.generate(prompts, max_new_tokens=arguments.tokens)
         row = rows[name] = describe(results, own, system)
         print(name, {key: value for key, value in row.items() if key != "answers"}, flush=True)
-    report = {
-        "environment": environment.describe(),
-        "model": FILE,
-        "tokens": arguments.tokens,
-        "settings": CONFIGS,
-        "rows": rows,
-    }
-    Path(arguments.output).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    report = {"model": FILE, "tokens": arguments.tokens, "settings": CONFIGS, "rows": rows}
+    save(arguments.output, report, embedded=False)
 
 
 if __name__ == "__main__":

@@ -7,16 +7,10 @@ is bisected until its loose share is FLy's at its defaults; what comes out are t
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import environment
-import torch
-from adaptive import mixed
-from methods import Pair, engine
+from blocks import Pair, engine, parsed, parser, problems, save
 
 SEED = 514
 K = 15
@@ -33,14 +27,12 @@ class Dial:
     settings: Callable[[float], Mapping[str, object]]
 
 
-DIALS = {
+DIALS = {  # `cascade` and `lenience` are `margin` here: alike.py
     "margin": Dial(0.0, 6.0, lambda value: {"max_gap": value}),
     "typical": Dial(1.0, 1e-3, lambda value: {"epsilon": value, "delta": value**0.5}),
     "relaxed_top_n": Dial(0.0, 1.0, lambda value: {"top_n": 10, "delta": value}),
     "mars": Dial(1.0, 0.01, lambda value: {"threshold": value}),
-    "cascade": Dial(0.0, 0.99, lambda value: {"alpha": value}),
     "divergence": Dial(0.0, 0.69, lambda value: {"divergence": "js", "threshold": value}),
-    "lenience": Dial(1.0, 1e-3, lambda value: {"lenience": value}),
     "ensemble": Dial(1.0, 0.02, lambda value: {"weight": value}),
 }
 
@@ -52,7 +44,7 @@ class Shares:
         """Draw the prompts."""
         self._pair = pair
         self._batch_size = batch_size
-        self._prompts = mixed(pair, count, SEED)
+        self._prompts = [pair.encode(problem.prompt) for problem in problems(count, SEED)]
 
     def of(self, rule: str, settings: Mapping[str, object]) -> float:
         """Loose over emitted tokens."""
@@ -63,7 +55,6 @@ class Shares:
             acceptance_settings=dict(settings),
             spd_k=K,
         )(self._prompts)
-        assert timed.statistics is not None
         return timed.statistics.metrics()["loose_share"] or 0.0
 
     def matched(self, rule: str, wanted: float) -> dict[str, object]:
@@ -93,15 +84,11 @@ class Shares:
 
 def main() -> None:
     """Match, print and save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--prompts", type=int, default=64)
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--rules", nargs="+", default=list(DIALS), choices=list(DIALS))
-    parser.add_argument(
-        "--output", type=Path, default=Path(__file__).parent / "results/rules_matched.json"
-    )
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    options = parser(__doc__, "rules_matched.json")
+    options.add_argument("--prompts", type=int, default=64)
+    options.add_argument("--batch-size", type=int, default=32)
+    options.add_argument("--rules", nargs="+", default=list(DIALS), choices=list(DIALS))
+    arguments = parsed(options)
     shares = Shares(Pair(), arguments.prompts, arguments.batch_size)
     wanted = shares.of("fly", {})
     print(f"fly: {wanted:.4f}", flush=True)
@@ -109,8 +96,7 @@ def main() -> None:
     for rule in arguments.rules:
         found[rule] = shares.matched(rule, wanted)
         print(f"{found[rule]['method']}: {found[rule]['loose_share']:.4f}", flush=True)
-    saved = environment.describe() | {"fly_loose_share": wanted, "spd_k": K, "rules": found}
-    arguments.output.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
+    save(arguments.output, {"fly_loose_share": wanted, "spd_k": K, "rules": found})
 
 
 if __name__ == "__main__":

@@ -4,12 +4,13 @@ problems of their own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from methods import Method, Name, Pair, Prompts, Timed, engine, interleave, plain_generate
+from blocks import Method, Name, Pair, Prompts, engine, interleave, plain_generate
 
 BATCHES = (8, 16, 32, 64, 128)  # besides 1, of which fewer problems tell enough
+SAMPLED_BATCHES = (64, 128)
 FLY_K = 15  # of demo.json
 SOME_K = (6, 8, 10, 12, 15)
 TEMPERATURE = 0.8
@@ -48,45 +49,37 @@ def search(pair: Pair, prompts: Prompts) -> tuple[Best, dict[str, dict[str, floa
     """The fastest settings, and all speeds in tokens/s by setting."""
     halves = [prompts[0::2], prompts[1::2]]
     singles = [[prompt] for prompt in prompts[:NUM_ALONE]]
-    generate = {size: plain_generate(pair, size) for size in BATCHES}
-    plain = speeds(interleave(generate, halves))
-    plain |= speeds(interleave({1: plain_generate(pair, 1)}, singles))
 
-    def find(settings: Iterable[Setting], slices: Sequence[Prompts]) -> dict[Setting, float]:
-        return speeds(interleave({each: each.method(pair) for each in settings}, slices))
+    def speeds(methods: Mapping[Name, Method], slices: Prompts = halves) -> dict[Name, float]:
+        timed = interleave(methods, slices)
+        return {name: each.tokens_per_s for name, each in timed.items()}
 
-    alone = find((Setting(1, drafter=drafter) for drafter in ("model", "multilevel")), singles)
-    fly = find(map(Setting, BATCHES), halves) | alone
+    def find(settings: Iterable[Setting], slices: Prompts = halves) -> dict[Setting, float]:
+        return speeds({each: each.method(pair) for each in settings}, slices)
+
+    generate = speeds({size: plain_generate(pair, size) for size in BATCHES})
+    generate |= speeds({1: plain_generate(pair, 1)}, singles)
+    alone = find([Setting(1, drafter=name) for name in ("model", "multilevel")], singles)
+    fly = find(map(Setting, BATCHES)) | alone
     size = fastest(fly).batch_size
-    native = find((Setting(size, k, "native") for k in SOME_K), halves)
-    drawn = speeds(
-        interleave({size: plain_generate(pair, size, TEMPERATURE) for size in BATCHES}, halves)
-    )
+    native = find([Setting(size, k, "native") for k in SOME_K])
+    drawn = speeds({rows: sampling_generate(pair, rows) for rows in BATCHES})
     sampled = find(
-        (Setting(rows, k, "native", temperature=TEMPERATURE) for rows in (64, 128) for k in SOME_K),
-        halves,
+        [
+            Setting(rows, k, "native", temperature=TEMPERATURE)
+            for rows in SAMPLED_BATCHES
+            for k in SOME_K
+        ]
     )
-    best = Best(
-        fastest(plain),
-        fastest(fly),
-        fastest(native),
-        fastest(alone),
-        fastest(drawn),
-        fastest(sampled),
-    )
-    tables = {
-        "generate": plain,
-        "fly": fly,
-        "native": native,
-        "generate_sampled": drawn,
-        "native_sampled": sampled,
-    }
-    return best, {name: {str(k): v for k, v in table.items()} for name, table in tables.items()}
+    best = Best(*map(fastest, (generate, fly, native, alone, drawn, sampled)))
+    names = ("generate", "fly", "native", "generate_sampled", "native_sampled")
+    tables = zip(names, (generate, fly, native, drawn, sampled), strict=True)
+    return best, {name: {str(k): v for k, v in table.items()} for name, table in tables}
 
 
-def speeds(timed: Mapping[Name, Timed]) -> dict[Name, float]:
-    """Tokens per second."""
-    return {name: each.tokens_per_s for name, each in timed.items()}
+def sampling_generate(pair: Pair, batch_size: int) -> Method:
+    """`generate` that draws."""
+    return plain_generate(pair, batch_size, do_sample=True, temperature=TEMPERATURE)
 
 
 def fastest(found: Mapping[Name, float]) -> Name:

@@ -5,22 +5,18 @@ the one that the request gets alone.
 
 from __future__ import annotations
 
-import argparse
 import json
 import multiprocessing
 import random
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
-import environment
 import psutil
 import torch
-from methods import Pair
+from blocks import Pair, parsed, parser, save
 
-from fly.config import FLyConfig
-from fly.decoding import Request, Result, SpeculativeDecoder
+from fly.decoding import Request, Result
 from fly.demo.problems import heldout
 
 SEED = 303
@@ -46,13 +42,6 @@ def draw_requests(pair: Pair, count: int) -> list[Request]:
     return requests
 
 
-def decoder(pair: Pair, batch_size: int) -> SpeculativeDecoder:
-    """FLy with the settings of demo.json."""
-    return SpeculativeDecoder(
-        pair.target, pair.draft, pair.tokenizer, FLyConfig(), batch_size=batch_size
-    )
-
-
 def answer(result: Result) -> Answer:
     """What of a result has to be the same at batch 1."""
     return result.token_ids, result.text, result.finish_reason
@@ -63,7 +52,7 @@ def soak(pair: Pair, requests: Sequence[Request]) -> tuple[dict[int, Answer], li
     process = psutil.Process()
     answers: dict[int, Answer] = {}
     memory = []
-    for index, result in decoder(pair, BATCH_SIZE).decode(requests):
+    for index, result in pair.decoder(BATCH_SIZE).decode(requests):
         answers[index] = answer(result)
         memory.append(process.memory_info().rss)
         if len(memory) % SETTLED == 0:
@@ -74,7 +63,7 @@ def soak(pair: Pair, requests: Sequence[Request]) -> tuple[dict[int, Answer], li
 def answer_alone(requests: Sequence[Request]) -> list[Answer]:
     """The answers at batch 1; one process's share, on one thread."""
     torch.set_num_threads(1)
-    found = dict(decoder(Pair(), 1).decode(requests))
+    found = dict(Pair().decoder(1).decode(requests))
     return [answer(found[index]) for index in range(len(requests))]
 
 
@@ -88,13 +77,10 @@ def all_alone(requests: Sequence[Request], num_processes: int) -> list[Answer]:
 
 def main() -> None:
     """Run, print and save."""
-    options = argparse.ArgumentParser(prog="python benchmarks/soak.py", description=__doc__)
+    options = parser(__doc__, "soak.json", threads=2)
     options.add_argument("--requests", type=int, default=5000)
-    options.add_argument("--threads", type=int, default=2, help="of the batch")
     options.add_argument("--processes", type=int, default=2, help="at batch 1, of a thread each")
-    options.add_argument("--output", default="benchmarks/results/soak.json")
-    arguments = options.parse_args()
-    torch.set_num_threads(arguments.threads)
+    arguments = parsed(options)
     pair = Pair()
     requests = draw_requests(pair, arguments.requests)
     begin = time.perf_counter()
@@ -105,7 +91,6 @@ def main() -> None:
     alone = all_alone(requests, arguments.processes)
     different = [index for index, own in enumerate(alone) if together[index] != own]
     report = {
-        "environment": environment.describe(),
         "requests": len(requests),
         "batch_size": BATCH_SIZE,
         "seconds": seconds,
@@ -118,8 +103,8 @@ def main() -> None:
         "equal_to_batch_1": {"equal": len(requests) - len(different), "different": different},
         "memory_mib": [round(value / 2**20, 1) for value in memory[::100]],
     }
-    Path(arguments.output).write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps({key: report[key] for key in list(report)[1:-1]}, indent=1))
+    save(arguments.output, report)
+    print(json.dumps({key: report[key] for key in list(report)[:-1]}, indent=1))
 
 
 if __name__ == "__main__":

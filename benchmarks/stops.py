@@ -9,20 +9,16 @@ step the answer ends.
 
 from __future__ import annotations
 
-import argparse
-import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import asdict
 
-import environment
-import torch
-from methods import MAX_NEW_TOKENS, Pair
+from blocks import MAX_NEW_TOKENS, Pair, parsed, parser, save
 
 from fly.config import FLyConfig
-from fly.decoding import Result, SpeculativeDecoder
+from fly.decoding import Result
 from fly.demo.problems import Problem, heldout
-from fly.evaluation.paired import compare_scores
+from fly.stats.paired import compare_scores
 
 K, BATCH = 15, 32
 SEED = 0  # of the task's items
@@ -39,9 +35,7 @@ class Answers:
         """Decode the target's own."""
         self._prompts = [pair.encode(problem.prompt) for problem in problems]
         self._stop = stop
-        self._decoder = SpeculativeDecoder(
-            pair.target, pair.draft, pair.tokenizer, FLyConfig(spd_k=K), batch_size=BATCH
-        )
+        self._decoder = pair.decoder(BATCH, spd_k=K)
         self.own = self.by(acceptance="native")
 
     def by(self, **settings: object) -> list[Result]:
@@ -79,11 +73,9 @@ def is_right(result: Result, problem: Problem) -> float:
 
 def main() -> None:
     """Measure, print and save."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--items", type=int, default=500)
-    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results/stops.json")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
+    options = parser(__doc__, "stops.json")
+    options.add_argument("--items", type=int, default=500)
+    arguments = parsed(options)
     pair = Pair()
     problems = heldout("arithmetic", arguments.items, SEED)
     found: dict[str, dict[str, object]] = {}
@@ -99,11 +91,10 @@ def main() -> None:
                 ]
                 paired = compare_scores(scores[0], scores[1], range(len(problems))).to_paired()
                 told |= {"score": sum(scores[1]) / len(problems)}
-                told |= {"paired": paired.model_dump(mode="json")}
+                told |= {"paired": asdict(paired)}
             found[f"{stop!r}, {name}"] = told
             print(f"{stop!r}, {name}: {told}", flush=True)
-    saved = environment.describe() | {"spd_k": K, "batch_size": BATCH, "found": found}
-    arguments.output.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
+    save(arguments.output, {"spd_k": K, "batch_size": BATCH, "found": found})
 
 
 if __name__ == "__main__":

@@ -1,19 +1,18 @@
 """Names to classes, for acceptance rules and drafters.  An entry may be a "module:Class" string,
 imported when it is first asked for, so that knowing the names costs no import of torch: the
-configuration checks names against the two tables here."""
+configuration checks names against such tables."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from fly.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fly.acceptance import Rule
-    from fly.drafting import Drafter
+    from pydantic import BaseModel
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type[object])
@@ -31,10 +30,23 @@ class Registry(Generic[T]):
     """A table of one kind of class.  `Registry[Rule]("acceptance rule", {"fly":
     "fly.acceptance.fly:FlyRule"})`."""
 
-    def __init__(self, kind: str, lazy: Mapping[str, str] | None = None) -> None:
-        """Name the kind for messages; `lazy` maps names to "module:Class"."""
+    def __init__(
+        self,
+        kind: str,
+        lazy: Mapping[str, str] | None = None,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        """Name the kind for messages.
+
+        Args:
+            kind: what is registered.
+            lazy: names to "module:Class".
+            settings: names to "module:Class" of the settings, where those are to be known without
+                importing the class itself.
+        """
         self.kind = kind
         self._entries: dict[str, type[T] | str] = dict(lazy or {})
+        self._settings = dict(settings or {})
 
     def register(self, name: str) -> Callable[[C], C]:
         """Decorate a class to enter it under `name`; the class comes back unchanged.
@@ -70,10 +82,26 @@ class Registry(Generic[T]):
             )
         if not isinstance(entry, str):
             return entry
-        module, _, attribute = entry.partition(":")
-        cls = cast("type[T]", getattr(importlib.import_module(module), attribute))
+        cls: type[T] = _imported(entry)
         self._entries[name] = cls
         return cls
+
+    def settings_of(self, name: str) -> type[BaseModel]:
+        """What the settings of `name` may hold.
+
+        Raises:
+            ConfigError: as `get`.
+        """
+        if name in self._settings:
+            found: type[BaseModel] = _imported(self._settings[name])
+            return found
+        entry: Any = self.get(name)
+        model: type[BaseModel] = entry.settings_model()
+        return model
+
+    def is_known_by_settings(self, name: str) -> bool:
+        """Whether its settings tell all that there is to know before it is built."""
+        return name in self._settings
 
     def names(self) -> list[str]:
         """All names, sorted; imports nothing."""
@@ -88,35 +116,7 @@ class Registry(Generic[T]):
         return name in self._entries
 
 
-rules: Registry[Rule] = Registry(
-    "acceptance rule",
-    {
-        "native": "fly.acceptance.native:NativeRule",
-        "fly": "fly.acceptance.fly:FlyRule",
-        "margin": "fly.acceptance.margin:MarginRule",
-        "typical": "fly.acceptance.typical:TypicalRule",
-        "relaxed_top_n": "fly.acceptance.relaxed_top_n:RelaxedTopNRule",
-        "divergence": "fly.acceptance.divergence:DivergenceRule",
-        "lenience": "fly.acceptance.lenience:LenienceRule",
-        "mars": "fly.acceptance.mars:MarsRule",
-        "ears": "fly.acceptance.ears:EarsRule",
-        "cascade": "fly.acceptance.cascade:CascadeRule",
-        "block": "fly.acceptance.block:BlockRule",
-        "ensemble": "fly.acceptance.ensemble:EnsembleRule",
-    },
-)
-drafters: Registry[Drafter] = Registry(
-    "drafter",
-    {
-        "model": "fly.drafting.model:ModelDrafter",
-        "ngram": "fly.drafting.ngram:NgramDrafter",
-        "multilevel": "fly.drafting.multilevel:MultilevelDrafter",
-        "none": "fly.drafting.none:NoDrafter",
-        "suffix": "fly.drafting.suffix:SuffixDrafter",
-        "tree": "fly.drafting.tree:TreeDrafter",
-        "other_tokenizer": "fly.drafting.other_tokenizer:OtherTokenizerDrafter",
-        "self": "fly.drafting.self:SelfDrafter",
-        "retrieval": "fly.drafting.retrieval:RetrievalDrafter",
-        "bandit": "fly.drafting.bandit:BanditDrafter",
-    },
-)
+def _imported(home: str) -> Any:
+    """What "module:Class" names."""
+    module, _, attribute = home.partition(":")
+    return getattr(importlib.import_module(module), attribute)

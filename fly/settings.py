@@ -22,6 +22,25 @@ class NoSettings(BaseModel):
 
 
 @dataclass(frozen=True)
+class OfficialKeys:
+    """The official code's top-level keys, as far as rules and drafters read them, with `entropy`
+    and `fly_variant`, which say how FLy's are meant; each is described at its field of `Keys`."""
+
+    spd_k: int = 15
+    enable_fly: bool = True
+    win_len: int = 6
+    entropy_thre: float | None = None
+    entropy: Literal["top3", "full", "normalised"] | None = None
+    fly_variant: Literal["official", "paper", "vllm"] = "official"
+    abla_no_window: bool = False
+    max_ngram_size: int = 4
+    num_ngram_pred_tokens: int = 6
+    branch_n: int = 10
+    max_nodes_per_level: int = 10
+    max_nodes_global: int = 100
+
+
+@dataclass(frozen=True)
 class Traits:
     """What a drafter needs and gives, known from its settings alone."""
 
@@ -30,10 +49,12 @@ class Traits:
     gives_probs: bool = False  # proposals carry what their tokens were drawn from
     is_chain: bool = True  # offered fewer tokens, it offers the beginning of the same
     is_timed: bool = False  # what it offers depends on the clock
+    asks_pace: bool = False  # asks between tokens whether its proposal goes on (Parts.pace)
     adapts: bool = False  # offers as many tokens as pay where nobody says how many
     remembers: bool = False  # what it offers depends on earlier requests
     copies_context: bool = False  # every proposal repeats tokens of the context
     copies_partly: bool = False  # some do, and are marked (Proposal.copies_context)
     is_tree: bool = False
+    is_official: bool = False  # drafts as the reference implementation, whose counters then apply
     own_tokenizer: bool = False  # the draft model's tokenizer may be another one
     temperatures: Temperatures = "any"

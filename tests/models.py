@@ -18,7 +18,8 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from fly.acceptance import Scores
-from fly.evaluation.equality import compare
+from fly.decoding.protocol import CausalModel
+from fly.evaluation.divergence import compare
 
 VOCAB = 96
 CONTEXT = 160
@@ -209,12 +210,14 @@ def ids_of(*parts: str | int) -> list[int]:
     ]
 
 
-class Tape:
+class Tape(CausalModel):
     """A model that knows its answer by heart: behind position p it says tape[p], whatever it read.
 
     A prompt of one token is therefore answered by the whole tape.  It has the engine's own
     interface, so nothing probes it, and counts its forwards.
     """
+
+    device = torch.device("cpu")
 
     def __init__(
         self,
@@ -232,17 +235,16 @@ class Tape:
         self.forwards = 0
         self.vocab_size, self.num_positions = 256, context
         self.config = SimpleNamespace(eos_token_id=eos)
-        self.device = torch.device("cpu")
 
     def prefill(self, prompts, first_row):
         """Nothing is read."""
         self.forwards += 1
 
-    def extend(self, ids, starts, visible):
+    def extend(self, ids, starts):
         """Logits [B, n, 256]."""
         self.forwards += 1
-        positions = starts[:, None] + torch.arange(ids.shape[1])
-        rows = [[self._row(position) for position in row] for row in positions.tolist()]
+        n = ids.shape[1]
+        rows = [[self._row(position) for position in range(s, s + n)] for s in starts]
         return torch.stack([torch.stack(row) for row in rows])
 
     def move(self, source, destination, length):

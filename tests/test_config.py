@@ -31,8 +31,8 @@ def test_shipped_configs_are_the_four():
 @pytest.mark.parametrize("name", ["FLy_Llama3_405b", "FLy_Llama3_70b", "FLy_Qwen2.5_72b", "demo"])
 def test_shipped_config_loads_and_names_the_schema(name):
     config = FLyConfig.load(name)
-    assert config.acceptance_name == "fly"
-    assert (config.win_len, config.entropy_threshold, config.temperature) == (6, 0.3, 0.0)
+    assert config.setup.rule_name == "fly"
+    assert (config.win_len, config.setup.fly_rule.threshold, config.temperature) == (6, 0.3, 0.0)
     pointer = json.loads((SHIPPED / f"{name}.json").read_text())["$schema"]
     assert (SHIPPED / pointer).is_file()
 
@@ -322,9 +322,9 @@ def test_copies_are_never_loosened_which_is_said_once(settings, rule):
     with pytest.warns(FLyWarning, match=said) as caught:
         config = FLyConfig.from_mapping(settings)
     assert len(caught) == 1
-    assert (config.asked_acceptance, config.acceptance_name) == (rule, "native")
-    assert not config.is_loose
-    assert not config.uses_fly
+    assert (config.asked_acceptance, config.setup.rule_name) == (rule, "native")
+    assert not config.setup.is_loose
+    assert not config.setup.fly_rule
     native = {"acceptance": "native", "acceptance_settings": {}, "abla_no_window": False}
     assert config.fingerprint() == FLyConfig.from_mapping(settings | native).fingerprint()
 
@@ -343,9 +343,9 @@ def test_loosening_copies_is_said_once(settings):
     with pytest.warns(FLyWarning, match=said) as caught:
         config = FLyConfig.from_mapping(settings | {"loosen_copied": True})
     assert len(caught) == 1
-    assert config.is_loose
-    assert config.loosens_copies
-    assert config.acceptance_name == config.asked_acceptance
+    assert config.setup.is_loose
+    assert config.setup.loosens_copies
+    assert config.setup.rule_name == config.asked_acceptance
 
 
 def test_a_text_that_may_hold_loosened_copies_has_another_fingerprint():
@@ -402,7 +402,7 @@ DRAFTERS = {  # settings: drafter, whether a draft model is needed
 @pytest.mark.parametrize(("settings", "name", "needs"), DRAFTERS.values(), ids=DRAFTERS)
 def test_drafter(settings, name, needs):
     config = FLyConfig.from_mapping(settings)
-    assert (config.drafter_name, config.needs_draft) == (name, needs)
+    assert (config.drafter_name, config.setup.traits.needs_model) == (name, needs)
 
 
 ACCEPTANCE = {
@@ -416,7 +416,7 @@ ACCEPTANCE = {
 
 @pytest.mark.parametrize(("settings", "name"), ACCEPTANCE.values(), ids=ACCEPTANCE)
 def test_acceptance(settings, name):
-    assert FLyConfig.from_mapping(settings).acceptance_name == name
+    assert FLyConfig.from_mapping(settings).setup.rule_name == name
 
 
 GATES = {  # settings: kind, threshold
@@ -438,7 +438,7 @@ GATES = {  # settings: kind, threshold
 @pytest.mark.parametrize(("settings", "kind", "threshold"), GATES.values(), ids=GATES)
 def test_gate(settings, kind, threshold):
     config = FLyConfig.from_mapping(settings)
-    assert (config.entropy_kind, config.entropy_threshold) == (kind, threshold)
+    assert (config.setup.fly_rule.entropy, config.setup.fly_rule.threshold) == (kind, threshold)
 
 
 def test_to_dict_is_json_and_comes_back():

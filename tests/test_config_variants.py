@@ -9,7 +9,8 @@ from pydantic import BaseModel, Field
 from fly.acceptance import rules
 from fly.acceptance.loose import LooseRule
 from fly.config import FLyConfig
-from fly.config.variants import misfit_at, misfit_of, settings_models
+from fly.config.loading import settings_models
+from fly.config.setup import misfit_of
 from fly.drafting import drafters
 from fly.drafting.ngram import NgramDrafter
 from fly.errors import ConfigError, FLyWarning
@@ -153,8 +154,8 @@ def test_a_rule_on_distributions_wants_a_draft_that_has_some():
     with pytest.raises(ConfigError, match="'distance' compares the distributions") as caught:
         FLyConfig(acceptance="distance", drafter="ngram")
     assert "draft with 'model'" in caught.value.fix
-    assert FLyConfig(acceptance="distance", drafter="model").is_loose
-    assert not FLyConfig(acceptance="distance", use_sd=False).is_loose
+    assert FLyConfig(acceptance="distance", drafter="model").setup.is_loose
+    assert not FLyConfig(acceptance="distance", use_sd=False).setup.is_loose
 
 
 def test_temperatures():
@@ -164,10 +165,10 @@ def test_temperatures():
     with pytest.raises(ConfigError, match="drafter is 'pick', which decodes greedily, but"):
         FLyConfig(acceptance="native", drafter="pick", temperature=0.5)
     config = FLyConfig(acceptance="ears", drafter="model", temperature=0.5)
-    assert misfit_at(config, 0.9) is None
-    assert misfit_at(config, 0.0)[0] == "acceptance"
+    assert config.setup.misfit_at(0.9) is None
+    assert config.setup.misfit_at(0.0)[0] == "acceptance"
     plain = FLyConfig(acceptance="ears", use_sd=False)
-    assert misfit_at(plain, 0.0) is None
+    assert plain.setup.misfit_at(0.0) is None
     assert [misfit_of("any", t) for t in (0.0, 1.0)] == ["", ""]
     assert not misfit_of("greedy", 0.0)
     assert not misfit_of("sampled", 0.1)
@@ -203,8 +204,8 @@ def test_lossless_by_its_settings():
         settings = {"lenience": value}
         return FLyConfig(acceptance="lenience", acceptance_settings=settings)
 
-    assert not lenience(1.0).is_loose
-    assert lenience(0.9).is_loose
+    assert not lenience(1.0).setup.is_loose
+    assert lenience(0.9).setup.is_loose
 
 
 def test_own_settings_as_text_where_a_flag_names_the_drafter():
@@ -243,9 +244,9 @@ def test_a_length_that_is_left_open_is_adaptive_where_that_never_changes_text(na
     drafter, rule = names
     config = FLyConfig(drafter=drafter, acceptance=rule)
     assert config.draft_length is None
-    assert config.draft_length_name == length
+    assert config.setup.draft_length == length
     given = FLyConfig(drafter=drafter, acceptance=rule, draft_length="fixed")
-    assert given.draft_length_name == "fixed"
+    assert given.setup.draft_length == "fixed"
     named = FLyConfig(drafter=drafter, acceptance=rule, draft_length=length)
     # Named, it follows the clock of sampled rows, too; left open it does not.
     is_same = config.fingerprint() == named.fingerprint()
@@ -256,18 +257,18 @@ def test_a_loose_copying_drafter_has_no_adaptive_length_by_default():
     """Where its rule loosens, that is."""
     with pytest.warns(FLyWarning, match="has no effect"):
         config = FLyConfig(drafter="suffix", acceptance="fly")
-    assert config.draft_length_name == "adaptive"
+    assert config.setup.draft_length == "adaptive"
     with pytest.warns(FLyWarning, match="loosen_copied is true"):
         config = FLyConfig(drafter="suffix", acceptance="fly", loosen_copied=True)
-    assert config.draft_length_name == "fixed"
+    assert config.setup.draft_length == "fixed"
 
 
 def test_a_given_length_is_obeyed():
-    assert FLyConfig(draft_length="adaptive").draft_length_name == "adaptive"
+    assert FLyConfig(draft_length="adaptive").setup.draft_length == "adaptive"
     assert FLyConfig.load(None, {"draft_length": "none"}).draft_length is None
 
 
 @pytest.mark.parametrize("name", drafters.names())
 def test_drafters_that_settle_their_own_lengths_do_not_adapt(name):
-    traits = drafters.get(name).traits(FLyConfig())
+    traits = FLyConfig(drafter=name, acceptance="native").setup.traits
     assert not (traits.adapts and (traits.is_tree or traits.is_timed or traits.needs_model))

@@ -27,6 +27,17 @@ def test_import_config_needs_no_torch():
     run("import sys; from fly import FLyConfig; assert 'torch' not in sys.modules")
 
 
+def test_settings_of_rules_need_no_torch():
+    run(
+        "import sys; from fly.acceptance import REFUSALS, LooseRule, Reason, Rule, rules;"
+        "from fly.acceptance.loose import LooseRule as Same; assert Same is LooseRule;"
+        "print([rules.get(name)() for name in ('native', 'fly')]);"
+        "assert 'torch' not in sys.modules;"
+        "from fly.acceptance import Decision, RejectionSampling, Scores, Verdict;"
+        "assert Verdict is Decision"
+    )
+
+
 def test_all_is_sorted_complete_and_loads():
     assert fly.__all__ == sorted(fly.__all__)
     assert dir(fly) == fly.__all__

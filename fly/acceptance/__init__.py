@@ -1,8 +1,62 @@
-"""Acceptance rules: which tokens of a proposal are kept.  A rule is one file and one decorator."""
+"""Acceptance rules: which tokens of a proposal are kept.  A rule is one file and a line in `rules`.
 
-from fly.acceptance.law import Law
-from fly.acceptance.protocol import Reason, Rule, rules
-from fly.acceptance.scores import Scores, leading_true
-from fly.acceptance.verdict import Verdict
+What needs torch is imported when it is first asked for.
+"""
 
-__all__ = ["Law", "Reason", "Rule", "Scores", "Verdict", "leading_true", "rules"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from fly.acceptance.base import LooseRule, Rule
+from fly.acceptance.decision import REFUSALS, Decision, Reason
+from fly.registry import Registry
+
+if TYPE_CHECKING:
+    from fly.acceptance.law import RejectionSampling
+    from fly.acceptance.scores import Scores, leading_true
+
+Verdict = Decision  # the earlier name
+
+rules: Registry[Rule] = Registry(
+    "acceptance rule",
+    {
+        "native": "fly.acceptance.native:NativeRule",
+        "fly": "fly.acceptance.fly:FlyRule",
+        "margin": "fly.acceptance.margin:MarginRule",
+        "typical": "fly.acceptance.typical:TypicalRule",
+        "relaxed_top_n": "fly.acceptance.margin:RelaxedTopN",
+        "divergence": "fly.acceptance.divergence:DivergenceRule",
+        "lenience": "fly.acceptance.lenience:LenienceRule",
+        "mars": "fly.acceptance.mars:MarsRule",
+        "ears": "fly.acceptance.ears:EarsRule",
+        "cascade": "fly.acceptance.margin:Cascade",
+        "block": "fly.acceptance.block:BlockRule",
+        "ensemble": "fly.acceptance.ensemble:EnsembleRule",
+    },
+)
+
+_HOMES = {
+    "RejectionSampling": "fly.acceptance.law",
+    "Scores": "fly.acceptance.scores",
+    "leading_true": "fly.acceptance.scores",
+}
+
+__all__ = [
+    "REFUSALS",
+    "Decision",
+    "LooseRule",
+    "Reason",
+    "RejectionSampling",
+    "Rule",
+    "Scores",
+    "Verdict",
+    "leading_true",
+    "rules",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -5,26 +5,18 @@ algorithm 2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor
 
-from fly.acceptance.law import Law
-from fly.acceptance.protocol import Reason, rules
+from fly.acceptance.base import Decision, Reason, Rule
+from fly.acceptance.law import RejectionSampling
 from fly.acceptance.scores import Scores
-from fly.acceptance.verdict import Verdict
-from fly.settings import NoSettings, Temperatures
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
+from fly.settings import Temperatures
 
 
-@rules.register("block")
-@dataclass(frozen=True)
-class BlockRule:
+class BlockRule(Rule):
     """With P_0 = 1 and P_i = min(1, P_{i-1} p(d_i) / q(d_i)), the prefix of i tokens is fit with
     probability h_i, one draw each; the longest fit prefix n is kept, and a correction drawn from
     the normalised max(0, P_n p - q).  Lossless.
@@ -36,32 +28,16 @@ class BlockRule:
     """
 
     temperatures: ClassVar[Temperatures] = "sampled"
-    needs_draft_probs: ClassVar[bool] = False
     needs_law: ClassVar[bool] = True
-
-    @classmethod
-    def settings_model(cls) -> type[BaseModel]:
-        """Nothing to set."""
-        return NoSettings
-
-    @classmethod
-    def from_config(cls, config: FLyConfig) -> BlockRule:
-        """Nothing to set."""
-        return cls()
 
     @property
     def is_lossless(self) -> bool:
         """Always."""
         return True
 
-    @property
-    def lookahead(self) -> int:
-        """No mismatch is ever kept."""
-        return 0
-
-    def accept(self, scores: Scores) -> Verdict:
+    def accept(self, scores: Scores) -> Decision:
         """The longest fit prefix of sampled rows; native matches of greedy ones."""
-        strict = Verdict.strict(scores)
+        strict = scores.strict()
         law = scores.law
         if law is None or scores.ids.shape[1] == 0:
             return strict
@@ -72,12 +48,12 @@ class BlockRule:
         reason = torch.where(accepted, int(Reason.MATCH), int(Reason.STRICT)).to(torch.int8)
         reason.masked_fill_(~scores.in_proposal, Reason.OUTSIDE)
         weight = joint.masked_fill(~law.is_sampled[:, None], 1.0)
-        return Verdict(accepted, strict.loose, reason, strict.windowed, weight)
+        return Decision(accepted, strict.loose, reason, strict.windowed, weight)
 
 
-def _joint(law: Law, ids: Tensor) -> Tensor:
+def _joint(law: RejectionSampling, ids: Tensor) -> Tensor:
     """P_0 to P_K; what lies behind a row's proposal means nothing.  [B, K+1] float64."""
-    p, q = (chance.double() for chance in law.chances(ids))
+    p, q = (table.double() for table in law.probabilities(ids))
     ratio = torch.where(q > 0, p / q, 0.0)
     joint = [torch.ones_like(ratio[:, 0])]
     for place in range(ids.shape[1]):
@@ -85,15 +61,9 @@ def _joint(law: Law, ids: Tensor) -> Tensor:
     return torch.stack(joint, 1)
 
 
-def _fitness(law: Law, scores: Scores, joint: Tensor) -> Tensor:
+def _fitness(law: RejectionSampling, scores: Scores, joint: Tensor) -> Tensor:
     """h_1 to h_K, 0 behind the proposal.  [B, K] float64."""
-    before = joint[:, :-1]  # P of what precedes each place
-    if law.draft is None:
-        p, _ = law.chances(scores.ids)
-        surplus = before * (1 - p.double())
-    else:
-        scaled = law.target[:, :-1] * before[..., None].to(law.target.dtype)
-        surplus = (scaled - law.draft).clamp_min(0).sum(-1, dtype=torch.float64)
+    surplus = law.surplus(scores.ids, joint[:, :-1])  # joint: P of what precedes each place
     # Column i of `inner` is the prefix of i + 1 tokens, whose surplus stands at the place behind.
     left, reached = surplus[:, 1:], joint[:, 1:-1]
     whole = left + 1 - reached

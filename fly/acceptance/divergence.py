@@ -13,12 +13,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fly.acceptance.loose import LooseRule
-from fly.acceptance.protocol import rules
+from fly.acceptance.base import LooseRule
 from fly.acceptance.scores import Scores
 
 
-@rules.register("divergence")
 class DivergenceRule(LooseRule):
     """Keep any d where D(p, q) <= threshold; p and q behind all processors, of greedy rows at
     temperature 1.  Lossless at threshold 0: there p is q, and native acceptance refuses nothing.
@@ -42,10 +40,9 @@ class DivergenceRule(LooseRule):
 
     def loosens(self, scores: Scores) -> Tensor:
         """Where the two distributions are close.  [B, K] bool."""
-        if scores.draft_probs is None:  # nothing was proposed
-            return torch.zeros_like(scores.native)
-        p, q = scores.probs, scores.draft_probs.float()
-        return divergence(p, q, self.divergence) <= self.threshold
+        found = scores.compare(lambda p, q: divergence(p, q.float(), self.divergence))
+        # Without distributions nothing was proposed.
+        return torch.zeros_like(scores.native) if found is None else found <= self.threshold
 
 
 def divergence(p: Tensor, q: Tensor, kind: str) -> Tensor:

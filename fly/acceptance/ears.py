@@ -10,13 +10,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fly.acceptance.loose import LooseRule
-from fly.acceptance.protocol import rules
+from fly.acceptance.base import LooseRule
 from fly.acceptance.scores import Scores
 from fly.settings import Temperatures
 
 
-@rules.register("ears")
 class EarsRule(LooseRule):
     """Keep where u - b (1 - max p) < p / q, p and q behind all processors; q is 1 for a token that
     was not drawn.  The correction is native's."""
@@ -38,7 +36,7 @@ class EarsRule(LooseRule):
         law = scores.law
         if law is None:
             return torch.zeros_like(scores.native)
-        p, q = law.chances(scores.ids)
-        unsure = 1 - law.target[:, :-1].amax(-1)  # [B, K]
+        p, q = law.probabilities(scores.ids)
+        unsure = 1 - law.p_best  # [B, K]
         moved = law.uniform - self.tolerance * unsure
         return (moved * q < p) & (q > 0) & law.is_sampled[:, None]

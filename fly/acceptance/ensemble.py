@@ -14,12 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fly.acceptance.loose import LooseRule
-from fly.acceptance.protocol import rules
+from fly.acceptance.base import LooseRule
 from fly.acceptance.scores import Scores
 
 
-@rules.register("ensemble")
 class EnsembleRule(LooseRule):
     """Sampled rows keep where u < 1 - w + w p / q; greedy ones where d is the argmax of v, made of
     the distributions at temperature 1.
@@ -50,13 +48,13 @@ class EnsembleRule(LooseRule):
         law = scores.law
         if law is None:
             return greedy
-        p, q = law.chances(scores.ids)
+        p, q = law.probabilities(scores.ids)
         sampled = (law.uniform * q < (1 - self.weight) * q + self.weight * p) & (q > 0)
         return torch.where(law.is_sampled[:, None], sampled, greedy)
 
     def _greedy(self, scores: Scores) -> Tensor:
         """Where d is the argmax of v.  [B, K] bool."""
-        if scores.draft_probs is None:  # nothing was proposed
-            return torch.zeros_like(scores.native)
-        mixed = self.weight * scores.probs + (1 - self.weight) * scores.draft_probs
-        return scores.ids == mixed.argmax(-1)
+        w = self.weight
+        best = scores.compare(lambda p, q: (w * p + (1 - w) * q).argmax(-1))
+        # Without distributions nothing was proposed.
+        return torch.zeros_like(scores.native) if best is None else scores.ids == best

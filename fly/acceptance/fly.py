@@ -6,99 +6,109 @@ follower less than the paper prints and gates on another entropy; and the rule a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import torch
 from pydantic import BaseModel
 
-from fly.acceptance.protocol import rules
-from fly.acceptance.scores import Scores, followed_by
-from fly.acceptance.verdict import Verdict
-from fly.settings import NoSettings, Temperatures
+from fly.acceptance.base import Decision, Rule
+from fly.settings import NoSettings, OfficialKeys
 
 if TYPE_CHECKING:
-    from fly.config import FLyConfig
+    from fly.acceptance.scores import Scores
+
+DEFAULT_ENTROPY = {"official": "top3", "paper": "normalised", "vllm": "top3"}
+# 0.05 normalised is 0.59 nats for a vocabulary of 128256: the printed 0.3 would be 3.5 nats,
+# which hardly a row reaches.
+DEFAULT_THRESHOLD = {"top3": 0.3, "full": 0.6, "normalised": 0.05}
+OFFICIAL_GATE_OFF = 0.01  # the official code takes a threshold up to here for "no gate"
 
 
-@rules.register("fly")
-@dataclass(frozen=True)
-class FlyRule:
+class FlyRule(Rule):
     """Loosened acceptance; lossy.  The window reads native decisions only, so one loosened token
     never helps another.
 
     `official` inspects window - 1 followers, `paper` and `vllm` all of them; all three want
     `window` tokens to follow in the proposal.  `vllm` moreover refuses a token that the target
-    gives no probability, and gates on what the target chooses by, behind temperature, top-k, top-p
+    gives no probability, and gates on what the target chooses by, after temperature, top-k, top-p
     and all other processors, as vLLM's first model runner does (its second takes raw logits).
     """
 
-    temperatures: ClassVar[Temperatures] = "any"
-    needs_draft_probs: ClassVar[bool] = False
-    needs_law: ClassVar[bool] = False
+    is_official: ClassVar[bool] = True
+    # The keys that it reads; they mean nothing to another rule.
+    official_keys: ClassVar[tuple[str, ...]] = (
+        *("win_len", "entropy_thre", "entropy", "fly_variant", "abla_no_window", "enable_fly"),
+    )
 
     window: int = 6  # W, positions that must follow a mismatch in its proposal
     threshold: float | None = 0.3  # in the entropy's unit; None switches the gate off
-    entropy: str = "top3"  # top3 and full in nats, normalised from 0 to 1
-    variant: str = "official"  # official, paper or vllm
+    # top3 and full in nats, normalised from 0 to 1
+    entropy: Literal["top3", "full", "normalised"] = "top3"
+    variant: Literal["official", "paper", "vllm"] = "official"
     no_window: bool = False  # ablation: the gate alone decides, at every position
     counts_window: bool = True  # False as in the reference where enable_fly is off: ablation only
-
-    @classmethod
-    def from_config(cls, config: FLyConfig) -> FlyRule:
-        """Read win_len, entropy_thre, entropy, fly_variant and abla_no_window."""
-        return cls(
-            window=config.win_len,
-            threshold=config.entropy_threshold,
-            entropy=config.entropy_kind,
-            variant=config.fly_variant,
-            no_window=config.abla_no_window,
-            counts_window=config.enable_fly,
-        )
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
         """Its settings are the official top-level ones."""
         return NoSettings
 
-    @property
-    def is_lossless(self) -> bool:
-        """Never, though some settings loosen nothing."""
-        return False
+    @classmethod
+    def resolved(cls, given: Mapping[str, object], official: OfficialKeys) -> FlyRule:
+        """Read win_len, entropy_thre, entropy, fly_variant, abla_no_window and enable_fly."""
+        entropy = official.entropy or DEFAULT_ENTROPY[official.fly_variant]
+        threshold = official.entropy_thre
+        if threshold is None:
+            threshold = DEFAULT_THRESHOLD[entropy]
+        elif official.fly_variant == "official" and threshold <= OFFICIAL_GATE_OFF:
+            threshold = None
+        settings = {
+            "window": official.win_len,
+            "threshold": threshold,
+            "entropy": entropy,
+            "variant": official.fly_variant,
+            "no_window": official.abla_no_window,
+            "counts_window": official.enable_fly,
+        }
+        return cls.model_validate(settings)
 
     @property
-    def lookahead(self) -> int:
-        """The mismatch itself and, unless the window is off, the `window` tokens behind it."""
+    def deciding(self) -> dict[str, Any]:
+        idle = {"counts_window", "window"} if self.no_window else {"counts_window"}
+        return self.model_dump(mode="json", exclude=idle)
+
+    @property
+    def required_followers(self) -> int:
+        """The mismatch itself and, unless the window is off, the `window` tokens after it."""
         return 1 if self.no_window else 1 + self.window
 
     @property
     def inspected(self) -> int:
         """Followers that have to match for a token to be loosened."""
-        if self.no_window:
-            return 0
-        return self._followers
+        return 0 if self.no_window else self._followers
 
     @property
     def gates_on_final(self) -> bool:
-        """Whether the gate sees the logits behind all processors; else the raw ones."""
+        """Whether the gate sees the logits after all processors; else the raw ones."""
         return self.variant == "vllm"
 
     @property
     def _followers(self) -> int:
         return self.window - 1 if self.variant == "official" else self.window
 
-    def accept(self, scores: Scores) -> Verdict:
+    def accept(self, scores: Scores) -> Decision:
         """Native matches, and mismatches that pass gate, boundary and window."""
-        everywhere = torch.ones_like(scores.native)
-        gate = everywhere
+        gate = scores.draft_possible if self.variant == "vllm" else None
         if self.threshold is not None:
-            gate = scores.entropy(self.entropy, is_final=self.gates_on_final) >= self.threshold
-        if self.variant == "vllm":
-            gate = gate & scores.draft_possible
-        fits = scores.positions_after >= self.window
-        window = followed_by(scores.native, self._followers)
-        verdict = Verdict.loosened(scores, gate=gate, fits=fits, window=window)
+            unsure = scores.entropy(self.entropy, is_final=self.gates_on_final) >= self.threshold
+            gate = unsure if gate is None else unsure & gate
+        decision = scores.loosened(
+            gate=gate,
+            fits=scores.positions_after >= self.window,
+            window=scores.followed_by(self._followers),
+        )
         if not self.no_window:
-            return verdict
-        ablated = Verdict.loosened(scores, gate=gate, fits=everywhere, window=everywhere)
-        return replace(ablated, windowed=verdict.windowed & self.counts_window)
+            return decision
+        windowed = decision.windowed & self.counts_window
+        return replace(scores.loosened(gate=gate), windowed=windowed)

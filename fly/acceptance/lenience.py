@@ -11,12 +11,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fly.acceptance.loose import LooseRule
-from fly.acceptance.protocol import rules
+from fly.acceptance.base import LooseRule
 from fly.acceptance.scores import Scores
 
 
-@rules.register("lenience")
 class LenienceRule(LooseRule):
     """Sampled rows keep where u < p / (l q), greedy ones where p(d) >= l max p, p at temperature 1;
     q is 1 for a token that was not drawn."""
@@ -38,6 +36,6 @@ class LenienceRule(LooseRule):
         law = scores.law
         if law is None:
             return greedy
-        p, q = law.chances(scores.ids)
+        p, q = law.probabilities(scores.ids)
         sampled = (law.uniform * q * self.lenience < p) & (q > 0)
         return torch.where(law.is_sampled[:, None], sampled, greedy)

@@ -10,12 +10,10 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from fly.acceptance.loose import LooseRule
-from fly.acceptance.protocol import rules
-from fly.acceptance.scores import Scores, among_top
+from fly.acceptance.base import LooseRule
+from fly.acceptance.scores import Scores
 
 
-@rules.register("mars")
 class MarsRule(LooseRule):
     """Keep d among the two largest raw logits where z(d) / z1 > threshold and z1 > 0.  Lossless at
     threshold 1, else lossy.  Above temperature 0 this keeps the first choice too.
@@ -32,8 +30,6 @@ class MarsRule(LooseRule):
 
     def loosens(self, scores: Scores) -> Tensor:
         """Where the draft token is nearly the first choice.  [B, K] bool."""
-        logits = scores.logits[:, :-1].float()
-        best = logits.amax(-1)
-        own = logits.gather(-1, scores.ids[..., None])[..., 0]
-        is_near = (own > self.threshold * best) & (best > 0)
-        return is_near & among_top(logits, scores.ids, 2)
+        best = scores.over_logits(lambda logits: logits.amax(-1))
+        is_near = (scores.draft_logit > self.threshold * best) & (best > 0)
+        return is_near & scores.among_top(2, is_raw=True)

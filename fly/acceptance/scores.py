@@ -4,42 +4,172 @@ computed when first asked for.
 
 from __future__ import annotations
 
-import math
-from copy import copy
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from functools import cached_property
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
-from fly.acceptance.law import Law
+from fly.acceptance.decision import Decision, Reason
+from fly.acceptance.law import RejectionSampling
+from fly.acceptance.tables import Layout, LogitTable
 
 
-@dataclass(frozen=True, eq=False)
 class Scores:
     """The target's view of a proposal; row `lengths[b]` of `logits[b]` judges what follows the
     proposal.
     """
 
-    logits: Tensor  # [B, K+1, V] the target's raw logits
-    ids: Tensor  # [B, K] int64 proposed tokens, padded on the right with any id
-    lengths: Tensor  # [B] int64 proposal lengths, 0 to K
-    protected: Tensor | None = None  # [V] or [B, V] bool, tokens that no rule may loosen
-    processed: Tensor | None = None  # [B, K+1, V] logits after all processors; None: as they are
-    law: Law | None = None  # where rows are sampled
-    # [B, K, V] q, what drafted the tokens; None where nothing did or nobody asked for it
-    draft_probs: Tensor | None = None
-    locked: Tensor | None = None  # [B, K] bool, places where nothing may be loosened
-    drawn: Tensor | None = None  # [B, K+1] int64, the target's own tokens where they are known
-    closing: Tensor | None = None  # [V] bool, tokens that may begin the end of where loosening goes
-    stopping: Tensor | None = None  # [B, K] bool, places where a stop string is concerned
+    def __init__(
+        self,
+        logits: Tensor | LogitTable,
+        ids: Tensor,
+        lengths: Tensor,
+        protected: Tensor | None = None,
+        processed: Tensor | None = None,
+        law: RejectionSampling | None = None,
+        draft_probs: Tensor | None = None,
+        locked: Tensor | None = None,
+        drawn: Tensor | None = None,
+        closing: Tensor | None = None,
+        stopping: Tensor | None = None,
+        layout: Layout | None = None,
+    ) -> None:
+        """Hold a round's tensors.
 
-    def guarded(self, stopping: Tensor | None) -> Scores:
-        """The same with `stopping`, which can be told only from `choice`; that stays known."""
-        other = copy(self)
-        object.__setattr__(other, "stopping", stopping)
-        return other
+        Args:
+            logits: [B, K+1, V] the target's raw logits; with a layout a table that others share.
+            ids: [B, K] int64 proposed tokens, padded on the right with any id.
+            lengths: [B] int64 proposal lengths, 0 to K.
+            protected: [V] or [B, V] bool, tokens that no rule may loosen.
+            processed: [B, K+1, V] logits after all processors; None: as they are.
+            law: where rows are sampled.
+            draft_probs: [B, K, V] q, what drafted the tokens; None where nothing did or nobody
+                asked for it.
+            locked: [B, K] bool, places where nothing may be loosened.
+            drawn: [B, K+1] int64, the target's own tokens where they are known.
+            closing: [V] bool, tokens that may begin the end of where loosening goes.
+            stopping: [B, K] bool, places where a stop string is concerned; it may be set later,
+                as it can be told only from `choice`.
+            layout: where the places stand in flat tables; None: they are as above.
+        """
+        if not isinstance(logits, LogitTable):
+            logits = LogitTable(logits, processed, is_flat=layout is not None)
+        self.table = logits
+        self.layout = Layout.dense(ids.shape[1]) if layout is None else layout
+        self.ids, self.lengths = ids, lengths
+        self.protected, self.closing = protected, closing
+        self.locked, self.stopping = locked, stopping
+        self.law, self.draft_probs, self.drawn = law, draft_probs, drawn
+
+    @classmethod
+    def from_flat(
+        cls,
+        logits: Tensor,
+        ids: Tensor,
+        lengths: Sequence[int],
+        *,
+        protected: Tensor | None = None,
+        processed: Tensor | None = None,
+        target_probs: Tensor | None = None,
+        draft_probs: Tensor | None = None,
+        draws: Tensor | None = None,
+        is_sampled: Tensor | None = None,
+    ) -> Scores:
+        """Scores of ragged proposals that stand one after another, as in vLLM's sampler.  No table
+        over the vocabulary is copied.
+
+        Args:
+            logits: [sum(K_b + 1), V]; or [sum(K_b), V], where `choice` after a whole proposal is
+                -1, as nothing says it.
+            ids: [sum(K_b)] int64 proposed tokens.
+            lengths: K_b of every row, on the host.
+            protected: [V] or [B, V] bool.
+            processed: as logits, after all processors.
+            target_probs: as logits, p of sampled rows and one-hot lines of greedy ones; None: all
+                rows are greedy.
+            draft_probs: [sum(K_b), V] q; None where nothing was drawn.
+            draws: [B, K+1, 2] float64, as in RejectionSampling.
+            is_sampled: [B] bool.
+        """
+        layout = Layout.ragged(lengths, len(logits), logits.device)
+        law = None
+        if target_probs is not None:
+            assert draws is not None
+            assert is_sampled is not None
+            law = RejectionSampling(target_probs, draft_probs, draws, is_sampled, layout)
+        padded = pad_sequence(list(ids.split(list(lengths))), batch_first=True)
+        return cls(
+            logits,
+            padded,
+            torch.tensor(lengths, device=ids.device),
+            protected,
+            processed,
+            law,
+            draft_probs,
+            layout=layout,
+        )
+
+    def view(
+        self,
+        layout: Layout,
+        ids: Tensor,
+        lengths: Tensor,
+        *,
+        drawn: Tensor,
+        protected: Tensor | None = None,
+        locked: Tensor | None = None,
+        stopping: Tensor | None = None,
+    ) -> Scores:
+        """Other proposals that lie in the same tables: the beginnings of these, a tree's branches.
+        What takes a pass over the vocabulary is shared.
+        """
+        return Scores(
+            self.table,
+            ids,
+            lengths,
+            protected,
+            draft_probs=self.draft_probs,
+            locked=locked,
+            drawn=drawn,
+            closing=self.closing,
+            stopping=stopping,
+            layout=layout,
+        )
+
+    @property
+    def logits(self) -> Tensor:
+        """The raw logits, copied from a flat table.  [B, K+1, V]"""
+        return self.layout.target.dense(self.table.raw)
+
+    def lines(self, rows: Tensor, places: Tensor, *, is_final: bool = False) -> Tensor:
+        """Raw logits, or those after all processors, at places of rows, both [M].  [M, V]"""
+        table = self.table.final if is_final else self.table.raw
+        return self.layout.target.lines(table, rows, places)
+
+    @property
+    def processed(self) -> Tensor | None:
+        """The logits after all processors; None: they are the raw ones.  [B, K+1, V]"""
+        return None if self.table.processed is None else self.layout.target.dense(self.table.final)
+
+    @property
+    def final(self) -> Tensor:
+        """The logits that the target chooses by, copied from a flat table.  [B, K+1, V]"""
+        return self.layout.target.dense(self.table.final)
+
+    @property
+    def probs(self) -> Tensor:
+        """The target's distributions over the proposal, after all processors; of a greedy row at
+        temperature 1.  Copied from a flat table.  [B, K, V] float32.
+        """
+        return self.layout.judged.dense(self.table.probs)
+
+    @property
+    def is_processed(self) -> bool:
+        """Whether processors changed the logits."""
+        return self.table.processed is not None
 
     @cached_property
     def choice(self) -> Tensor:
@@ -48,47 +178,48 @@ class Scores:
         """
         if self.drawn is not None:
             return self.drawn
-        if self.law is None:
-            return self.final.argmax(-1)
         num_rows, k = self.ids.shape
-        places = torch.arange(k + 1, device=self.ids.device).expand(num_rows, -1)
-        return self.law.choice(self.ids, self.in_proposal, places)
+        if self.law is None:
+            choice = self.layout.target.spread(self.table.choice)
+        else:
+            places = torch.arange(k + 1, device=self.ids.device).expand(num_rows, -1)
+            choice = self.law.choice(self.ids, self.in_proposal, places)
+        if self.layout.has_last:
+            return choice
+        return choice.masked_fill(~F.pad(self.in_proposal, (0, 1)), -1)
 
     def choice_at(self, places: Tensor, weight: Tensor | None = None) -> Tensor:
         """The target's own token at one place of every row, `places` [B].  [B] int64.
 
         Args:
             places: 0 to K.
-            weight: [B, K+1], as in Verdict.
+            weight: [B, K+1], as in Decision.
         """
-        is_known = self.law is None or ("choice" in vars(self) and weight is None)
-        if is_known or self.law is None:
+        is_known = "choice" in vars(self) and weight is None
+        if self.law is None or is_known:
             return self.choice.gather(1, places[:, None])[:, 0]
-        return self.law.choice(self.ids, self.in_proposal, places[:, None], weight)[:, 0]
+        own = self.law.choice(self.ids, self.in_proposal, places[:, None], weight)[:, 0]
+        return own if self.layout.has_last else own.masked_fill(places >= self.lengths, -1)
 
-    @property
+    @cached_property
     def is_finite(self) -> Tensor:
-        """Rows whose logits are numbers, as far as their choice hangs on them.  [B] bool."""
+        """Rows whose logits are numbers, as far as their choice depends on them.  [B] bool."""
         if self.law is not None:
-            return self.law.target.sum(-1).isfinite().all(-1)
-        # Plain argmax puts NaN first, so looking at the chosen logits finds any.
-        best = self.logits.gather(-1, self.choice[..., None])[..., 0]  # [B, K+1]
-        return best.isfinite().all(-1)
-
-    @property
-    def is_processed(self) -> bool:
-        """Whether processors changed the logits."""
-        return self.processed is not None
-
-    @property
-    def final(self) -> Tensor:
-        """The logits that the target chooses by.  [B, K+1, V]."""
-        return self.logits if self.processed is None else self.processed
+            is_number = self.law.is_finite
+        else:
+            # Plain argmax puts NaN first, so looking at the chosen logits finds any.
+            chosen = self.choice.clamp_min(0)
+            is_number = self.layout.target.pick(self.table.raw, chosen).isfinite()
+        if self.layout.is_padded:
+            return is_number.all(-1)
+        steps = torch.arange(is_number.shape[1], device=self.ids.device)
+        counts = self.lengths + self.layout.has_last
+        return (is_number | (steps >= counts[:, None])).all(-1)
 
     @cached_property
     def positions_after(self) -> Tensor:
-        """How many proposed tokens follow each position; negative behind the proposal.  [B, K]
-        int64.
+        """How many proposed tokens follow each position; negative after the proposal.
+        [B, K] int64.
         """
         steps = torch.arange(self.ids.shape[1], device=self.ids.device)
         return self.lengths[:, None] - 1 - steps
@@ -122,26 +253,57 @@ class Scores:
         for tokens in (self.protected, self.closing):
             if tokens is not None:
                 table = tokens.expand(len(self.ids), -1)  # [B, V]
-                for ids in (self.ids, self.choice[:, :-1]):
+                for ids in (self.ids, self.choice[:, :-1].clamp_min(0)):
                     forbidden = forbidden | table.gather(1, ids)
         return forbidden
 
     @cached_property
-    def probs(self) -> Tensor:
-        """The target's distributions over the proposal, behind all processors; of a greedy row at
-        temperature 1.  [B, K, V] float32.
-        """
-        return self.final[:, :-1].float().softmax(-1)
-
-    @cached_property
     def p_draft(self) -> Tensor:
         """What `probs` gives to the draft tokens.  [B, K]"""
-        return self.probs.gather(-1, self.ids[..., None])[..., 0]
+        return self.table.p_of(self.layout.judged, self.ids)
 
     @cached_property
     def p_best(self) -> Tensor:
         """What `probs` gives to the likeliest token.  [B, K]"""
-        return self.probs.amax(-1)
+        return self.layout.judged.spread(self.table.p_best)
+
+    @cached_property
+    def draft_possible(self) -> Tensor:
+        """Where the target gives the draft token any probability at all.  [B, K] bool."""
+        return self.layout.judged.pick(self.table.final, self.ids) > -torch.inf
+
+    @cached_property
+    def draft_logit(self) -> Tensor:
+        """The raw logits of the draft tokens.  [B, K] float32."""
+        return self.layout.judged.pick(self.table.raw, self.ids).float()
+
+    def over_probs(self, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+        """`reduce` ([..., V] -> [...]) of `probs`.  [B, K]"""
+        return self.layout.judged.spread(self.table.over_probs(reduce))
+
+    def over_logits(self, reduce: Callable[[Tensor], Tensor]) -> Tensor:
+        """`reduce` ([..., V] -> [...]) of the raw logits in float32.  [B, K]"""
+        return self.layout.judged.spread(self.table.over_logits(reduce))
+
+    def compare(self, reduce: Callable[[Tensor, Tensor], Tensor]) -> Tensor | None:
+        """`reduce` ([..., V], [..., V] -> [...]) of `probs` and the draft's distributions.  [B, K];
+        None where the draft has none.
+        """
+        if self.draft_probs is None:
+            return None
+        return self.layout.compare(reduce, self.table.probs, self.draft_probs)
+
+    def among_top(self, count: int, *, is_raw: bool = False) -> Tensor:
+        """Where the draft token is among the `count` likeliest; equals of the last one are.  By
+        `probs`, or by the raw logits.  [B, K] bool.
+        """
+
+        def least(table: Tensor) -> Tensor:
+            return table.topk(min(count, table.shape[-1]), dim=-1).values[..., -1]
+
+        if is_raw:
+            return self.draft_logit >= self.over_logits(least)
+        return self.p_draft >= self.over_probs(least)
 
     def entropy(self, kind: str, *, is_final: bool = False) -> Tensor:
         """The target's uncertainty at every proposed position.  [B, K] float32.
@@ -153,40 +315,49 @@ class Scores:
                 nats; `normalised`, `full` divided by ln V (arXiv 2511.22972).
             is_final: of what the processors leave, as `probs`; else of the raw logits.
         """
-        key = kind, is_final and self.is_processed
-        if key not in self._entropies:
-            logits = self.final if is_final else self.logits
-            log_probs = F.log_softmax(logits[:, :-1].float(), dim=-1)
-            self._entropies[key] = entropy_of(log_probs, kind)
-        return self._entropies[key]
+        return self.layout.judged.spread(self.table.entropy(kind, is_final=is_final))
 
-    @cached_property
-    def _entropies(self) -> dict[tuple[str, bool], Tensor]:
-        return {}
+    def followed_by(self, count: int) -> Tensor:
+        """Where the next `count` positions are native matches.  [B, K] bool."""
+        return followed_by(self.native, count)
 
-    @cached_property
-    def draft_possible(self) -> Tensor:
-        """Where the target gives the draft token any probability at all.  [B, K] bool."""
-        return self.final[:, :-1].gather(-1, self.ids[..., None])[..., 0] > -torch.inf
+    def strict(self) -> Decision:
+        """Native acceptance and nothing else."""
+        reason = torch.where(self.native, int(Reason.MATCH), int(Reason.STRICT)).to(torch.int8)
+        reason.masked_fill_(~self.in_proposal, Reason.OUTSIDE)
+        never = torch.zeros_like(self.native)
+        return Decision(self.native, never, reason, never)
 
+    def loosened(
+        self,
+        *,
+        gate: Tensor | None = None,
+        fits: Tensor | None = None,
+        window: Tensor | None = None,
+    ) -> Decision:
+        """Keep a native mismatch where all three conditions hold and nothing protected is
+        concerned; a condition that is None holds everywhere.
 
-def entropy_of(log_probs: Tensor, kind: str) -> Tensor:
-    """The entropy of distributions log_probs [..., V], as Scores.entropy names its kinds.  [...]"""
-    vocab_size = log_probs.shape[-1]
-    if kind == "top3":
-        log_probs = log_probs.topk(min(3, vocab_size), dim=-1).values
-    # A forbidden token has log p = -inf and contributes nothing; without the clamp it would be
-    # 0 * -inf = NaN.
-    entropy = -(log_probs.exp() * log_probs.clamp_min(torch.finfo(torch.float32).min)).sum(-1)
-    return entropy / math.log(vocab_size) if kind == "normalised" else entropy
-
-
-def among_top(table: Tensor, ids: Tensor, count: int) -> Tensor:
-    """Where ids [B, K] are among the `count` largest of table [B, K, V]; equals of the last one
-    are.  [B, K] bool.
-    """
-    least = table.topk(min(count, table.shape[-1]), dim=-1).values[..., -1]
-    return table.gather(-1, ids[..., None])[..., 0] >= least
+        Args:
+            gate: [B, K] bool, the rule's condition holds.
+            fits: [B, K] bool, enough positions follow in the proposal.
+            window: [B, K] bool, the inspected followers are native matches.
+        """
+        mismatch = self.in_proposal & ~self.native
+        everywhere = torch.ones_like(mismatch)
+        gate = everywhere if gate is None else gate
+        fits = everywhere if fits is None else fits
+        windowed = mismatch & fits & (everywhere if window is None else window)
+        free = ~self.is_protected
+        loose = windowed & gate & free
+        reason = torch.full_like(self.ids, int(Reason.WINDOW), dtype=torch.int8)
+        # From the last condition looked at to the first, so that the first one that failed is what
+        # stays.
+        reason.masked_fill_(~fits, Reason.BOUNDARY).masked_fill_(~gate, Reason.GATE)
+        reason.masked_fill_(~free, Reason.PROTECTED)
+        reason.masked_fill_(loose, Reason.LOOSE).masked_fill_(self.native, Reason.MATCH)
+        reason.masked_fill_(~self.in_proposal, Reason.OUTSIDE)
+        return Decision(self.native | loose, loose, reason, windowed)
 
 
 def leading_true(mask: Tensor) -> Tensor:

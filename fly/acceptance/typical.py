@@ -10,12 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fly.acceptance.loose import LooseRule
-from fly.acceptance.protocol import rules
+from fly.acceptance.base import LooseRule
 from fly.acceptance.scores import Scores
 
 
-@rules.register("typical")
 class TypicalRule(LooseRule):
     """Keep d where p(d) > min(epsilon, delta exp(-H(p))); p behind all processors.  Lossy."""
 
@@ -31,5 +29,5 @@ class TypicalRule(LooseRule):
 
     def loosens(self, scores: Scores) -> Tensor:
         """Where the draft token is typical.  [B, K] bool."""
-        entropy = torch.special.entr(scores.probs).sum(-1)
+        entropy = scores.over_probs(lambda probs: torch.special.entr(probs).sum(-1))
         return scores.p_draft > (self.delta * torch.exp(-entropy)).clamp_max(self.epsilon)

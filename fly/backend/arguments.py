@@ -69,8 +69,8 @@ def check_state(config: FLyConfig) -> None:
     Raises:
         ConfigError: its `state` is no file and cannot become one.
     """
-    state = config.drafter_settings.get("state")
-    if config.drafter_name == "bandit" and isinstance(state, str):
+    state = getattr(config.setup.drafter.settings, "state", None)
+    if isinstance(state, str):
         name = "drafter_settings: state"
         check_file(user_path(state, name), name)
 
@@ -109,7 +109,7 @@ def _require_models(config: FLyConfig) -> str:
             "target_model_path is missing: no model to evaluate",
             fix="name it in the configuration file (config_path=FILE) or among the model arguments",
         )
-    if config.needs_draft and draft is None:
+    if config.setup.traits.needs_model and draft is None:
         raise ConfigError(
             f"draft_model_path is missing, but drafter {config.drafter_name!r} drafts with a model",
             fix="add pretrained=DRAFT to the model arguments, or choose drafter=ngram",

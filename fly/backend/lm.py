@@ -247,13 +247,13 @@ class FLyLM(HFLM):
         block = summarise(self._records if records is None else records)
         block |= {
             "remarks": remarks(block, self.fly_config, self.num_rows),
-            "draft_length": self.fly_config.draft_length_name,
+            "draft_length": self.fly_config.setup.draft_length,
             "batch_size": self.num_rows,
             "processes": self.world_size,
             "served": self.decoder.served if "decoder" in vars(self) else None,
             "is_lossless": self._is_lossless,
-            "loosens_copies": self.fly_config.loosens_copies,
-            "drafting": to_json(self.decoder.drafter.report()) if "decoder" in vars(self) else {},
+            "loosens_copies": self.fly_config.setup.loosens_copies,
+            "drafting": to_json(self.decoder.report()) if "decoder" in vars(self) else {},
             "target": self._describe(self.fly_config.target_model_path, self.model),
             "draft": self._describe(self.fly_config.draft_model_path, self.draft)
             if self.draft
@@ -266,7 +266,8 @@ class FLyLM(HFLM):
     @property
     def _is_lossless(self) -> bool:
         """By rule, settings and drafter; a pair that cannot speculate decodes plainly."""
-        return self.decoder.is_lossless if "decoder" in vars(self) else not self.fly_config.is_loose
+        is_loaded = "decoder" in vars(self)
+        return self.decoder.is_lossless if is_loaded else not self.fly_config.setup.is_loose
 
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits over all that can change a text: `text_settings` lists it.
@@ -336,11 +337,11 @@ class FLyLM(HFLM):
         path = self.fly_config.draft_model_path
         if self._template_name is not None:
             pair.find_template(self.tokenizer, self._template_name)
-        if self.fly_config.needs_draft and path is not None:
+        if self.fly_config.setup.traits.needs_model and path is not None:
             draft = pair.load_draft_tokenizer(
                 path, self.fly_config, trust_remote_code=self._trust_remote_code
             )
-            if not self.fly_config.drafter_traits.own_tokenizer:
+            if not self.fly_config.setup.traits.own_tokenizer:
                 pair.compare_tokenizers(self.tokenizer, draft, names=(pretrained, path))
             self.draft_tokenizer = draft
         with pair.opening("target_model_path", pretrained, options):
@@ -348,7 +349,7 @@ class FLyLM(HFLM):
 
     def _load_draft(self) -> PreTrainedModel | None:
         path = self.fly_config.draft_model_path
-        if not self.fly_config.needs_draft or path is None:
+        if not self.fly_config.setup.traits.needs_model or path is None:
             return None
         if pair.is_same_model(self.fly_config, self._target_options):
             shared: PreTrainedModel = self.model

@@ -78,7 +78,7 @@ def remarks(block: Mapping[str, Any], config: FLyConfig, batch_size: int | str) 
     """
 
     def found(name: str, pooled: Mapping[str, Any]) -> list[str]:
-        said = remark(Statistics(**pooled["counters"]), config, batch_size)
+        said = remark(Statistics(**pooled["counters"]), config.setup, batch_size)
         return [] if said is None else [f"{name}: {said}"]
 
     by_task = [said for task, pooled in block["tasks"].items() for said in found(task, pooled)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from fly.acceptance import Reason, rules
+from fly.acceptance import Reason
 from fly.backend.lines import InUseError, LineFile, read_line, read_lines
 from fly.backend.pieces import Pieces
 from fly.backend.records import RequestRecord, to_json
@@ -24,7 +24,7 @@ from fly.formats.answers import Answer, Header
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from fly.config import FLyConfig
+    from fly.config import Setup
 
 AnswerKey = tuple[str, str, int | None, int, int]  # method, task, doc_id, idx, repeat
 
@@ -35,26 +35,25 @@ REASON_NAMES = {int(reason): reason.name.lower() for reason in Reason}
 
 def method_name(decoder: SpeculativeDecoder) -> str:
     """The acceptance rule's name; "target" where nothing is proposed."""
-    config = decoder.config
-    return "target" if decoder.served["drafter"] == "none" else config.acceptance_name
+    return "target" if decoder.served["drafter"] == "none" else decoder.config.setup.rule_name
 
 
 def method_entry(decoder: SpeculativeDecoder) -> dict[str, Any]:
     """A method as the header describes it: its settings, whether its text is the target's own, and
     what its rule looks at."""
     settings: dict[str, Any] = to_json(decoder.config.to_dict())
-    return settings | {"is_lossless": decoder.is_lossless} | rule_entry(decoder.config)
+    return settings | {"is_lossless": decoder.is_lossless} | rule_entry(decoder.config.setup)
 
 
-def rule_entry(config: FLyConfig) -> dict[str, int]:
+def rule_entry(setup: Setup) -> dict[str, int]:
     """`window`, how many tokens behind a loose one the rule inspects, and `lookahead`, how many it
     needs, the loose one included; both 0 where nothing is proposed.
     """
-    if config.drafter_name == "none":
+    if setup.is_plain:
         return {"window": 0, "lookahead": 0}
-    rule = rules.get(config.acceptance_name).from_config(config)
-    inspected = getattr(rule, "inspected", max(0, rule.lookahead - 1))
-    return {"window": inspected, "lookahead": rule.lookahead}
+    rule = setup.rule
+    inspected = getattr(rule, "inspected", max(0, rule.required_followers - 1))
+    return {"window": inspected, "lookahead": rule.required_followers}
 
 
 def to_answer(

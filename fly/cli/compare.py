@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fly.cli import interrupts
-from fly.cli.capturing import capture
+from fly.cli.capturing import Captured, capture
 from fly.terminal import progress, say
+
+if TYPE_CHECKING:
+    from fly.evaluation.options import Options
 
 _EPILOG = """\
 All flags of `fly run` are taken, too: --model_args, --tasks, --limit, --apply_chat_template,
@@ -73,27 +78,34 @@ def main(arguments: Sequence[str]) -> int:
 
     from fly.cli.comparison_table import print_comparison
     from fly.evaluation.comparing import run
-    from fly.evaluation.plan import make_plan
+    from fly.evaluation.options import make_plan
 
-    plan = make_plan(
-        asked.model_args,
-        asked.options,
-        methods=own.methods,
-        margin=own.margin,
-        margin_points=own.margin_points,
-        metric=own.metric,
-        resume=own.resume,
-        trace=own.trace,
-        command=command_line("compare", arguments),
-        batch_size=asked.batch_size,
-        output_path=asked.output_path,
-    )
+    given = options_of(asked, own, command_line("compare", arguments))
+    plan = make_plan(replace(given, methods=own.methods))
     kept = partial(interrupts.in_workbench, asked.output_path)
     with interrupts.telling(kept), ProgressBar() as bar:
         result = run(plan, bar.start, bar.advance)
     print_comparison(result)
     tell_files(asked.output_path)
     return 0
+
+
+def options_of(asked: Captured, own: argparse.Namespace, command: str) -> Options:
+    """From lm-eval's flags and those of `add_flags`."""
+    from fly.evaluation.options import Options
+
+    return Options(
+        model_args=asked.model_args,
+        harness=asked.options,
+        batch_size=asked.batch_size,
+        margin=own.margin,
+        margin_points=own.margin_points,
+        metric=own.metric,
+        output_path=asked.output_path,
+        resume=own.resume,
+        trace=own.trace,
+        command=command,
+    )
 
 
 def command_line(verb: str, arguments: Sequence[str]) -> str:

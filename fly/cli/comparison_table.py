@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fly.formats.comparison import POINT, Comparison, MethodResult, Paired, Score, TaskResult
-from fly.formats.model import Interval
+from fly.formats.comparison import Comparison, MethodResult, Score, TaskResult
+from fly.stats.records import POINT, Interval, Paired
 from fly.terminal import console, make_table, say
 
 if TYPE_CHECKING:

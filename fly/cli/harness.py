@@ -20,7 +20,7 @@ from fly import places
 from fly.backend.arguments import ModelArguments
 from fly.backend.replacing import replaced
 from fly.cli import interrupts, launch
-from fly.cli.saving import Saving
+from fly.cli.saving import ResultSaver
 from fly.cli.trace import check_trace, trace_path
 from fly.errors import ConfigWarning
 from fly.execution import suspended
@@ -120,7 +120,7 @@ class Harness:
         self._block: dict[str, Any] | None = None
         self._lm: FLyLM | None = None
         self._is_ours, self._cache_path = True, ""
-        self._saving: Saving | None = None
+        self._saving: ResultSaver | None = None
 
     def __enter__(self) -> Harness:
         """Wrap the reading of the command line; `simple_evaluate` follows when that has
@@ -254,5 +254,5 @@ class Harness:
         if tracker is not None:
             tracker.general_config_tracker.model_source = "fly"
             log_requests = bool(options.get("log_samples") or predict_only)
-            self._saving = Saving(tracker, records, log_requests=log_requests)
+            self._saving = ResultSaver(tracker, records, log_requests=log_requests)
         return results

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _EXCEPTION = re.compile(r"[A-Za-z_.]+\(.*\)", re.DOTALL)
 
 
-class Saving:
+class ResultSaver:
     """Takes the place of a tracker's two methods that save."""
 
     def __init__(

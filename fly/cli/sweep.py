@@ -8,7 +8,7 @@ from functools import partial
 
 from fly.cli import interrupts
 from fly.cli.capturing import capture
-from fly.cli.compare import ProgressBar, add_flags, command_line, tell_files
+from fly.cli.compare import ProgressBar, add_flags, command_line, options_of, tell_files
 from fly.errors import ConfigError
 
 _EPILOG = """\
@@ -55,20 +55,8 @@ def main(arguments: Sequence[str]) -> int:
     from fly.cli.sweep_table import print_sweep
     from fly.evaluation.sweeping import make_sweep_plan, run
 
-    plan = make_sweep_plan(
-        asked.model_args,
-        asked.options,
-        grid,
-        heldout=own.heldout,
-        margin=own.margin,
-        margin_points=own.margin_points,
-        metric=own.metric,
-        resume=own.resume,
-        trace=own.trace,
-        command=command_line("sweep", arguments),
-        batch_size=asked.batch_size,
-        output_path=asked.output_path,
-    )
+    given = options_of(asked, own, command_line("sweep", arguments))
+    plan = make_sweep_plan(given, grid, own.heldout)
     kept = partial(interrupts.in_workbench, asked.output_path)
     with interrupts.telling(kept), ProgressBar() as bar:
         result = run(plan, bar.start, bar.advance)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from fly.cli.comparison_table import bounds, number, print_comparison
-from fly.formats.comparison import POINT
 from fly.formats.sweep import Point, Sweep
+from fly.stats.records import POINT
 from fly.terminal import console, make_table, say
 
 _COLUMNS = (

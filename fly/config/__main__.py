@@ -3,7 +3,7 @@
 import json
 
 from fly.config.loading import SHIPPED
-from fly.config.schema import json_schema
+from fly.config.model import json_schema
 
 text = json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 (SHIPPED / "schema.json").write_text(text, encoding="utf-8")

@@ -4,20 +4,21 @@ place model folders."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
+
+from pydantic import BaseModel
 
 import fly_config
 from fly import plain_json
-from fly.config.origin import Origin
-from fly.config.variants import settings_models
+from fly.acceptance import rules
+from fly.config.messages import Origin
+from fly.config.settings import Keys
+from fly.drafting import drafters
 from fly.errors import ConfigError, quoted
 from fly.places import user_path
 from fly.registry import did_you_mean
-
-if TYPE_CHECKING:
-    from fly.config.model import FLyConfig
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
@@ -96,23 +97,26 @@ def read_json(file: Path) -> dict[str, object]:
     return value
 
 
-def build(
-    cls: type[FLyConfig],
+def merge(
     settings: Mapping[str, object],
     overrides: Mapping[str, object],
     origin: Origin,
     overrides_from: str = "overrides",
     folder: Path | None = None,
-) -> FLyConfig:
-    """Merge `settings` with `overrides` (which win) and check the whole; see `FLyConfig.load`.
+) -> tuple[Origin, dict[str, object]]:
+    """Let `overrides` win over `settings`; where each came from, and all of them.
 
     Args:
+        settings: as parsed.
+        overrides: as for FLyConfig.load.
+        origin: of the settings.
+        overrides_from: what messages call the source of the overrides.
         folder: what model folders in `settings` are relative to; None is the current directory.
     """
-    fields = cls.model_json_schema()["properties"]
+    fields = Keys.model_json_schema()["properties"]
     parsed = {key: parse(fields.get(key, {}), value) for key, value in overrides.items()}
     unknown = [key for key in parsed if key not in fields]
-    parsed |= _own_settings(cls, settings, parsed, unknown)
+    parsed |= _own_settings(settings, parsed, unknown)
     origin = Origin(origin.default, dict.fromkeys(parsed, overrides_from))
     merged = {**settings, **parsed}
     for key in PATH_KEYS:
@@ -120,14 +124,11 @@ def build(
         if isinstance(value, str) and value:
             base = Path() if folder is None or key in parsed else folder
             merged[key] = place_model(value, base, f"{origin.of(key)}: {key}")
-    return cls(origin, **merged)
+    return origin, merged
 
 
 def _own_settings(
-    cls: type[FLyConfig],
-    settings: Mapping[str, object],
-    parsed: dict[str, object],
-    unknown: Sequence[str],
+    settings: Mapping[str, object], parsed: dict[str, object], unknown: Sequence[str]
 ) -> dict[str, object]:
     """Take out of `parsed` the `unknown` keys that are settings of the rule's or drafter's own, and
     return them under the keys where they belong, with what is there already."""
@@ -136,16 +137,32 @@ def _own_settings(
     if not unknown:
         return found
     # Not validated yet: as much as tells the names.
-    known: dict[str, Any] = {key: merged[key] for key in merged.keys() & cls.model_fields}
-    named = cls.model_construct(**known)
-    models = settings_models(named.asked_acceptance, named.drafter_name)
-    for place, model in models.items():
+    known: dict[str, Any] = {key: merged[key] for key in merged.keys() & Keys.model_fields}
+    named = Keys.model_construct(**known)
+    for place, model in settings_models(named.asked_acceptance, named.drafter_name).items():
         fields = model.model_json_schema().get("properties", {})
         own = {key: parse(fields[key], parsed.pop(key)) for key in unknown if key in fields}
         present = merged.get(place, {})
         if own and isinstance(present, Mapping):
             found[place] = {**present, **own}
     return found
+
+
+def settings_models(acceptance: object, drafter: object) -> dict[str, type[BaseModel]]:
+    """What a rule and a drafter of these names may be told, by the key it stands under."""
+    models = {}
+    if isinstance(acceptance, str) and acceptance in rules:
+        models["acceptance_settings"] = rules.settings_of(acceptance)
+    if isinstance(drafter, str) and drafter in drafters:
+        models["drafter_settings"] = drafters.settings_of(drafter)
+    return models
+
+
+def all_settings_models() -> Iterator[type[BaseModel]]:
+    """Those of all rules and drafters."""
+    for registry in (rules, drafters):
+        for name in registry:
+            yield registry.settings_of(name)
 
 
 def place_model(value: str, folder: Path, what: str) -> str:

@@ -5,112 +5,126 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from fly.acceptance import rules
-from fly.decoding.guards import Places, protected_tokens
+from fly.decoding.deciding import Decider, RuleDecider
+from fly.decoding.guards import Guards, Places, protected_tokens
 from fly.decoding.plain_rounds import PlainRounds
-from fly.decoding.round import Engine, Judge
+from fly.decoding.round import Engine
 from fly.decoding.rows import Row
-from fly.decoding.serving import NO_DRAFTER, Pair
+from fly.decoding.serving import ServedModels
 from fly.decoding.stop_guard import StopGuard
 from fly.decoding.stopping import StopRules, eos_ids
-from fly.drafting import Drafter, End, Parts, drafters
-from fly.drafting.pacing import PacedDrafter
+from fly.drafting import Drafter, DrafterSpec, End, Parts, drafters
+from fly.drafting.pacing import AdaptiveLength, DraftLength
 from fly.drafting.protocol import CommittedRow
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from fly.config import FLyConfig
+    from fly.config import Setup
 
 
 def make_engine(
-    config: FLyConfig,
-    pair: Pair,
+    setup: Setup,
+    pair: ServedModels,
     tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None],
     record_rounds: bool,
-    judge: Judge | None,
+    decider: Decider | None,
     end_ids: Collection[int] = (),
 ) -> Engine:
     """Rule, drafter, guards and what ends an answer.
 
     Args:
-        config: their settings.
+        setup: what decodes.
         pair: the served models.
         tokenizers: the target's, and the draft's where it has its own.
         record_rounds: as in SpeculativeDecoder.
-        judge: as in SpeculativeDecoder.
+        decider: as in SpeculativeDecoder.
         end_ids: as in SpeculativeDecoder.
     """
     tokenizer, draft_tokenizer = tokenizers
     target = pair.target
-    if pair.drafter != config.drafter_name:  # the models cannot do what was asked for
-        config = config.model_copy(update={"drafter": pair.drafter, "drafter_settings": {}})
+    if pair.drafter != setup.drafter.name:  # the models cannot do what was asked for
+        setup = setup.with_drafter(pair.drafter)
     stops = StopRules(tokenizer, eos_ids(pair.source, end_ids))
-    rule = rules.get(config.acceptance_name).from_config(config)
-    lookahead = rule.lookahead if judge is None else judge.lookahead
-    counted = _counted(config) if judge is None else 0
+    counted, is_rule = 0, decider is None
+    if decider is None:
+        decider = RuleDecider(setup.rule, record_rounds, setup.counts_official)
+        counted = _counted(setup)
+    required = decider.required_followers
+    end = End(stops.eos_ids, max(required, counted))
+    length = _length(setup, end)
     parts = Parts(
         device=target.device,
         vocab_size=target.vocab_size,
-        end=End(stops.eos_ids, max(lookahead, counted)),
+        end=end,
         model=pair.draft,
         tokenizer=tokenizer,
         draft_tokenizer=draft_tokenizer,
         reads_trees=pair.can_verify_trees,
+        is_loose=setup.is_loose,
+        make=make_drafter,
+        pace=length.pace,
     )
-    protected = None
-    if config.protect_special_tokens:
+    protected, guards = None, setup.guards
+    if guards.protect_special_tokens:
         protected = protected_tokens(tokenizer, stops.eos_ids, target.vocab_size, target.device)
-    guards_stops = config.protect_special_tokens and config.protect_stop_strings
-    drafter, plain_rounds = _pace(config, parts, is_judged=judge is not None)
+    guards_stops = guards.protect_special_tokens and guards.protect_stop_strings
     return Engine(
         target=target,
-        drafter=drafter,
-        rule=rule,
+        drafter=make_drafter(setup.drafter, parts),
+        length=length,
+        decider=decider,
         stops=stops,
-        protected=protected,
+        guards=Guards(
+            protected,
+            Places.from_guards(guards, tokenizer, target.vocab_size, target.device),
+            # A rule that requires no token loosens none.
+            StopGuard(stops) if guards_stops and required else None,
+        ),
         record_rounds=record_rounds,
-        count_official=config.enable_statistics,
         num_counted=counted,
-        is_verbose=config.verbose,
-        judge=judge,
-        # Without a lookahead nothing is ever loosened.
-        stop_guard=StopGuard(stops) if guards_stops and lookahead else None,
-        guard=Places.from_config(config, tokenizer, target.vocab_size, target.device),
-        plain_rounds=plain_rounds,
+        is_verbose=setup.is_verbose,
+        plain_rounds=_plain_rounds(setup, is_judged=not is_rule),
     )
 
 
-def _pace(
-    config: FLyConfig, parts: Parts, *, is_judged: bool
-) -> tuple[Drafter, PlainRounds | None]:
-    """The drafter at its length, and whether plain rounds are timed in between."""
-    drafter = drafters.get(config.drafter_name).from_config(config, parts)
-    if config.drafter_name == NO_DRAFTER:
-        return drafter, None
-    is_asked = config.draft_length == "adaptive"
-    is_paced = config.draft_length_name == "adaptive"
-    if is_paced:
-        tail = max(0, parts.end.lookahead - 1)
-        fixed_for = None if is_asked else _samples
-        drafter = PacedDrafter(drafter, config.spd_k, tail, parts.end.ids, fixed_for=fixed_for)
+def make_drafter(spec: DrafterSpec, parts: Parts) -> Drafter:
+    """The drafter of a spec."""
+    return drafters.get(spec.name).from_config(spec, parts)
+
+
+def _length(setup: Setup, end: End) -> DraftLength:
+    """How long proposals are."""
+    if setup.is_plain or setup.draft_length != "adaptive":
+        return DraftLength()
+    tail = max(0, end.lookahead - 1)
+    fixed_for = None if setup.asked_length == "adaptive" else _samples
+    asks = setup.traits.asks_pace
+    return AdaptiveLength(setup.drafter.k, tail, end.ids, is_asked=asks, fixed_for=fixed_for)
+
+
+def _plain_rounds(setup: Setup, *, is_judged: bool) -> PlainRounds | None:
+    """Plain rounds that are timed in between, where there are any."""
+    if setup.is_plain:
+        return None
     # The reference implementation, whose counters may be asked for, has no such rounds.
-    is_timed = not (is_judged or config.is_loose or config.enable_statistics)
-    return drafter, PlainRounds(spares_sampled=not is_asked) if is_paced or is_timed else None
+    is_timed = not (is_judged or setup.is_loose or setup.counts_official)
+    is_paced = setup.draft_length == "adaptive"
+    is_named = setup.asked_length == "adaptive"
+    return PlainRounds(spares_sampled=not is_named) if is_paced or is_timed else None
 
 
-def _counted(config: FLyConfig) -> int:
+def _counted(setup: Setup) -> int:
     """Proposed tokens that the reference implementation's counters look at even where none of them
     can be emitted: it drafts all K behind an end token and the budget.  0 where nothing is
     counted, or what is drafted or accepted is not its own; other rules' and drafters' texts might
     depend on it.
     """
-    is_its_own = config.drafter_name in ("model", "multilevel") and (
-        config.acceptance_name in ("fly", "native") and config.draft_length_name != "adaptive"
-    )
-    return config.spd_k if config.enable_statistics and is_its_own else 0
+    is_its_own = setup.traits.is_official and setup.rule.is_official
+    is_its_own = is_its_own and setup.draft_length != "adaptive"
+    return setup.drafter.k if setup.counts_official and is_its_own else 0
 
 
 def _samples(rows: Sequence[CommittedRow]) -> bool:
-    """Whether one of them draws its tokens: its seed's text hangs on how many it is offered."""
+    """Whether one of them draws its tokens: its seed's text depends on how many it is offered."""
     return any(isinstance(row, Row) and row.is_sampled for row in rows)

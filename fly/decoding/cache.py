@@ -1,5 +1,5 @@
 """The slot cache: the token at position p of a row has its keys and values in slot p of that row.
-Refusing tokens therefore costs nothing: the row's length stays where it was, and what lies behind
+Refusing tokens therefore costs nothing: the row's length stays where it was, and what lies after
 it is overwritten by the next write.
 """
 
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -15,16 +16,20 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 
 @dataclass(frozen=True, eq=False)
-class Write:
-    """Where one forward writes and what it sees: rows `first` to `last`, and the slots below
-    `visible`.
-    """
+class SlotMapping:
+    """Where one forward writes [B, n] tokens, and how many slots its attention sees."""
 
-    rows: Tensor  # [B, 1] int64, consecutive
     slots: Tensor  # [B, n] int64
-    first: int  # row
-    visible: int
-    is_even: bool = False  # every row writes the last n visible slots, so a plain copy will do
+    first_row: int  # the rows are consecutive
+    start: int  # the highest first slot of a row, on the host
+    kv_len: int
+    is_even: bool = False  # all rows begin at `start`, so a plain copy will do
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """[B, 1] int64."""
+        first, slots = self.first_row, self.slots
+        return torch.arange(first, first + len(slots), device=slots.device)[:, None]
 
 
 class SlotLayer(DynamicLayer):
@@ -35,7 +40,7 @@ class SlotLayer(DynamicLayer):
     is_sliding = False
 
     def __init__(self, owner: SlotCache) -> None:
-        """Share the owner's sizes and its current write."""
+        """Share the owner's sizes and its current mapping."""
         super().__init__()  # type: ignore[no-untyped-call]
         self._owner = owner
         self.buffers: list[Tensor] = []
@@ -44,18 +49,19 @@ class SlotLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write [B, H, n, D] at the current slots; return views [B, H, visible, D]."""
-        write = self._owner.write
+        """Write [B, H, n, D] at the current slots; return views [B, H, kv_len, D]."""
+        mapping = self._owner.mapping
         if not self.buffers:
             self.buffers = self._allocate((key_states, value_states))
-        rows, slots = (index.to(key_states.device) for index in (write.rows, write.slots))
-        last = write.first + key_states.shape[0]
+        num_rows, _, n, _ = key_states.shape
+        first, start = mapping.first_row, mapping.start
         views = []
         for buffer, new in zip(self.buffers, (key_states, value_states), strict=True):
-            view = buffer[write.first : last, :, : write.visible]
-            if write.is_even:
-                view[:, :, -new.shape[2] :] = new
+            view = buffer[first : first + num_rows, :, : mapping.kv_len]
+            if mapping.is_even:
+                view[:, :, start : start + n] = new
             else:
+                rows, slots = (index.to(new.device) for index in (mapping.rows, mapping.slots))
                 buffer[rows, :, slots] = new.transpose(1, 2)
             views.append(view)
         self.keys, self.values = views
@@ -78,16 +84,15 @@ class SlotLayer(DynamicLayer):
 
     def get_seq_length(self, *args: Any, **kwargs: Any) -> int:
         """Slots that lie before this forward's own, counted over the longest row."""
-        write = self._owner.write
-        return write.visible - write.slots.shape[1]
+        return self._owner.mapping.start
 
     def get_mask_sizes(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         """Length and offset of the keys that attention sees."""
-        return self._owner.write.visible, 0
+        return self._owner.mapping.kv_len, 0
 
 
 class SlotCache(Cache):
-    """A transformers cache of slot layers.  `write` must be set before every forward."""
+    """A transformers cache of slot layers.  `write_at` is called before every forward."""
 
     def __init__(self, num_layers: int, longest: int | None = None) -> None:
         """An empty cache; buffers are allocated by the first forward, on the device and in the
@@ -96,25 +101,31 @@ class SlotCache(Cache):
         self._longest = longest
         self.num_rows = 0
         self.capacity = 0
-        nothing = torch.empty(0, 0, dtype=torch.int64)
-        self.write = Write(nothing, nothing, 0, 0)
+        self._written = 0  # slots above are zero in all rows
+        self.mapping = SlotMapping(torch.empty(0, 0, dtype=torch.int64), 0, 0, 0)
         self.slot_layers = [SlotLayer(self) for _ in range(num_layers)]
         super().__init__(layers=list(self.slot_layers))
 
-    def reserve(self, num_rows: int, visible: int) -> None:
+    def reserve(self, num_rows: int, capacity: int) -> None:
         """Make room; capacity grows by doubling so that copies stay rare."""
-        has_room = num_rows <= self.num_rows and visible <= self.capacity
+        has_room = num_rows <= self.num_rows and capacity <= self.capacity
         self.num_rows = max(self.num_rows, num_rows)
-        if visible > self.capacity:
+        if capacity > self.capacity:
             doubled = 2 * self.capacity
-            self.capacity = max(visible, min(doubled, self._longest or doubled))
+            self.capacity = max(capacity, min(doubled, self._longest or doubled))
         if not has_room:
             for layer in self.slot_layers:
                 layer.grow()
 
+    def write_at(self, mapping: SlotMapping) -> None:
+        """The next forward goes there; room is made."""
+        self.reserve(mapping.first_row + len(mapping.slots), mapping.kv_len)
+        self._written = max(self._written, mapping.start + mapping.slots.shape[1])
+        self.mapping = mapping
+
     def clear(self) -> None:
         """Forget everything and give the memory back; the next forward starts from zeros."""
-        self.num_rows = self.capacity = 0
+        self.num_rows = self.capacity = self._written = 0
         for layer in self.slot_layers:
             layer.buffers = []
             layer.keys = layer.values = None  # views of the buffers
@@ -137,9 +148,9 @@ class SlotCache(Cache):
                 buffer[rows, :, new] = buffer[rows, :, old]
 
     def wipe(self, row: int, length: int) -> None:
-        """Zeros behind the first `length` slots, where an earlier request may have left what is not
+        """Zeros after the first `length` slots, where an earlier request may have left what is not
         a number: that would shine through masks.
         """
         for layer in self.slot_layers:
             for buffer in layer.buffers:
-                buffer[row, :, length:] = 0
+                buffer[row, :, length : self._written] = 0

@@ -13,13 +13,14 @@ import torch
 from fly.acceptance import Rule
 from fly.config import FLyConfig
 from fly.decoding.assembling import make_engine
+from fly.decoding.deciding import Decider, RuleDecider
 from fly.decoding.processing import Defaults, ProcessingFactory
 from fly.decoding.protocol import CausalModel
 from fly.decoding.requests import RequestCheck, named
-from fly.decoding.round import Judge, charge, run_round
+from fly.decoding.round import charge, run_round
 from fly.decoding.rows import Request, Result, Row
 from fly.decoding.scheduler import Scheduler
-from fly.decoding.serving import NO_DRAFTER, Pair, serve_pair
+from fly.decoding.serving import NO_DRAFTER, ServedModels, load_models
 from fly.decoding.shared_models import SharedModels
 from fly.decoding.sizing import MAX_ROWS, BatchSize
 from fly.decoding.statistics import Statistics
@@ -55,7 +56,7 @@ class SpeculativeDecoder:
         max_batch_size: int = MAX_ROWS,
         share_prefixes: bool = True,
         record_rounds: bool = False,
-        judge: Judge | None = None,
+        decider: Decider | None = None,
         end_ids: Collection[int] = (),
     ) -> None:
         """Combine loaded models.  Both are probed (fly/decoding/probe.py), unless they have the
@@ -72,7 +73,7 @@ class SpeculativeDecoder:
             max_batch_size: bounds that search.
             share_prefixes: compute what prompts begin with together only once.
             record_rounds: keep every round's decisions in `Result.rounds`.
-            judge: decides in place of the configuration's rule.
+            decider: decides in place of the configuration's rule.
             end_ids: tokens that end an answer besides those of the target's generation config.
 
         Raises:
@@ -84,20 +85,21 @@ class SpeculativeDecoder:
         self.batch_size = BatchSize(batch_size, max_batch_size)
         shares_ids = share_ids(tokenizer, draft_tokenizer)
         given = {"has_draft": draft is not None, "has_tokenizer": draft_tokenizer is not None}
-        check_draft(config, **given, shares_ids=shares_ids)
-        warn_of_idle_translation(config, shares_ids)
-        pair = serve_pair(
+        setup = config.setup
+        check_draft(setup.drafter, **given, shares_ids=shares_ids)
+        warn_of_idle_translation(setup.drafter, shares_ids)
+        pair = load_models(
             target,
-            draft if config.needs_draft else None,
-            config.drafter_name,
+            draft if setup.traits.needs_model else None,
+            setup.drafter.name,
             share_prefixes=share_prefixes,
             shares_ids=shares_ids,
         )
         self._models = SharedModels(
-            pair, tokenizer, config.needs_draft, draft_tokenizer, share_prefixes, shares_ids
+            pair, tokenizer, setup.traits.needs_model, draft_tokenizer, share_prefixes, shares_ids
         )
         self._models.end_ids = frozenset(end_ids)
-        self._set_up(self._models.pair_for(config), config, record_rounds, judge)
+        self._set_up(self._models.pair_for(setup.drafter), config, record_rounds, decider)
 
     def with_config(
         self,
@@ -123,7 +125,7 @@ class SpeculativeDecoder:
         """
         models = self._models
         check_draft(
-            config,
+            config.setup.drafter,
             has_draft=models.has_draft,
             has_tokenizer=models.draft_tokenizer is not None,
             shares_ids=models.shares_ids,
@@ -132,35 +134,46 @@ class SpeculativeDecoder:
         mine = self.batch_size
         wanted = mine.wanted if batch_size is None else batch_size
         other.batch_size = BatchSize(wanted, mine.max_wanted)
-        pair = models.pair_for(config)
+        pair = models.pair_for(config.setup.drafter)
         is_recording = self._engine.record_rounds if record_rounds is None else record_rounds
         other._set_up(pair, config, is_recording)
         return other
 
     def _set_up(
-        self, pair: Pair, config: FLyConfig, record_rounds: bool, judge: Judge | None = None
+        self,
+        pair: ServedModels,
+        config: FLyConfig,
+        record_rounds: bool,
+        decider: Decider | None = None,
     ) -> None:
         """All that depends on the configuration."""
         self.config = config
-        pair = pair.for_traits(config.drafter_traits)
+        pair = pair.for_traits(config.setup.traits)
         self.served = pair.describe()
         tokenizer, target = self._models.tokenizer, pair.target
-        self._target = target
+        self._pair, self._target = pair, target
         tokenizers = tokenizer, self._models.draft_tokenizer
         ends = self._models.end_ids
-        self._engine = make_engine(config, pair, tokenizers, record_rounds, judge, ends)
+        self._engine = make_engine(config.setup, pair, tokenizers, record_rounds, decider, ends)
+        self._scheduler = Scheduler([])  # of the last call
         self._processing = ProcessingFactory(pair.source, target.vocab_size, target.device)
-        self._check = RequestCheck(tokenizer, target.vocab_size, target.num_positions, config)
+        self._check = RequestCheck(tokenizer, target.vocab_size, target.num_positions, config.setup)
 
     @property
     def rule(self) -> Rule:
         """The acceptance rule."""
-        return self._engine.rule
+        decider = self._engine.decider
+        assert isinstance(decider, RuleDecider)
+        return decider.rule
 
     @property
     def drafter(self) -> Drafter:
         """Who proposes."""
         return self._engine.drafter
+
+    def report(self) -> dict[str, Any]:
+        """What the drafter learned and which draft lengths were chosen, fit for JSON."""
+        return {**self.drafter.report(), **self._engine.length.report()}
 
     @property
     def is_lossless(self) -> bool:
@@ -249,7 +262,8 @@ class SpeculativeDecoder:
     def _run(
         self, rows: list[Row], on_round: Callable[[Statistics], None] | None
     ) -> Iterator[tuple[int, Result]]:
-        scheduler = self._models.owner = Scheduler(rows)
+        self._forget(self._scheduler.rows)  # of a call that was given up
+        scheduler = self._scheduler = self._models.owner = Scheduler(rows)
         self.batch_size.start(len(rows))
         done = Statistics()
         told = time.perf_counter()
@@ -308,9 +322,15 @@ class SpeculativeDecoder:
         else:
             what = f"making caches anew that had {self._models.widest}"
         warnings.warn(f"out of memory with {num_rows} rows; {what}", FLyWarning, stacklevel=2)
+        self._forget(scheduler.rows)
         finished = scheduler.requeue()
         self._models.clear()
         return finished
+
+    def _forget(self, rows: Sequence[Row]) -> None:
+        """The drafter need not keep anything of these rows."""
+        for row in rows:
+            self.drafter.forget(row.index)
 
     def release(self) -> None:
         """Give up what both caches hold, and their memory.  The next call makes them anew; one
@@ -327,20 +347,21 @@ class SpeculativeDecoder:
         first = scheduler.admit(self.batch_size.rows)
         new = scheduler.rows[first:]
         if new:
+            self._pair.reserve(len(scheduler.rows), scheduler.longest)
             self._target.prefill([row.ids[:-1] for row in new], first)
-            self._engine.drafter.admit(scheduler.rows, first)
-            charge(new, "prefill", time.perf_counter() - begin)
+            if not self._engine.length.is_idle:
+                self.drafter.prefill(scheduler.rows)
+            charge(new, prefill=time.perf_counter() - begin)
 
     def _retire(self, scheduler: Scheduler) -> list[Row]:
-        """Take out finished rows and close their gaps in both caches."""
+        """Take out finished rows and close their gaps in the target's cache."""
         begin = time.perf_counter()
         present = list(scheduler.rows)
         finished, moves = scheduler.retire()
         for source, destination in moves:
-            length = len(scheduler.rows[destination].ids)
-            self._target.move(source, destination, length)
-            self._engine.drafter.move(source, destination, length)
-        charge(present, "rest", time.perf_counter() - begin)
+            self._target.move(source, destination, len(scheduler.rows[destination].ids))
+        self._forget(finished)
+        charge(present, rest=time.perf_counter() - begin)
         return finished
 
     def _result(self, row: Row) -> Result:

@@ -3,20 +3,23 @@ all that is not between two markers, and proposals that copy the context."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from fly.decoding.protocol import Guard
 from fly.decoding.rows import Row
 from fly.decoding.spans import Spans, State
+from fly.decoding.stop_guard import StopGuard
 from fly.drafting import Proposal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from fly.config import FLyConfig
+    from fly.config.setup import GuardSettings
 
 
 def protected_tokens(
@@ -44,6 +47,36 @@ def protected_in(rows: Sequence[Row], protected: Tensor | None) -> Tensor | None
     for row, mask in zip(rows, table, strict=True):
         mask[sorted(row.request.eos_ids or ())] = True
     return table
+
+
+@dataclass(frozen=True)
+class Guards:
+    """All that keeps tokens from being traded."""
+
+    protected: Tensor | None = None  # [V] bool
+    places: Guard | None = None
+    stops: StopGuard | None = None  # None: stop strings are not guarded
+
+    @property
+    def closing(self) -> Tensor | None:
+        """As Guard.closing_tokens."""
+        return None if self.places is None else self.places.closing_tokens
+
+    def protected_in(self, rows: Sequence[Row]) -> Tensor | None:
+        """Tokens that may not be traded.  [V] or [B, V] bool."""
+        return protected_in(rows, self.protected)
+
+    def locked(self, rows: Sequence[Row], chains: Proposal) -> Tensor | None:
+        """As Guard."""
+        return None if self.places is None else self.places.locked(rows, chains)
+
+    def stopping(
+        self, rows: Sequence[Row], chains: Proposal, choice: Callable[[], Tensor]
+    ) -> Tensor | None:
+        """As StopGuard.concerned; `choice` is asked only if anything is guarded."""
+        if self.stops is None:
+            return None
+        return self.stops.concerned(rows, chains, choice())
 
 
 class Places:
@@ -78,18 +111,18 @@ class Places:
         self._read: dict[int, tuple[Row, int, State]] = {}
 
     @classmethod
-    def from_config(
+    def from_guards(
         cls,
-        config: FLyConfig,
+        guards: GuardSettings,
         tokenizer: PreTrainedTokenizerBase,
         vocab_size: int,
         device: torch.device,
     ) -> Places:
         """Read strict_first_n, only_inside and loosen_copied."""
-        first, loosen_copied = config.strict_first_n, config.loosen_copied
-        if config.only_inside is None:
+        first, loosen_copied = guards.strict_first_n, guards.loosen_copied
+        if guards.only_inside is None:
             return cls(first, loosen_copied=loosen_copied)
-        opening, closing = config.only_inside
+        opening, closing = guards.only_inside
         spans = Spans(opening, closing, tokenizer)
         tokens = spans.closing_tokens(vocab_size, device)
         return cls(first, spans, tokens, loosen_copied=loosen_copied)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from fly.decoding.model import read_whole
+from fly.decoding.base import read_whole
 from fly.decoding.model_view import layer_list, without_layers
 
 if TYPE_CHECKING:

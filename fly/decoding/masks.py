@@ -1,18 +1,18 @@
-"""Attention masks from positions.  Key slot s holds position s, so the query at position p sees the
-slots s <= p and, in a sliding layer, only those with s > p - window.  The tokens of a tree lie in
-slots in an order of their own.  Masks are additive: boolean ones are silently wrong on eager
-attention, and minus infinity turns a fully masked row into NaN.
+"""Attention masks from positions, and where a model's positions end.  Key slot s holds position s,
+so the query at position p sees the slots s <= p and, in a sliding layer, only those with s > p -
+window.  The tokens of a tree lie in slots in an order of their own.  Masks are additive: boolean
+ones are silently wrong on eager attention, and minus infinity turns a fully masked row into NaN.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from fly.drafting import Lineage
+from fly.drafting import TreeMask
 from fly.errors import ModelError
 
 if TYPE_CHECKING:
@@ -20,6 +20,48 @@ if TYPE_CHECKING:
 
 ALIBI_TYPES = ("bloom", "mpt")
 FULL, SLIDING = "full_attention", "sliding_attention"
+MASKED_ATTENTION = ("sdpa", "eager")  # take an additive mask [B, 1, n, kv_len]
+
+
+def check_attention(config: PretrainedConfig) -> None:
+    """Refuse attention that would be silently wrong in a ragged batch.
+
+    Raises:
+        ModelError: the kernel takes no mask of ours.
+    """
+    kernel = getattr(config, "_attn_implementation", None)
+    if kernel is not None and kernel not in MASKED_ATTENTION:
+        raise ModelError(
+            f"attn_implementation is {kernel!r}, which does not take the masks of ragged batches",
+            fix=f"load the model with attn_implementation {' or '.join(MASKED_ATTENTION)}",
+        )
+
+
+def num_positions(config: PretrainedConfig) -> int | None:
+    """Positions at which an answer cannot depend on its neighbours; None where there is no limit.
+
+    Rotary frequencies of two kinds depend on the longest position in a forward, which ragged rows
+    share (transformers, modeling_rope_utils.dynamic_rope_update): "dynamic" ones grow with it after
+    max_position_embeddings, and "longrope" changes from the short to the long factors after
+    original_max_position_embeddings.  Up to there they are fixed, so there such a model's context
+    ends.
+
+    Args:
+        config: the text model's.
+    """
+    limit: int | None = getattr(config, "max_position_embeddings", None)
+    rope: dict[str, Any] = (
+        getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    )
+    by_layer_type = [part for part in rope.values() if isinstance(part, dict)]
+    limits = [limit]
+    for part in (rope, *by_layer_type):
+        kind = part.get("rope_type", part.get("type")) or ""
+        if kind == "longrope":
+            # transformers 5 reads the first, 4 the second, and the config's own limit if need be.
+            limits.append(part.get("original_max_position_embeddings"))
+            limits.append(getattr(config, "original_max_position_embeddings", None))
+    return min((each for each in limits if each is not None), default=None)
 
 
 @dataclass(frozen=True)
@@ -62,27 +104,27 @@ class MaskPlan:
         return cls(windows, by_layer_type=len(kinds) > 1)
 
     def build(
-        self, positions: Tensor, visible: int, dtype: torch.dtype
+        self, positions: Tensor, kv_len: int, dtype: torch.dtype
     ) -> Tensor | dict[str, Tensor]:
-        """Masks [B, 1, n, visible] for queries at positions [B, n]."""
-        slots = torch.arange(visible, device=positions.device)
+        """Masks [B, 1, n, kv_len] for queries at positions [B, n]."""
+        slots = torch.arange(kv_len, device=positions.device)
         query = positions[:, None, :, None]  # [B, 1, n, 1]
         return self._masks(slots <= query, query, slots, dtype)
 
     def build_tree(
-        self, lineage: Lineage, starts: Tensor, n: int, visible: int, dtype: torch.dtype
+        self, tree: TreeMask, starts: Tensor, n: int, kv_len: int, dtype: torch.dtype
     ) -> Tensor | dict[str, Tensor]:
-        """Masks [B, 1, n, visible] for the last `n` tokens of trees whose first is at position, and
+        """Masks [B, 1, n, kv_len] for the last `n` tokens of trees whose first is at position, and
         in slot, starts[b] [B].  A token sees the text below and what it follows; a sliding window
         goes by positions.
         """
-        places = torch.arange(lineage.seen.shape[1], device=starts.device)
-        slots = torch.arange(visible, device=starts.device)
+        places = torch.arange(tree.seen.shape[1], device=starts.device)
+        slots = torch.arange(kv_len, device=starts.device)
         held = starts[:, None] + places  # [B, T] slots of the trees' tokens
-        depths = lineage.depths
+        depths = tree.depths
         keys = slots.repeat(len(starts), 1).scatter(1, held, starts[:, None] + depths)
-        seen = (slots < starts[:, None])[:, None].repeat(1, n, 1)  # [B, n, visible]
-        newest = lineage.seen[:, -n:]
+        seen = (slots < starts[:, None])[:, None].repeat(1, n, 1)  # [B, n, kv_len]
+        newest = tree.seen[:, -n:]
         seen = seen.scatter(2, held[:, None].expand_as(newest), newest)
         query = (starts[:, None] + depths[:, -n:])[:, None, :, None]
         return self._masks(seen[:, None], query, keys[:, None, None], dtype)

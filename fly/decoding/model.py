@@ -2,73 +2,36 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from fly.decoding.cache import SlotCache, Write
-from fly.decoding.masks import MaskPlan
-from fly.decoding.positions import num_positions
+from fly.decoding.base import PREFILL_TOKENS, LoadedModel
+from fly.decoding.cache import SlotCache, SlotMapping
+from fly.decoding.masks import MaskPlan, check_attention
 from fly.decoding.prefixes import Span, chunks, plan_prefill
-from fly.drafting import Lineage
+from fly.drafting import TreeMask
+from fly.drafting.protocol import upload
 from fly.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
-# Prompt tokens in one prefill forward, padding included: bounds activations without starving a GPU.
-PREFILL_TOKENS = 4096
-
-
-MASKED_ATTENTION = ("sdpa", "eager")  # take an additive mask [B, 1, n, visible]
+# Slots after the longest text: its neighbours' proposals may be longer than its own.
+SPARE_SLOTS = 64
 
 
-def check_attention(config: PretrainedConfig) -> None:
-    """Refuse attention that would be silently wrong in a ragged batch.
-
-    Raises:
-        ModelError: the kernel takes no mask of ours.
-    """
-    kernel = getattr(config, "_attn_implementation", None)
-    if kernel is not None and kernel not in MASKED_ATTENTION:
-        raise ModelError(
-            f"attn_implementation is {kernel!r}, which does not take the masks of ragged batches",
-            fix=f"load the model with attn_implementation {' or '.join(MASKED_ATTENTION)}",
-        )
-
-
-def execution_device(model: PreTrainedModel) -> torch.device:
-    """Where a model takes its ids and gives its logits."""
-    device = model.device
-    if device.type != "meta":
-        return device
-    # Offloaded: accelerate's hook knows where the weights are brought to run.
-    hook = getattr(model, "_hf_hook", None)
-    return torch.device(getattr(hook, "execution_device", None) or "cpu")
-
-
-def forward_parameters(model: PreTrainedModel) -> Collection[str]:
-    """Names that a model's forward takes; behind an adapter, those of the model itself."""
-    base = getattr(model, "get_base_model", lambda: model)()
-    return inspect.signature(base.forward).parameters
-
-
-def read_whole(model: PreTrainedModel, ids: Tensor, keep: int = 0) -> Tensor:
-    """Logits of texts [B, T] from one forward that uses no cache: [B, T, V], or of the last `keep`
-    tokens only.  What an adapter puts before the text is left out.
-    """
-    takes = forward_parameters(model)
-    offered: dict[str, Any] = {"use_cache": False, "logits_to_keep": keep}
-    options = {name: value for name, value in offered.items() if name in takes}
-    logits: Tensor = model(input_ids=ids, **options).logits
-    return logits[:, -(keep or ids.shape[1]) :]
-
-
-class SlotModel:
+class SlotModel(LoadedModel):
     """A causal language model with one cache row per row of the batch; slot = position."""
+
+    # Attention sees a multiple of so many slots.  1 sees what there is: another length of keys
+    # changes the last bits of logits and costs time.  Shapes that are captured ask for more.
+    kv_bucket = 1
+    # Slots reserved ahead for a row at most.  Longer budgets are seldom used up, so rows grow into
+    # them; buffers that must not move ask for more.
+    max_reserved = 512
 
     def __init__(
         self,
@@ -79,11 +42,7 @@ class SlotModel:
     ) -> None:
         """Wrap a loaded model; nothing of it is changed.
 
-        Args:
-            model: a causal language model.
-            common_vocab: for a draft, the target's vocabulary size; ids that only one of them knows
-                (padding of the embedding) are neither proposed nor looked up.
-            share_prefixes: copy what prompts have in common instead of computing it again.
+        Arguments as in LoadedModel.
 
         Raises:
             ModelError: its layers cannot be served by a slot cache.
@@ -96,22 +55,19 @@ class SlotModel:
             )
         config = model.config.get_text_config()
         check_attention(config)
-        self.model = model
+        super().__init__(model, common_vocab, share_prefixes=share_prefixes)
         self._masks = MaskPlan.from_config(config)
-        self.num_positions = num_positions(config)
         self.cache = SlotCache(config.num_hidden_layers, self.num_positions)
-        self._share_prefixes = share_prefixes
         self._held: list[list[int]] = []  # per cache row the prompt that its slots begin with
-        self.vocab_size: int = config.vocab_size
-        self._common_vocab = min(self.vocab_size, common_vocab or self.vocab_size)
         self._dtype = model.dtype  # asking the model walks through its parameters
-        takes = forward_parameters(model)
-        self._keeps_logits = "logits_to_keep" in takes
 
-    @property
-    def device(self) -> torch.device:
-        """Where ids go and logits come from."""
-        return execution_device(self.model)
+    def kv_len(self, end: int) -> int:
+        """Slots that attention sees where the last position is `end` - 1."""
+        return -(-end // self.kv_bucket) * self.kv_bucket
+
+    def reserve(self, num_rows: int, longest: int) -> None:
+        slots = min(longest, self.num_positions or longest, self.max_reserved) + SPARE_SLOTS
+        self.cache.reserve(num_rows, self.kv_len(slots))
 
     def prefill(self, prompts: Sequence[list[int]], first_row: int) -> None:
         """Write prompts into rows `first_row` and following, from slot 0, a bounded number of
@@ -137,87 +93,55 @@ class SlotModel:
 
     def _fill(self, spans: Sequence[Span]) -> None:
         """Compute spans of consecutive rows, in pieces of equal width."""
-        width = max(1, min(max(len(span.ids) for span in spans), PREFILL_TOKENS))
-        is_even = len({span.start for span in spans}) == 1
-        for offset in range(0, max(len(span.ids) for span in spans), width):
+        longest = max(len(span.ids) for span in spans)
+        width = max(1, min(longest, PREFILL_TOKENS))
+        for offset in range(0, longest, width):
             pieces = [span.ids[offset : offset + width] for span in spans]
             size = max(map(len, pieces))
-            ids = torch.tensor(
-                [[*piece, *[0] * (size - len(piece))] for piece in pieces], device=self.device
-            )
-            starts = [span.start + offset for span in spans]
-            self._forward(
-                ids,
-                torch.tensor(starts, device=self.device),
-                max(starts) + size,
-                spans[0].row,
-                is_even=is_even,
-                logits_to_keep=1,
-            )
+            padded = [[*piece, *[0] * (size - len(piece))] for piece in pieces]
+            ids = upload(padded, self.device)
+            mapping = self._mapping(ids, [span.start + offset for span in spans], spans[0].row)
+            self._forward(ids, mapping, logits_to_keep=1)
 
-    def extend(self, ids: Tensor, starts: Tensor, visible: int) -> Tensor:
-        """Run ids [B, n] of rows 0 to B-1 at positions starts[b] .. starts[b]+n-1; logits [B, n,
-        V].
+    def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
+        return self._forward(ids, self._mapping(ids, starts))
 
-        `visible` bounds all these positions, tightly where there is a single row; it comes from the
-        host so that nothing waits for the device.
-        """
-        return self._forward(ids, starts, visible, 0, is_even=len(ids) == 1, logits_to_keep=0)
+    def extend_tree(self, ids: Tensor, starts: Sequence[int], tree: TreeMask) -> Tensor:
+        mapping, n = self._mapping(ids, starts), ids.shape[1]
+        roots = mapping.slots[:, 0] - (tree.seen.shape[1] - n)
+        mask = self._masks.build_tree(tree, roots, n, mapping.kv_len, self._dtype)
+        return self._forward(ids, mapping, roots[:, None] + tree.depths[:, -n:], mask)
 
-    def extend_tree(self, ids: Tensor, starts: Tensor, visible: int, lineage: Lineage) -> Tensor:
-        """Run ids [B, n], the last tokens of trees of T, in slots starts[b] .. starts[b]+n-1 of
-        rows 0 to B-1; logits [B, n, V] (TreeModel).
-        """
-        n, size = ids.shape[1], lineage.seen.shape[1]
-        roots = starts - (size - n)
-        self.cache.reserve(len(ids), visible)
-        positions = roots[:, None] + lineage.depths[:, -n:]
-        mask = self._masks.build_tree(lineage, roots, n, visible, self._dtype)
-        write = self._write(ids, starts, visible, 0, is_even=len(ids) == 1)
-        return self._run(ids, positions, mask, write, logits_to_keep=0)
-
-    def _write(
-        self, ids: Tensor, starts: Tensor, visible: int, first_row: int, *, is_even: bool
-    ) -> Write:
-        """Ids [B, n] go to the slots from starts[b] on."""
-        slots = starts[:, None] + torch.arange(ids.shape[1], device=ids.device)  # [B, n]
-        rows = torch.arange(first_row, first_row + ids.shape[0], device=ids.device)[:, None]
-        return Write(rows, slots, first_row, visible, is_even)
+    def _mapping(self, ids: Tensor, starts: Sequence[int], first_row: int = 0) -> SlotMapping:
+        """Ids [B, n] of rows from `first_row` on go to the slots from starts[b] on."""
+        n, start = ids.shape[1], max(starts)
+        slots = upload(starts, ids.device)[:, None] + torch.arange(n, device=ids.device)
+        is_even = min(starts) == start
+        return SlotMapping(slots, first_row, start, self.kv_len(start + n), is_even)
 
     def _forward(
         self,
         ids: Tensor,
-        starts: Tensor,
-        visible: int,
-        first_row: int,
-        *,
-        is_even: bool,
-        logits_to_keep: int,
+        mapping: SlotMapping,
+        positions: Tensor | None = None,
+        mask: Tensor | dict[str, Tensor] | None = None,
+        logits_to_keep: int = 0,
     ) -> Tensor:
-        self.cache.reserve(first_row + ids.shape[0], visible)
-        write = self._write(ids, starts, visible, first_row, is_even=is_even)
-        mask = self._masks.build(write.slots, visible, self._dtype)
-        return self._run(ids, write.slots, mask, write, logits_to_keep=logits_to_keep)
-
-    def _run(
-        self,
-        ids: Tensor,
-        positions: Tensor,
-        mask: Tensor | dict[str, Tensor],
-        write: Write,
-        *,
-        logits_to_keep: int,
-    ) -> Tensor:
-        self.cache.write = write
-        # Learned position tables end somewhere; what lies behind is padding and never counts.
-        known = (
-            positions if self.num_positions is None else positions.clamp_max(self.num_positions - 1)
-        )
-        options: dict[str, Any] = {"logits_to_keep": logits_to_keep} if self._keeps_logits else {}
+        """Logits [B, n, V]; positions and mask are those of the slots, unless given."""
+        self.cache.write_at(mapping)
+        if positions is None:
+            positions = mapping.slots
+            mask = self._masks.build(positions, mapping.kv_len, self._dtype)
+        if self.num_positions is not None:
+            # Learned position tables end somewhere; what lies after is padding and never counts.
+            positions = positions.clamp_max(self.num_positions - 1)
+        options: dict[str, Any] = {}
+        if "logits_to_keep" in self._takes:
+            options["logits_to_keep"] = logits_to_keep
         output = self.model(
             input_ids=ids.clamp_max(self._common_vocab - 1),
             attention_mask=mask,
-            position_ids=known,
+            position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
             **options,
@@ -226,15 +150,12 @@ class SlotModel:
         return logits[..., : self._common_vocab]
 
     def keep_slots(self, sources: Tensor, destinations: Tensor) -> None:
-        """See TreeVerifier."""
         self.cache.move_slots(sources, destinations)
 
     def move(self, source: int, destination: int, length: int) -> None:
-        """Copy the first `length` slots of one row over another."""
         self.cache.copy_row(source, destination, length)
         self._held[destination] = self._held[source]
 
     def clear(self) -> None:
-        """Give up all rows and their memory."""
         self.cache.clear()
         self._held = []

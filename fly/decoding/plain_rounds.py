@@ -2,7 +2,7 @@
 One round in a hundred proposes nothing; what it took is put beside what the rounds before it, of as
 many rows, took for as many tokens.
 
-Greedy text is the target's own either way.  A sampled row's draws hang on how many rounds it has
+Greedy text is the target's own either way.  A sampled row's draws depend on how many rounds it has
 had, so a plain one would change its text with its neighbours: a batch that has such a row waits.
 """
 
@@ -17,7 +17,7 @@ from fly.decoding.rows import Row
 from fly.decoding.statistics import Statistics
 
 if TYPE_CHECKING:
-    from fly.config import FLyConfig
+    from fly.config import Setup
 
 EVERY = 100  # rounds of which the last one is plain
 WARM_UP = 1  # first plain rounds, not counted: kernels are chosen, caches are cold
@@ -78,21 +78,21 @@ class PlainRounds:
             row.statistics.timed_usual_s += others.seconds / others.tokens
 
 
-def remark(pooled: Statistics, config: FLyConfig, batch_size: int | str) -> str | None:
+def remark(pooled: Statistics, setup: Setup, batch_size: int | str) -> str | None:
     """What to say where speculation was slower than plain decoding, and what to change; None where
     it was not, or not clearly.
 
     Args:
         pooled: counters of the requests.
-        config: what they were decoded with.
+        setup: what they were decoded with.
         batch_size: rows decoded at once.
     """
     count, speed = round(pooled.timed_rounds), pooled.by_plain
     if speed is None or count < FEWEST_TIMED or speed >= 1 - NOISE / math.sqrt(count):
         return None
-    traits = config.drafter_traits
+    traits = setup.traits
     advice = ["other arms" if traits.is_timed else "a smaller spd_k"]
-    if config.draft_length_name == "fixed" and not (traits.is_tree or traits.is_timed):
+    if setup.draft_length == "fixed" and not (traits.is_tree or traits.is_timed):
         advice.append("draft_length=adaptive")
     if batch_size != 1:
         advice.append("a smaller batch")

@@ -13,7 +13,7 @@ MIN_SHARED = 32
 
 @dataclass(frozen=True)
 class Span:
-    """What one row has to do for its prompt: copy `start` slots, compute `ids` behind them."""
+    """What one row has to do for its prompt: copy `start` slots, compute `ids` after them."""
 
     row: int
     source: int  # whose slots are copied; the row itself where they are in place

@@ -1,9 +1,9 @@
-"""How a model can be served, found out by trying.
+"""Kinds of cache, and the one that serves a model, found out by trying.
 
 A few random tokens are read in ragged pieces, with wrong ones written and taken back in between;
 the logits must be those of one forward without a cache.  Where nothing but single tokens or whole
 texts can be read, the logits must be those that `generate` chooses from.  What differs is served by
-the next tier.  That is evidence and no proof: windows and chunks longer than the few tokens are not
+the next kind.  That is evidence and no proof: windows and chunks longer than the few tokens are not
 reached.  A draft's mistakes cost speed and no text, so it need not be steadier with a cache than
 without.
 """
@@ -11,15 +11,17 @@ without.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from fly.decoding.model import SlotModel, check_attention, execution_device, read_whole
-from fly.decoding.positions import num_positions
+from fly.decoding.base import execution_device, read_whole
+from fly.decoding.masks import check_attention, num_positions
+from fly.decoding.model import SlotModel
 from fly.decoding.protocol import CausalModel
 from fly.decoding.rowwise import RowModel
 from fly.decoding.uncached import UncachedModel
@@ -36,81 +38,61 @@ USELESS = 0.5  # the same of a draft that guesses
 UNSTEADY = 2  # times as far as it differs from itself without a cache, a draft may be off with one
 
 
-class Tier(str, Enum):
-    """How a model is served, best first."""
+@dataclass(frozen=True)
+class CacheKind:
+    """A way to keep what a model has read."""
 
-    BATCHED = "batched"  # all rows in one forward, on a slot cache
-    ROWWISE = "row by row"  # batch 1, a cache a row
-    STEPWISE = "row by row, one token at a time"  # extending by several tokens is wrong
-    PLAIN = "plain"  # single tokens by its own cache, whose logits are not those of one forward
-    UNCACHED = "without a cache"  # it has none that can be used; texts are read whole each time
-    NONE = "not at all"  # nobody but its own `generate` can do it
+    name: str  # in reports
+    load: Callable[..., CausalModel]  # takes what LoadedModel takes
+    checks: tuple[Callable[[CausalModel, PreTrainedModel], float], ...]  # logits' deviations
+    can_verify: bool = True  # False: reading several tokens at once is wrong, or saves nothing
+    can_draft: bool = True
 
 
 @dataclass(frozen=True)
 class Finding:
     """What the probe found."""
 
-    tier: Tier
-    reasons: dict[Tier, str]  # why each better tier was not taken
+    kind: CacheKind | None  # None: nobody but its own `generate` can decode the model
+    reasons: dict[str, str]  # why each better kind was not taken, by name
 
     @property
     def why(self) -> str:
         """The reasons in words."""
-        return "; ".join(f"{tier.value}: {reason}" for tier, reason in self.reasons.items())
-
-
-def serve(
-    tier: Tier,
-    model: PreTrainedModel,
-    common_vocab: int | None = None,
-    *,
-    share_prefixes: bool = True,
-) -> CausalModel:
-    """A model behind the engine's interface.
-
-    Raises:
-        ModelError: this tier cannot serve it.
-    """
-    if tier is Tier.BATCHED:
-        return SlotModel(model, common_vocab, share_prefixes=share_prefixes)
-    if tier is Tier.UNCACHED:
-        return UncachedModel(model, common_vocab)
-    max_extension = None if tier is Tier.ROWWISE else 1
-    is_plain = tier is Tier.PLAIN
-    return RowModel(model, common_vocab, max_extension=max_extension, is_plain=is_plain)
+        return "; ".join(f"{name}: {reason}" for name, reason in self.reasons.items())
 
 
 @torch.inference_mode()
 def probe(model: PreTrainedModel, *, is_draft: bool = False) -> Finding:
-    """Find the best tier that serves a model in evaluation mode; a few forwards of some 50 tokens.
+    """Find the first of CACHE_KINDS that serves a model in evaluation mode; it takes a few forwards
+    of some 50 tokens.
 
     The model is not changed, nor is the state of any random generator.
 
     Args:
         model: a loaded model.
-        is_draft: its mistakes cost speed and no text, so its logits may hang on the shape of the
+        is_draft: its mistakes cost speed and no text, so its logits may depend on the shape of the
             forward, as they do where what goes into a layer is quantised (`draft_tolerance`).
 
     Raises:
         ModelError: its attention implementation cannot be served.
     """
     check_attention(model.config.get_text_config())
-    reasons: dict[Tier, str] = {}
-    for tier, checks in CHECKS.items():
+    reasons: dict[str, str] = {}
+    for kind in CACHE_KINDS:
         try:
-            served = serve(tier, model)
-            error = max(check(served, model) for check in checks)
+            served = kind.load(model)
+            error = max(check(served, model) for check in kind.checks)
         except torch.OutOfMemoryError:
-            raise  # says nothing about the tier
+            raise  # says nothing about the kind
         except Exception as failure:  # noqa: BLE001  models raise whatever they like
             reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
-            reasons[tier] = f"{type(failure).__name__}: {reason}"
+            reasons[kind.name] = f"{type(failure).__name__}: {reason}"
             continue
         if error <= tolerance(model) or (is_draft and error <= draft_tolerance(served, model)):
-            return Finding(tier, reasons)
-        reasons[tier] = f"logits are off by {error:.2g} of their standard deviation"
-    return Finding(Tier.NONE, reasons)
+            return Finding(kind, reasons)
+        reasons[kind.name] = f"logits are off by {error:.2g} of their standard deviation"
+    return Finding(None, reasons)
 
 
 def tolerance(model: PreTrainedModel) -> float:
@@ -169,7 +151,7 @@ def deviation(served: CausalModel, model: PreTrainedModel) -> float:
     device = served.device
     texts, others, reference = sample(model, served.vocab_size, total)
     rows = torch.arange(NUM_ROWS, device=device)[:, None]
-    # A row that has read nothing, one in the middle, one as long as two pieces still fit behind it.
+    # A row that has read nothing, one in the middle, one as long as two pieces still fit after it.
     starts = (rows[:, 0] * (total - 2 * piece)) // (NUM_ROWS - 1)
     served.prefill([text[:n] for text, n in zip(texts.tolist(), starts.tolist(), strict=True)], 0)
     differences, compared = [], []
@@ -177,7 +159,7 @@ def deviation(served: CausalModel, model: PreTrainedModel) -> float:
     def extend(ids: Tensor, begin: Tensor, num_right: int) -> None:
         """Run a piece of every row; compare the logits of its first tokens."""
         columns = begin[:, None] + torch.arange(piece, device=device)  # [B, n]
-        got = served.extend(ids[rows, columns], begin, int(columns.max()) + 1)
+        got = served.extend(ids[rows, columns], begin.tolist())
         want = reference[rows, columns[:, :num_right]].float()
         differences.append(got[:, :num_right].float() - want)
         compared.append(want)
@@ -210,20 +192,13 @@ def deviation_from_generate(served: CausalModel, model: PreTrainedModel) -> floa
     want = torch.stack(output.logits, 1).float()[..., : served.vocab_size]  # [1, n, V]
     served.prefill([prompt[0, :-1].tolist()], 0)
     places = range(length - 1, length - 1 + want.shape[1])
-    single = [
-        served.extend(
-            output.sequences[:, place : place + 1],
-            torch.tensor([place], device=served.device),
-            place + 1,
-        )
-        for place in places
-    ]
+    single = [served.extend(output.sequences[:, n : n + 1], [n]) for n in places]
     return share(torch.cat(single, 1).float() - want, want)
 
 
 def share(differences: Tensor, logits: Tensor) -> float:
     """Root mean square of the differences by the logits' standard deviation; logits that are not
-    finite tell nothing.  Of equal logits, which have none: 0 where nothing differs, or infinity.
+    finite are left out.  Of equal logits, which have none: 0 where nothing differs, or infinity.
     """
     known = logits.isfinite()
     if not known.any():
@@ -234,11 +209,26 @@ def share(differences: Tensor, logits: Tensor) -> float:
     return error / scale if scale > 0 and math.isfinite(error) else math.inf
 
 
-# In the order that they are tried: what must hold for a tier.
-CHECKS = {
-    Tier.BATCHED: (deviation,),
-    Tier.ROWWISE: (deviation,),
-    Tier.STEPWISE: (deviation,),
-    Tier.PLAIN: (deviation_from_generate,),
-    Tier.UNCACHED: (deviation, deviation_from_generate),
-}
+# All rows in one forward.
+BATCHED = CacheKind("batched", SlotModel, (deviation,))
+# Batch 1, with a cache a row.
+ROWWISE = CacheKind("row by row", RowModel, (deviation,))
+# Extending by several tokens is wrong.
+STEPWISE = CacheKind(
+    "row by row, one token at a time",
+    partial(RowModel, max_extension=1),
+    (deviation,),
+    can_verify=False,
+)
+# Single tokens by the model's own cache, whose logits are not those of one forward.
+PLAIN = CacheKind(
+    "plain",
+    partial(RowModel, max_extension=1, is_plain=True),
+    (deviation_from_generate,),
+    can_verify=False,
+    can_draft=False,
+)
+# The model has no cache that can be used; texts are read whole each time.
+UNCACHED = CacheKind("without a cache", UncachedModel, (deviation, deviation_from_generate))
+# In the order in which they are tried, best first.  A new kind is registered here.
+CACHE_KINDS = [BATCHED, ROWWISE, STEPWISE, PLAIN, UNCACHED]

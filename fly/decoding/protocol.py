@@ -18,10 +18,7 @@ from fly.drafting.protocol import DraftModel, Proposal, TreeModel
 class CausalModel(DraftModel, Protocol):
     """A language model behind the engine's interface; target and draft alike."""
 
-    @property
-    def vocab_size(self) -> int:
-        """Ids that it knows."""
-        ...
+    vocab_size: int  # ids that it knows
 
     def clear(self) -> None:
         """Forget all rows."""

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from fly.config.variants import misfit_at
 from fly.decoding.arguments import plain_value, read_arguments
 from fly.decoding.rows import Request
 from fly.errors import FLyWarning, RequestError, quoted
@@ -17,7 +16,7 @@ from fly.errors import FLyWarning, RequestError, quoted
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from fly.config import FLyConfig
+    from fly.config import Setup
 
 # Below, logits divided by it overflow.
 LEAST_TEMPERATURE = 1e-5
@@ -30,7 +29,7 @@ class RequestCheck:
     tokenizer: PreTrainedTokenizerBase
     vocab_size: int
     num_positions: int | None
-    config: FLyConfig
+    setup: Setup
 
     def encode(self, prompt: str | Sequence[int]) -> tuple[int, ...]:
         """A prompt's ids; a text is encoded with the special tokens that the tokenizer adds by
@@ -110,7 +109,7 @@ class RequestCheck:
         return request, self._budget(whose, budget, len(request.prompt_ids))
 
     def _budget(self, whose: str, asked: int, prompt_len: int) -> int:
-        wanted = min(asked, self.config.total_gen_tok or asked)
+        wanted = min(asked, self.setup.total_gen_tok or asked)
         if self.num_positions is None:
             return wanted
         room = self.num_positions - prompt_len
@@ -132,7 +131,7 @@ class RequestCheck:
                 f"{whose}: temperature is {quoted(asked)}",
                 fix=f"use 0 for greedy decoding, or a number from {LEAST_TEMPERATURE} up",
             )
-        misfit = misfit_at(self.config, temperature)
+        misfit = self.setup.misfit_at(temperature)
         if misfit is not None:
             kind, why = misfit
             raise RequestError(

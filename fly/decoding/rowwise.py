@@ -1,6 +1,6 @@
-"""Row by row: a transformers cache of its own for every row, fed at batch 1 with the model's own
-masks.  For models whose caches hold more than one slot per position: ALiBi, recurrent state, layers
-that masks from positions cannot serve.
+"""Models served row by row: a transformers cache of its own for every row, fed at batch 1 with the
+model's own masks.  For models whose caches hold more than one slot per position: ALiBi, recurrent
+state, layers that masks from positions cannot serve.
 
 A cache of plain growing keys and values is rolled back by cutting it; any other by copying an
 earlier state and feeding the accepted tokens again.
@@ -18,14 +18,13 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from fly.decoding.model import PREFILL_TOKENS, execution_device, forward_parameters
-from fly.decoding.positions import num_positions
+from fly.decoding.base import PREFILL_TOKENS, LoadedModel
 from fly.errors import ModelError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Tokens behind a row's last copied state that are fed again before the state is copied anew.  They
+# Tokens after a row's last copied state that are fed again before the state is copied anew.  They
 # ride along in the forward of the new tokens, which a copy would cost a forward of its own.
 REPLAY_TOKENS = 32
 # A proposal is longer than REPLAY_TOKENS at times, so the newest copy may hold refused tokens.
@@ -88,7 +87,7 @@ def copied(cache: Any) -> Any:
     return copy.deepcopy(cache, shared)
 
 
-class RowModel:
+class RowModel(LoadedModel):
     """A causal language model with one transformers cache per row of the batch."""
 
     def __init__(
@@ -96,36 +95,28 @@ class RowModel:
         model: PreTrainedModel,
         common_vocab: int | None = None,
         *,
+        share_prefixes: bool = True,
         max_extension: int | None = None,
         is_plain: bool = False,
     ) -> None:
         """Wrap a loaded model; nothing of it is changed.
 
         Args:
-            model: a causal language model.
-            common_vocab: for a draft, the target's vocabulary size, as in SlotModel.
-            max_extension: 1 feeds one token at a time behind the first forward of a row.
+            model: as in LoadedModel.
+            common_vocab: as in LoadedModel.
+            share_prefixes: as in LoadedModel.
+            max_extension: 1 feeds one token at a time after the first forward of a row.
             is_plain: nothing is copied, and a prompt is read with the token that opens the first
                 round: with max_extension 1 these are the forwards of `generate`.
         """
-        config = model.config.get_text_config()
-        self.model = model
-        self.vocab_size: int = config.vocab_size
-        self.num_positions = num_positions(config)
-        self._common_vocab = min(self.vocab_size, common_vocab or self.vocab_size)
+        super().__init__(model, common_vocab, share_prefixes=share_prefixes)
         self._max_extension = max_extension
         self._is_plain = is_plain
-        self._takes = forward_parameters(model)
         self._cache_name = next(
             (name for name in CACHE_NAMES if name in self._takes), CACHE_NAMES[0]
         )
         self._is_cache_prepared = False
         self._rows: dict[int, CachedRow] = {}
-
-    @property
-    def device(self) -> torch.device:
-        """Where ids go and logits come from."""
-        return execution_device(self.model)
 
     def prefill(self, prompts: Sequence[list[int]], first_row: int) -> None:
         """Read prompts into rows `first_row` and following.
@@ -138,13 +129,9 @@ class RowModel:
                 self._feed(row, prompt[:-1], 1)
                 row.keep_copy()
 
-    def extend(self, ids: Tensor, starts: Tensor, visible: int) -> Tensor:
-        """Run ids [B, n] of rows 0 to B-1 at positions starts[b] .. starts[b]+n-1; logits [B, n,
-        V].
-
-        A row that has read more is rolled back to starts[b].  `visible` is not needed.
-        """
-        pairs = zip(ids.tolist(), starts.tolist(), strict=True)
+    def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
+        """Logits [B, n, V] (DraftModel).  A row that has read more is rolled back to starts[b]."""
+        pairs = zip(ids.tolist(), starts, strict=True)
         return torch.stack(
             [self._extend(index, row, start) for index, (row, start) in enumerate(pairs)]
         )
@@ -172,16 +159,14 @@ class RowModel:
         return self._feed(row, row.known[row.held :], len(row.known) - start)
 
     def move(self, source: int, destination: int, length: int) -> None:
-        """Row `source` takes the place of row `destination` and is given up."""
         self._rows[destination] = self._rows.pop(source, CachedRow())
 
     def clear(self) -> None:
-        """Forget all rows."""
         self._rows = {}
 
     @torch.no_grad()
     def _feed(self, row: CachedRow, ids: list[int], keep: int) -> Tensor:
-        """Read ids behind what the row's cache holds; the last `keep` tokens' logits [keep, V].
+        """Read ids after what the row's cache holds; the last `keep` tokens' logits [keep, V].
 
         Raises:
             ModelError: the model returns no cache.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fly.acceptance.law import Law, draw
+from fly.acceptance.law import RejectionSampling, draw
 from fly.decoding.rows import Row
 from fly.drafting import Proposal
 
@@ -120,7 +120,7 @@ class RoundSampler:
         # A row at a time: the sums that draw makes are twice as large as the logits.
         return torch.stack([draw(*row) for row in zip(probs, draws.to(probs.device), strict=True)])
 
-    def law(self, processed: Tensor, proposal: Proposal) -> Law | None:
+    def law(self, processed: Tensor, proposal: Proposal) -> RejectionSampling | None:
         """What decides about the proposal, from the target's processed logits [B, K+1, V]; None
         where every row is greedy.
         """
@@ -130,7 +130,7 @@ class RoundSampler:
         draws = self._uniform(num_places)[:, :num_places, ACCEPTING:]
         target = self._probabilities(processed)
         sampled = torch.tensor(self._sampled, device=processed.device)
-        return Law(target, proposal.probs, draws.to(processed.device), sampled)
+        return RejectionSampling(target, proposal.probs, draws.to(processed.device), sampled)
 
     def _probabilities(self, processed: Tensor) -> Tensor:
         """Softmax for sampled rows, certainty of the argmax for the others.  [B, n, V]."""

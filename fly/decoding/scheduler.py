@@ -36,6 +36,8 @@ class Scheduler:
         """Queue the rows."""
         self._waiting = deque(queue_order(rows))
         self.rows: list[Row] = []
+        # Tokens of the longest row, its answer included.
+        self.longest = max((len(row.ids) + row.remaining for row in rows), default=0)
 
     @property
     def has_work(self) -> bool:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from fly.decoding.base import execution_device
 from fly.decoding.calibration import TEXT
 from fly.decoding.int8 import in_int8
 from fly.decoding.layer_search import LayerSet, search
 from fly.decoding.layer_store import default_folder, find_or_search, key_of
-from fly.decoding.model import execution_device
+from fly.decoding.masks import num_positions
 from fly.decoding.model_view import layer_list, text_config, without_layers
-from fly.decoding.positions import num_positions
 from fly.drafting.self import SelfSettings
 from fly.errors import ConfigError, ModelError
 from fly.places import user_path
@@ -25,7 +25,7 @@ from fly.places import user_path
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from fly.config import FLyConfig
+    from fly.drafting import DrafterSpec
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +36,14 @@ SLOWER = (
 
 
 def derive_draft(
-    target: Any, tokenizer: PreTrainedTokenizerBase, config: FLyConfig
+    target: Any, tokenizer: PreTrainedTokenizerBase, drafter: DrafterSpec
 ) -> PreTrainedModel:
     """Make the draft that `drafter_settings` ask for.  The target stays as it is.
 
     Args:
         target: a transformers model in evaluation mode.
         tokenizer: the target's.
-        config: of drafter `self`.
+        drafter: `self`, resolved.
 
     Raises:
         ConfigError: the calibration text cannot be read, or is too short.
@@ -55,7 +55,8 @@ def derive_draft(
             fix="choose another drafter",
         )
     model: Any = target
-    settings = SelfSettings.model_validate(config.drafter_settings)
+    settings = drafter.settings
+    assert isinstance(settings, SelfSettings)
     if settings.how == "int8":
         return in_int8(model)
     if settings.left_out is not None:

@@ -1,4 +1,4 @@
-"""The pair behind the engine's interface: both models are probed, and a pair that cannot speculate
+"""Both models behind the engine's interface: they are probed, and a pair that cannot speculate
 decodes plainly and says so.
 """
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from fly.decoding.probe import Finding, Tier, drafts_nan, probe, serve
+from fly.decoding.probe import PLAIN, CacheKind, Finding, drafts_nan, probe
 from fly.decoding.protocol import CausalModel, TreeVerifier
 from fly.drafting import TreeModel
 from fly.errors import FLyWarning, ModelError
@@ -24,33 +24,37 @@ CHAIN_DRAFTER, LOOKUP_DRAFTER = "model", "ngram"
 
 
 @dataclass(frozen=True)
-class Pair:
+class ServedModels:
     """What decodes, and what proposes."""
 
     target: CausalModel
     draft: CausalModel | None
     drafter: str  # name; the one asked for, or none where the pair cannot speculate
-    target_tier: Tier | None = None  # None where it came with the engine's interface
-    draft_tier: Tier | None = None
+    target_kind: CacheKind | None = None  # None where it came with the engine's interface
+    draft_kind: CacheKind | None = None
     can_verify: bool = True  # False where the target goes token by token whatever is proposed
 
-    def with_drafter(self, name: str, *, needs_draft: bool) -> Pair:
+    def with_drafter(self, name: str, *, needs_draft: bool) -> ServedModels:
         """The same models for another drafter; plain decoding where they cannot do what it needs.
 
         A draft that is not needed is left out.
         """
         if not self.can_verify or (needs_draft and self.draft is None):
-            return replace(self, draft=None, draft_tier=None, drafter=NO_DRAFTER)
+            return replace(self, draft=None, draft_kind=None, drafter=NO_DRAFTER)
         if needs_draft:
             return replace(self, drafter=name)
-        return replace(self, draft=None, draft_tier=None, drafter=name)
+        return replace(self, draft=None, draft_kind=None, drafter=name)
+
+    @property
+    def _models(self) -> list[CausalModel]:
+        return [self.target] if self.draft is None else [self.target, self.draft]
 
     @property
     def can_verify_trees(self) -> bool:
         """Whether the target reads the branches of a tree side by side."""
         return isinstance(self.target, TreeVerifier)
 
-    def for_traits(self, traits: Traits) -> Pair:
+    def for_traits(self, traits: Traits) -> ServedModels:
         """The same models, with chains in place of trees that one of them cannot read; a drafter
         of several arms (is_timed) leaves such arms out itself.
 
@@ -74,17 +78,22 @@ class Pair:
         )
         return replace(self, drafter=chain)
 
+    def reserve(self, num_rows: int, longest: int) -> None:
+        """Make room in both caches for rows of up to `longest` tokens."""
+        for model in self._models:
+            model.reserve(num_rows, longest)
+
     def clear(self) -> None:
         """Give up what the caches hold."""
-        for model in (self.target, self.draft):
-            if model is not None:
-                model.clear()
+        for model in self._models:
+            model.clear()
         if self.target.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def describe(self) -> dict[str, str | None]:
-        """The tiers' names and the drafter's, for reports."""
-        target, draft = (tier and tier.value for tier in (self.target_tier, self.draft_tier))
+        """The kinds of cache and the drafter's, for reports."""
+        kinds = self.target_kind, self.draft_kind
+        target, draft = (None if kind is None else kind.name for kind in kinds)
         return {"target": target, "draft": draft, "drafter": self.drafter}
 
     @property
@@ -94,7 +103,7 @@ class Pair:
 
 
 def check_decoder_only(model_config: Any, which: str) -> None:
-    """Refuse an encoder-decoder model; `which` is told in the error, as in "the target is X".
+    """Refuse an encoder-decoder model; `which` stands in the error, as in "the target is X".
 
     Raises:
         ModelError: the model has an encoder.
@@ -107,14 +116,14 @@ def check_decoder_only(model_config: Any, which: str) -> None:
         )
 
 
-def serve_pair(
+def load_models(
     target: PreTrainedModel | CausalModel,
     draft: PreTrainedModel | CausalModel | None,
     drafter: str,
     *,
     share_prefixes: bool = True,
     shares_ids: bool = True,
-) -> Pair:
+) -> ServedModels:
     """Find out how each model is served.  One that is a CausalModel already is taken as it is.
 
     Args:
@@ -131,37 +140,36 @@ def serve_pair(
     """
     found = None
     if isinstance(target, CausalModel):
-        verifying, tier = target, None
+        pair = ServedModels(target, None, drafter)
     else:
         check_decoder_only(target.config, f"the target is {type(target).__name__}")
         found = probe(target.eval())
-        if found.tier is Tier.NONE:
+        if found.kind is None:
             raise ModelError(
                 f"{type(target).__name__} cannot be decoded token by token ({found.why})",
                 fix="use lm-eval's own hf, without config_path",
             )
-        if found.tier in (Tier.STEPWISE, Tier.PLAIN):
+        if not found.kind.can_verify:
             # Verifying token by token would cost what plain decoding costs.
             if drafter != NO_DRAFTER:
                 _warn("target", target, found, above=4)
-            plain = serve(Tier.PLAIN, target)
-            return Pair(plain, None, NO_DRAFTER, Tier.PLAIN, can_verify=False)
-        tier = found.tier
-        verifying = serve(tier, target, share_prefixes=share_prefixes)
-    pair = Pair(verifying, None, drafter, tier)
+            plain = PLAIN.load(target)
+            return ServedModels(plain, None, NO_DRAFTER, PLAIN, can_verify=False)
+        served = found.kind.load(target, share_prefixes=share_prefixes)
+        pair = ServedModels(served, None, drafter, found.kind)
     if draft is None:
         return pair
-    return serve_draft(pair, draft, found, share_prefixes=share_prefixes, shares_ids=shares_ids)
+    return load_draft(pair, draft, found, share_prefixes=share_prefixes, shares_ids=shares_ids)
 
 
-def serve_draft(
-    pair: Pair,
+def load_draft(
+    pair: ServedModels,
     draft: PreTrainedModel | CausalModel,
     target_found: Finding | None = None,
     *,
     share_prefixes: bool = True,
     shares_ids: bool = True,
-) -> Pair:
+) -> ServedModels:
     """The pair with this draft; plain decoding, with a warning, where it cannot draft.
 
     Args:
@@ -176,7 +184,7 @@ def serve_draft(
     check_decoder_only(draft.config, f"the draft is {type(draft).__name__}")
     is_target = target_found is not None and draft is pair.source
     found = target_found if target_found and is_target else probe(draft.eval(), is_draft=True)
-    if found.tier in (Tier.PLAIN, Tier.NONE):
+    if found.kind is None or not found.kind.can_draft:
         _warn("draft", draft, found, above=5)
         return replace(pair, drafter=NO_DRAFTER)
     if not is_target and drafts_nan(draft):
@@ -187,8 +195,8 @@ def serve_draft(
             stacklevel=4,
         )
     common_vocab = pair.target.vocab_size if shares_ids else None
-    drafting = serve(found.tier, draft, common_vocab, share_prefixes=share_prefixes)
-    return replace(pair, draft=drafting, draft_tier=found.tier)
+    drafting = found.kind.load(draft, common_vocab, share_prefixes=share_prefixes)
+    return replace(pair, draft=drafting, draft_kind=found.kind)
 
 
 def _warn(role: str, model: PreTrainedModel, found: Finding, above: int) -> None:

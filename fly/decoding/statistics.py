@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 
+from fly.acceptance import Reason
+
 
 @dataclass
 class Statistics:
@@ -52,6 +54,36 @@ class Statistics:
         """Pool two."""
         pairs = ((getattr(self, f.name), getattr(other, f.name)) for f in fields(self))
         return Statistics(*(a + b for a, b in pairs))
+
+    def refuse(self, reason: int) -> None:
+        """Count a round's first refusal."""
+        match reason:
+            case Reason.STRICT:
+                self.refused_strict += 1
+            case Reason.PROTECTED:
+                self.refused_protected += 1
+            case Reason.GATE:
+                self.refused_gate += 1
+            case Reason.BOUNDARY:
+                self.refused_boundary += 1
+            case Reason.WINDOW:
+                self.refused_window += 1
+
+    def spend(
+        self,
+        *,
+        prefill: float = 0.0,
+        draft: float = 0.0,
+        target: float = 0.0,
+        acceptance: float = 0.0,
+        rest: float = 0.0,
+    ) -> None:
+        """Add seconds."""
+        self.seconds_prefill += prefill
+        self.seconds_draft += draft
+        self.seconds_target += target
+        self.seconds_acceptance += acceptance
+        self.seconds_rest += rest
 
     @property
     def seconds(self) -> float:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fly.acceptance import Rule, Scores
-from fly.acceptance.scores import entropy_of
+from fly.acceptance.tables import entropy_of
 from fly.decoding.outcome import Outcome
 from fly.decoding.rows import MismatchRecord, RoundRecord, Row
 
@@ -46,15 +46,14 @@ def _views(
     """
     if not places:
         return []
-    device = scores.logits.device
-    where = torch.tensor(places, device=device).unbind(-1)
-    log_probs = scores.logits[where].float().log_softmax(-1)  # [M, V]
+    where = torch.tensor(places, device=scores.ids.device).unbind(-1)
+    log_probs = scores.lines(*where).float().log_softmax(-1)  # [M, V]
     drafted = scores.ids[where]
     preferred = _own_tokens(scores, outcomes, places, where)
     both = log_probs.gather(-1, torch.stack([drafted, preferred], 1)).exp()
     gated = log_probs
     if scores.is_processed and getattr(rule, "gates_on_final", False):
-        gated = scores.final[where].float().log_softmax(-1)
+        gated = scores.lines(*where, is_final=True).float().log_softmax(-1)
     entropy = entropy_of(gated, str(getattr(rule, "entropy", "top3")))
     # float32 holds every id below 2 ** 24.
     return torch.cat([preferred[:, None].float(), both, entropy[:, None]], 1).tolist()

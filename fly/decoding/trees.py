@@ -9,22 +9,19 @@ behind the kept branch, and that branch's keys are what the cache keeps.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fly.acceptance import Rule, Scores, Verdict, leading_true
-from fly.acceptance.branches import TreeScores
-from fly.decoding.protocol import CausalModel, Guard, TreeVerifier
+from fly.acceptance import Decision, Scores, leading_true
+from fly.acceptance.tables import Layout, LogitTable, Places
+from fly.decoding.guards import Guards
+from fly.decoding.protocol import CausalModel, TreeVerifier
 from fly.decoding.rows import Row
 from fly.decoding.sampling import RoundSampler
-from fly.decoding.stop_guard import StopGuard
-from fly.drafting import Lineage, Proposal
-
-# Logits that a rule is shown at once, copied branch by branch if it reads them (256 MiB).
-BRANCH_LOGITS = 2**26
+from fly.drafting import Proposal, TreeMask
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +70,14 @@ class Branches:
         return Branches(self.rows[chosen], self.nodes[chosen], self.lengths[chosen])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class TreeRound:
     """A round's trees while they are verified."""
 
     proposal: Proposal
-    lineage: Lineage  # over the last committed token and the proposal, on the host
+    mask: TreeMask  # over the last committed token and the proposal, on the host
     branches: Branches  # on the host
+    _kept: Branches | None = None  # of every row the best one
 
     @classmethod
     def of(cls, proposal: Proposal) -> TreeRound | None:
@@ -92,7 +90,7 @@ class TreeRound:
         if not bool(((parents >= -1) & (parents < places)).all()):
             raise ValueError("a token of a tree stands before the one that it follows")
         behind_last = torch.cat([torch.full_like(lengths[:, None], -1), parents + 1], dim=1)
-        return cls(proposal, Lineage.from_parents(behind_last), Branches.of(parents, lengths))
+        return cls(proposal, TreeMask.from_parents(behind_last), Branches.of(parents, lengths))
 
     def verify(self, rows: Sequence[Row], target: CausalModel) -> Tensor:
         """The target's logits at the last committed token and behind every token of the trees.
@@ -102,91 +100,76 @@ class TreeRound:
         ids = self.proposal.ids
         last = torch.tensor([row.ids[-1:] for row in rows], device=ids.device)
         starts = [len(row.ids) - 1 for row in rows]
-        return target.extend_tree(
-            torch.cat([last, ids], dim=1),
-            torch.tensor(starts, device=ids.device),
-            max(starts) + ids.shape[1] + 1,
-            Lineage(self.lineage.seen.to(ids.device)),
-        )
+        mask = TreeMask(self.mask.seen.to(ids.device))
+        return target.extend_tree(torch.cat([last, ids], dim=1), starts, mask)
 
     def score(
-        self,
-        logits: Tensor,
-        sampler: RoundSampler,
-        protected: Tensor | None,
-        closing: Tensor | None = None,
-    ) -> TreeScores:
-        """The target's view of the trees, behind every row's processors."""
+        self, rows: Sequence[Row], logits: Tensor, sampler: RoundSampler, guards: Guards
+    ) -> Scores:
+        """The target's view of all branches, after every row's processors.  What takes a pass over
+        the vocabulary is computed once for every token of a tree.
+        """
         processed = drawn = None
         if not sampler.is_plain:
             processed = sampler.process_tree(logits, self._texts)
             drawn = sampler.drawn(processed)
-        parents = self.proposal.parents
-        assert parents is not None
-        # Behind a row's tree any line will do.
-        lines = (parents + 1).clamp(0, parents.shape[1])
-        return TreeScores(logits, self.proposal.ids, lines, processed, drawn, protected, closing)
+        table = LogitTable(logits, processed, is_flat=True)
+        choice = table.choice if drawn is None else drawn  # [B, N+1]
+        branches = self.branches.to(logits.device)
+        own = branches.rows[:, None]
+        lines = torch.cat([torch.zeros_like(own), branches.nodes + 1], dim=1)  # [P, D+1]
+        ids = self.proposal.ids[own, branches.nodes]
+        chains = Proposal(ids, branches.lengths, copies_context=self.proposal.copies_context)
+        owners = [rows[row] for row in self.branches.rows.tolist()]
+        protected = guards.protected_in(rows)
+        if protected is not None and protected.dim() == 2:
+            protected = protected[branches.rows]
+        scores = Scores(
+            table,
+            ids,
+            branches.lengths,
+            protected,
+            locked=guards.locked(owners, chains),
+            drawn=choice[own, lines],
+            closing=guards.closing,
+            layout=_layout(own * logits.shape[1] + lines),
+        )
+        scores.stopping = guards.stopping(owners, chains, lambda: scores.choice[:, :-1])
+        scores.is_finite = _is_finite(table, drawn)[branches.rows]  # of all the row's tree
+        return scores
 
     def _texts(self) -> list[list[list[int]]]:
         """What every line of the logits follows behind the committed tokens."""
-        seen, ids = self.lineage.seen[:, :, 1:].numpy(), self.proposal.ids.cpu().numpy()
+        seen, ids = self.mask.seen[:, :, 1:].numpy(), self.proposal.ids.cpu().numpy()
         return [
             [own[line].tolist() for line in lines] for own, lines in zip(ids, seen, strict=True)
         ]
 
-    def decide(
-        self,
-        rows: Sequence[Row],
-        scores: TreeScores,
-        rule: Rule,
-        guard: Guard | None,
-        stop_guard: StopGuard | None = None,
-    ) -> tuple[Scores, Verdict, Branches]:
-        """Every row's best branch, as it was scored and judged."""
+    def best(self, scores: Scores, decision: Decision) -> tuple[Scores, Decision]:
+        """Every row's best branch."""
         branches = self.branches.to(scores.ids.device)
-        locked = self._locked(rows, scores, branches, guard, stop_guard)
-        size = max(
-            1, BRANCH_LOGITS // (scores.logits[0, 0].numel() * (branches.nodes.shape[1] + 1))
+        num_rows, size = self.proposal.ids.shape
+        best = _best(branches, decision, num_rows, size)
+        self._kept = branches.pick(best)
+        index = scores.layout.target.index
+        assert index is not None
+        one = scores.view(
+            _layout(index[best]), scores.ids[best], scores.lengths[best], drawn=scores.choice[best]
         )
-        verdicts = []
-        for part in torch.arange(len(branches.rows), device=scores.ids.device).split(size):
-            shown = branches.pick(part)
-            held = None if locked is None else locked[part]
-            seen = scores.branches(shown.rows, shown.nodes, shown.lengths, held)
-            verdicts.append(rule.accept(seen))
-        verdict = _joined(verdicts)
-        best = _best(branches, verdict, scores.ids)
-        kept = branches.pick(best)
-        locked = None if locked is None else locked[best]
-        view = scores.branches(kept.rows, kept.nodes, kept.lengths, locked)
-        return view, _joined([verdict], best), kept
+        one.is_finite = scores.is_finite[best]
+        return one, Decision(
+            decision.accepted[best],
+            decision.loose[best],
+            decision.reason[best],
+            decision.windowed[best],
+        )
 
-    def _locked(
-        self,
-        rows: Sequence[Row],
-        scores: TreeScores,
-        branches: Branches,
-        guard: Guard | None,
-        stop_guard: StopGuard | None,
-    ) -> Tensor | None:
-        """Places of the branches where nothing may be loosened.  [P, D] bool."""
-        owners = [rows[row] for row in self.branches.rows.tolist()]
-        lines, nodes = branches.rows[:, None], branches.nodes
-        copies = self.proposal.copies_context
-        chains = Proposal(self.proposal.ids[lines, nodes], branches.lengths, copies_context=copies)
-        locked = None if guard is None else guard.locked(owners, chains)
-        if stop_guard is None:
-            return locked
-        before = torch.cat([torch.zeros_like(nodes[:, :1]), nodes[:, :-1] + 1], dim=1)
-        stopping = stop_guard.concerned(owners, chains, scores.choice[lines, before])
-        if locked is None or stopping is None:
-            return stopping if locked is None else locked
-        return locked | stopping
-
-    def keep(self, rows: Sequence[Row], target: CausalModel, kept: Branches) -> None:
-        """The target's cache keeps the branches: what lay in slots by the order of the proposal now
-        lies in slots by position.
+    def keep(self, rows: Sequence[Row], target: CausalModel) -> None:
+        """The target's cache keeps the best branches: what lay in slots by the order of the
+        proposal now lies in slots by position.
         """
+        kept = self._kept
+        assert kept is not None
         if len(self.branches.rows) == len(rows):
             return  # each tree is a chain, which lies there already
         assert isinstance(target, TreeVerifier)
@@ -196,26 +179,30 @@ class TreeRound:
         target.keep_slots(first + kept.nodes, first + steps)
 
 
-def _joined(verdicts: Sequence[Verdict], chosen: Tensor | None = None) -> Verdict:
-    """One verdict over all lines, or over those chosen."""
-    joined = {}
-    for name in (field.name for field in fields(Verdict)):
-        parts = [getattr(verdict, name) for verdict in verdicts]
-        if parts[0] is not None:
-            whole = torch.cat(parts)
-            joined[name] = whole if chosen is None else whole[chosen]
-    return Verdict(**joined)
+def _layout(index: Tensor) -> Layout:
+    """Branches whose places have these lines [P, D+1] of the trees' tables."""
+    count = index.shape[1]
+    return Layout(Places(count, index), Places(count - 1))
 
 
-def _best(branches: Branches, verdict: Verdict, ids: Tensor) -> Tensor:
+def _is_finite(table: LogitTable, drawn: Tensor | None) -> Tensor:
+    """Rows whose logits are numbers, as far as their choice depends on them.  [B] bool."""
+    if drawn is not None:
+        # Softmax and draw make one NaN everybody's.
+        return table.final.logsumexp(-1).isfinite().all(-1)
+    return table.raw.gather(-1, table.choice[..., None])[..., 0].isfinite().all(-1)
+
+
+def _best(branches: Branches, decision: Decision, num_rows: int, size: int) -> Tensor:
     """Of every row the branch that keeps most tokens, of these the one with the fewest loose ones,
     then the one whose last kept token stands first in the proposal, then the first.  [B] int64.
     """
-    (num_branches, depth), (num_rows, size) = branches.nodes.shape, ids.shape
-    order = torch.arange(num_branches, device=ids.device)
-    kept = leading_true(verdict.accepted)  # [P]
-    steps = torch.arange(depth, device=ids.device)
-    loose = (verdict.loose & (steps < kept[:, None])).sum(1)
+    num_branches, depth = branches.nodes.shape
+    device = branches.nodes.device
+    order = torch.arange(num_branches, device=device)
+    kept = leading_true(decision.accepted)  # [P]
+    steps = torch.arange(depth, device=device)
+    loose = (decision.loose & (steps < kept[:, None])).sum(1)
     last = branches.nodes.gather(1, (kept[:, None] - 1).clamp_min(0))[:, 0]
     last = torch.where(kept > 0, last, 0)
     key = (kept * (depth + 1) + depth - loose) * (size + 1) + size - last

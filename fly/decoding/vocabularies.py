@@ -10,7 +10,7 @@ from fly.errors import ConfigError, FLyWarning
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from fly.config import FLyConfig
+    from fly.drafting import DrafterSpec
 
 
 def compare_ids(
@@ -35,7 +35,7 @@ def share_ids(target: PreTrainedTokenizerBase, draft: PreTrainedTokenizerBase | 
 
 
 def check_draft(
-    config: FLyConfig, *, has_draft: bool, has_tokenizer: bool, shares_ids: bool
+    drafter: DrafterSpec, *, has_draft: bool, has_tokenizer: bool, shares_ids: bool
 ) -> None:
     """Refuse a drafter whose draft model or tokenizer is missing, or that takes the draft's ids for
     the target's where they are not.
@@ -43,10 +43,10 @@ def check_draft(
     Raises:
         ConfigError: it is so.
     """
-    traits = config.drafter_traits
-    if not config.needs_draft:
+    traits = drafter.traits
+    if not traits.needs_model:
         return
-    name = config.drafter_name
+    name = drafter.name
     if not has_draft:
         raise ConfigError(
             f"drafter {name!r} needs a draft model, and none was given",
@@ -65,11 +65,11 @@ def check_draft(
         )
 
 
-def warn_of_idle_translation(config: FLyConfig, shares_ids: bool) -> None:
+def warn_of_idle_translation(drafter: DrafterSpec, shares_ids: bool) -> None:
     """Say so where a drafter translates between two tokenizers that are one."""
-    if shares_ids and config.drafter_traits.own_tokenizer:
+    if shares_ids and drafter.traits.own_tokenizer:
         warnings.warn(
-            f"target and draft have the same tokenizer, so {config.drafter_name!r} has nothing to "
+            f"target and draft have the same tokenizer, so {drafter.name!r} has nothing to "
             "translate: drafter 'model' is faster",
             FLyWarning,
             stacklevel=3,  # whoever made the decoder

@@ -1,25 +1,79 @@
-"""Drafters: who proposes the next tokens.  A drafter is one file and one decorator."""
+"""Drafters: who proposes the next tokens.  A drafter is one file and one line in the table here."""
 
-from fly.drafting.lineage import Lineage
-from fly.drafting.protocol import (
-    Choose,
-    Drafter,
-    DraftModel,
-    End,
-    Parts,
-    Proposal,
-    TreeModel,
-    drafters,
-)
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from fly.registry import Registry
+
+if TYPE_CHECKING:
+    from fly.drafting.lineage import TreeMask
+    from fly.drafting.protocol import (
+        Choose,
+        Drafter,
+        DraftModel,
+        End,
+        Parts,
+        Proposal,
+        TreeModel,
+    )
+    from fly.drafting.spec import DrafterSettings, DrafterSpec
 
 __all__ = [
     "Choose",
     "DraftModel",
     "Drafter",
+    "DrafterSettings",
+    "DrafterSpec",
     "End",
-    "Lineage",
     "Parts",
     "Proposal",
+    "TreeMask",
     "TreeModel",
     "drafters",
 ]
+
+drafters: Registry[Drafter] = Registry(
+    "drafter",
+    {
+        "model": "fly.drafting.model:ModelDrafter",
+        "ngram": "fly.drafting.ngram:NgramDrafter",
+        "multilevel": "fly.drafting.multilevel:MultilevelDrafter",
+        "none": "fly.drafting.none:NoDrafter",
+        "suffix": "fly.drafting.suffix:SuffixDrafter",
+        "tree": "fly.drafting.tree:TreeDrafter",
+        "other_tokenizer": "fly.drafting.other_tokenizer:OtherTokenizerDrafter",
+        "self": "fly.drafting.self:SelfDrafter",
+        "retrieval": "fly.drafting.retrieval:RetrievalDrafter",
+        "bandit": "fly.drafting.bandit:BanditDrafter",
+    },
+    # Without torch: what most configurations name is checked by these alone.
+    settings={
+        "model": "fly.drafting.settings:ChainSettings",
+        "multilevel": "fly.drafting.settings:MultilevelSettings",
+        "none": "fly.drafting.settings:PlainSettings",
+    },
+)
+
+_HOMES = {
+    "Choose": "protocol",
+    "DraftModel": "protocol",
+    "Drafter": "protocol",
+    "DrafterSettings": "spec",
+    "DrafterSpec": "spec",
+    "End": "protocol",
+    "Parts": "protocol",
+    "Proposal": "protocol",
+    "TreeMask": "lineage",
+    "TreeModel": "protocol",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name from its home when it is first used: the table alone needs no torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fly.drafting' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"fly.drafting.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import Any
 
 from pydantic import BaseModel, Field
 
-from fly.errors import ConfigError, FLyWarning
-from fly.settings import STRICT
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
+from fly.drafting.spec import Describe, DrafterSpec
+from fly.errors import ConfigError
+from fly.settings import STRICT, OfficialKeys
 
 BANDIT, NONE = "bandit", "none"
 
@@ -38,29 +36,16 @@ class ArmSettings(BaseModel):
         return self.drafter, repr(sorted(self.settings.items()))
 
 
-def config_of(config: FLyConfig, arm: ArmSettings) -> FLyConfig:
-    """The settings of one arm.
+def spec_of(arm: ArmSettings, official: OfficialKeys, describe: Describe) -> DrafterSpec:
+    """The drafter of one arm.
 
     Raises:
         ConfigError: its drafter is unknown, has no such settings, or is a bandit itself.
     """
     if arm.drafter == BANDIT:
         raise ConfigError("drafter_settings: an arm of a bandit is a bandit", fix="name its arms")
-    is_plain = arm.drafter == NONE
-    if is_plain and arm.settings:
+    if arm.drafter == NONE and arm.settings:
         raise ConfigError(
             "drafter_settings: arm 'none' has settings, but drafts nothing", fix="drop them"
         )
-    own = {
-        "drafter": None if is_plain else arm.drafter,
-        "use_sd": not is_plain,
-        "spd_k": arm.k,
-        "drafter_settings": {} if is_plain else arm.settings,
-        "draft_length": "fixed",
-        "use_ngram": False,
-        "tree_verify": False,
-        "dual_tok": False,
-    }
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FLyWarning)  # a short arm loosens nothing, and may be best
-        return type(config)("drafter_settings", **{**config.to_dict(), **own})
+    return describe(arm.drafter, arm.settings, replace(official, spd_k=arm.k))

@@ -1,5 +1,6 @@
-"""What the bandit knows of its arms, by task and by whether the text repeats itself just now;
-carried from request to request, and to the next start as JSON."""
+"""Knowledge of a bandit's arms, by task and by whether the text repeats itself just now; carried
+from request to request, and to the next start as JSON.
+"""
 
 from __future__ import annotations
 

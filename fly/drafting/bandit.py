@@ -1,44 +1,41 @@
 """Several drafters, one of them chosen for every round: a bandit whose arms are drafters with a
 draft length, and whose reward is the tokens of a round by its seconds, reading what a drafter had
-missed included.  The choice hangs on the clock and on earlier rounds, never on the tokens that
+missed included.  The choice depends on the clock and on earlier rounds, never on the tokens that
 would be drafted, so native text (sampled: its distribution) does not change.  Source: BanditSpec,
 arXiv 2505.15141, whose reward is the number of accepted tokens; ours is their speed.
 """
 
 from __future__ import annotations
 
-import functools
 import random
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 from torch import Tensor
 
-from fly.drafting.arm_settings import BANDIT, NONE, ArmSettings, config_of
+from fly.drafting.arm_settings import NONE, ArmSettings, spec_of
 from fly.drafting.arms import Knowledge
-from fly.drafting.policies import EXPLORE, POLICIES, learn_exp3, learn_hedge
+from fly.drafting.policies import EXPLORE, POLICIES, learn_hedge
 from fly.drafting.protocol import (
     Choose,
-    CommittedRow,
     Drafter,
     Parts,
     Proposal,
+    Rows,
     TreeModel,
-    drafters,
     greedy,
 )
-from fly.drafting.reading import BorrowedReader, DraftReader
+from fly.drafting.reading import DraftReader
+from fly.drafting.settings import PlainSettings
+from fly.drafting.spec import Describe, DrafterSettings, DrafterSpec
 from fly.errors import ConfigError, FLyWarning
 from fly.places import user_path
-from fly.settings import STRICT, Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
+from fly.settings import OfficialKeys, Traits
 
 WARM_UP = 2  # first rounds of every arm, not learned from: caches grow, kernels are chosen
 SAVE_EVERY = 500  # rounds
@@ -51,22 +48,21 @@ DEFAULT_ARMS = [
 ]
 
 
-class BanditSettings(BaseModel):
+class BanditSettings(DrafterSettings):
     """Of the drafter `bandit`."""
 
-    model_config = STRICT
     arms: list[ArmSettings] = Field(
         default_factory=lambda: list(DEFAULT_ARMS), min_length=1, description="What to choose from."
     )
-    policy: Literal["ucb1", "thompson", "exp3", "hedge"] = Field(
+    policy: Literal["ucb1", "thompson", "hedge"] = Field(
         "ucb1", description="hedge learns of all arms in every round, and takes lookups only."
     )
     explore: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="ucb1, thompson: width of what an arm might be, in standard errors; exp3, "
-        "hedge: share of rounds that is spread evenly. null: 0.4 (ucb1), 0.6 (thompson), 0.05.",
+        description="ucb1, thompson: width of what an arm might be, in standard errors; hedge: "
+        "share of rounds that is spread evenly. null: 0.4 (ucb1), 0.6 (thompson), 0.05 (hedge).",
     )
     discount: float = Field(
         0.99, gt=0, le=1, description="What a round counts when another has passed."
@@ -74,12 +70,95 @@ class BanditSettings(BaseModel):
     state: str | None = Field(
         None, min_length=1, description="JSON file that what was learned is read from and kept in."
     )
-    seed: int = Field(0, ge=0, description="Of thompson, exp3 and hedge.")
+    seed: int = Field(0, ge=0, description="Of thompson and hedge.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_exp3(cls, given: Any) -> Any:
+        """A policy of earlier versions, by the one that took its place.
+
+        Warns:
+            FLyWarning: exp3 was asked for.
+        """
+        if not isinstance(given, Mapping) or given.get("policy") != "exp3":
+            return given
+        warnings.warn(
+            "drafter_settings: policy exp3 is no more; ucb1 chooses in its place, with its own "
+            "explore. Name ucb1, thompson or hedge",
+            FLyWarning,
+            stacklevel=2,
+        )
+        own = {key: value for key, value in given.items() if key != "explore"}
+        return {**own, "policy": "ucb1"}
 
     @property
     def exploring(self) -> float:
         """`explore`, or the policy's default."""
         return EXPLORE[self.policy] if self.explore is None else self.explore
+
+    @classmethod
+    def resolved(
+        cls, given: Mapping[str, Any], official: OfficialKeys, describe: Describe
+    ) -> ResolvedBandit:
+        """With its arms as drafters of their own.
+
+        Raises:
+            ConfigError: see `spec_of` and `_check_arms`.
+        """
+        settings = cls.model_validate(given)
+        specs = [spec_of(arm, official, describe) for arm in settings.arms]
+        _check_arms(settings, [spec.traits for spec in specs])
+        return ResolvedBandit(**{**dict(settings), "arms": settings.arms}, specs=specs)
+
+
+class ResolvedBandit(BanditSettings):
+    """With the drafter of every arm, in the order of the arms."""
+
+    specs: list[DrafterSpec]
+
+    @property
+    def traits(self) -> Traits:
+        """What its arms need."""
+        known = [spec.traits for spec in self.specs]
+        drafting = [spec.traits for spec in self.specs if spec.name != NONE]
+        copying = [traits.copies_context or traits.copies_partly for traits in drafting]
+        copies_context = bool(drafting) and all(traits.copies_context for traits in drafting)
+        is_greedy = any(traits.temperatures == "greedy" for traits in known)
+        return Traits(
+            needs_model=any(traits.needs_model for traits in known),
+            gives_probs=bool(drafting) and all(traits.gives_probs for traits in drafting),
+            is_chain=False,
+            is_timed=True,
+            copies_context=copies_context,
+            copies_partly=any(copying) and not copies_context,
+            is_tree=any(traits.is_tree for traits in known),
+            temperatures="greedy" if is_greedy else "any",
+        )
+
+    def readable(self, parts: Parts) -> ResolvedBandit:
+        """Without the arms whose trees one of the models cannot read, and said so.
+
+        Warns:
+            FLyWarning: an arm is left out.
+        """
+        kept: list[tuple[ArmSettings, DrafterSpec]] = []
+        for arm, spec in zip(self.arms, self.specs, strict=True):
+            draft_reads = not spec.traits.needs_model or isinstance(parts.model, TreeModel)
+            if not spec.traits.is_tree or (parts.reads_trees and draft_reads):
+                kept.append((arm, spec))
+                continue
+            warnings.warn(
+                f"arm {arm.name!r} is left out: a model of this pair cannot read the branches of "
+                "a tree side by side",
+                FLyWarning,
+                stacklevel=2,
+            )
+        if not kept:
+            plain = PlainSettings()
+            spec = DrafterSpec(name=NONE, k=1, settings=plain, traits=plain.traits)
+            kept = [(ArmSettings(drafter=NONE), spec)]
+        arms, specs = [arm for arm, _ in kept], [spec for _, spec in kept]
+        return self.model_copy(update={"arms": arms, "specs": specs})
 
 
 @dataclass
@@ -94,7 +173,6 @@ class _Round:
     offers: list[list[list[int]]] = field(default_factory=list)  # by arm and row, of hedge
 
 
-@drafters.register(BANDIT)
 class BanditDrafter(Drafter):
     """Learns which drafter pays."""
 
@@ -103,7 +181,6 @@ class BanditDrafter(Drafter):
         settings: BanditSettings,
         sources: Sequence[Drafter],
         arms: Sequence[tuple[int, int]],
-        reader: DraftReader | None = None,
         clock: Callable[[], float] = time.perf_counter,
         copying: Container[int] = (),
     ) -> None:
@@ -114,14 +191,12 @@ class BanditDrafter(Drafter):
             sources: the drafters.
             arms: each a place in `sources` and the most tokens to propose; in the order of the
                 settings' arms.
-            reader: of the draft model, which the sources have borrowed.
             clock: seconds.
             copying: places in `sources` of those that copy the context.
         """
         self.settings = settings
         self._sources = list(sources)
         self._arms = list(arms)
-        self._reader = reader
         self._clock = clock
         self._copying = copying
         state = settings.state
@@ -134,47 +209,30 @@ class BanditDrafter(Drafter):
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
-        """Arms and policy."""
         return BanditSettings
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """What its arms need."""
-        return _traits(config)
-
-    @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> BanditDrafter:
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> BanditDrafter:
         """Build every drafter once, for its longest arm."""
-        settings = _readable(BanditSettings.model_validate(config.drafter_settings), config, parts)
-        reader = None if parts.model is None else DraftReader(parts.model)
-        lent = None if reader is None else BorrowedReader(reader)
-        longest: dict[tuple[str, str], ArmSettings] = {}
-        for arm in settings.arms:
-            if arm.source not in longest or arm.k > longest[arm.source].k:
-                longest[arm.source] = arm
+        assert isinstance(spec.settings, ResolvedBandit)
+        settings = spec.settings.readable(parts)
+        reader = None if parts.model is None else DraftReader(parts.model, is_lazy=True)
+        longest: dict[tuple[str, str], DrafterSpec] = {}
+        for arm, own in zip(settings.arms, settings.specs, strict=True):
+            if arm.source not in longest or own.k > longest[arm.source].k:
+                longest[arm.source] = own
         places = {source: place for place, source in enumerate(longest)}
-        sources = [
-            drafters.get(arm.drafter).from_config(config_of(config, arm), parts.lending(lent))
-            for arm in longest.values()
-        ]
+        sources = [parts.build(own, parts.lending(reader)) for own in longest.values()]
         arms = [(places[arm.source], 0 if arm.drafter == NONE else arm.k) for arm in settings.arms]
-        copying = {
-            places[source]
-            for source, arm in longest.items()
-            if config_of(config, arm).drafter_traits.copies_context
-        }
-        return cls(settings, sources, arms, reader, copying=copying)
+        copying = {places[source] for source, own in longest.items() if own.traits.copies_context}
+        return cls(settings, sources, arms, copying=copying)
 
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """New rows; the draft model reads them when it first drafts."""
-        if self._reader is not None:
-            self._reader.admit(rows, first, is_lazy=True)
+    def prefill(self, rows: Rows) -> None:
+        """Index the new prompts; the draft model reads them when it first drafts."""
         for source in self._sources:
-            source.admit(rows, first)
+            source.prefill(rows)
 
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Let the chosen arm offer; a copying one's proposals are marked."""
         now = self._now = _Round(self._clock(), lengths=[len(row.ids) for row in rows])
         now.is_plain = not any(limits)
@@ -190,9 +248,7 @@ class BanditDrafter(Drafter):
             found = self._sources[source].propose(rows, asked, choose)
         return replace(found, copies_context=True) if source in self._copying else found
 
-    def _offer_all(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose
-    ) -> Proposal:
+    def _offer_all(self, rows: Rows, limits: Sequence[int], choose: Choose) -> Proposal:
         """Ask every arm, keep the chosen one's."""
         chosen: Proposal | None = None
         for arm, (source, k) in enumerate(self._arms):
@@ -204,24 +260,19 @@ class BanditDrafter(Drafter):
         assert chosen is not None
         return chosen
 
-    def _situation(self, rows: Sequence[CommittedRow]) -> str:
+    def _situation(self, rows: Rows) -> str:
         """The task of most rows, and whether most of them find themselves repeated now."""
         key = Counter(row.key for row in rows).most_common(1)[0][0]
-        finders = [source for source in self._sources if hasattr(source, "is_repeating")]
-        repeating = sum(
-            any(finder.is_repeating(row) for finder in finders) for row in range(len(rows))
-        )
+        repeating = sum(any(each.is_repeating(row) for each in self._sources) for row in rows)
         return f"{key}{' (repeating)' if 2 * repeating > len(rows) else ''}"
 
-    def observe(self, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
-        """Every source is told."""
+    def observe(self, rows: Rows, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
+        """Every source learns."""
         for source in self._sources:
-            source.observe(proposal, logits, kept)
+            source.observe(rows, proposal, logits, kept)
 
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
+    def commit(self, rows: Rows) -> None:
         """Learn what the round brought and took."""
-        if self._reader is not None:
-            self._reader.commit(rows)
         for source in self._sources:
             source.commit(rows)
         now = self._now
@@ -244,11 +295,7 @@ class BanditDrafter(Drafter):
             arm.forget(self.settings.discount)
         tokens = sum(map(len, gains))
         sums[self._now.arm].note(tokens, seconds)
-        best = max(arm.rate for arm in sums)
-        if self.settings.policy == "exp3":
-            gain = min(1.0, tokens / seconds / (2 * best)) if best and seconds else 0.0
-            learn_exp3(sums, self._now.arm, gain, self.settings.exploring)
-        elif self.settings.policy == "hedge":
+        if self.settings.policy == "hedge":
             would = [self._would_gain(arm, gains) for arm in range(len(self._arms))]
             usual = sum(arm.seconds for arm in sums) / max(sum(arm.pulls for arm in sums), 1e-9)
             times = [arm.seconds / arm.pulls if arm.pulls > 1 else usual for arm in sums]
@@ -267,12 +314,10 @@ class BanditDrafter(Drafter):
             total += min(same + 1, len(text))
         return total
 
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Every source's rows, and the draft model's once."""
-        if self._reader is not None:
-            self._reader.move(source, destination, length)
-        for each in self._sources:
-            each.move(source, destination, length)
+    def forget(self, index: int) -> None:
+        """Every source gives up what it keeps."""
+        for source in self._sources:
+            source.forget(index)
 
     def _save(self) -> None:
         self._unsaved = 0
@@ -287,57 +332,12 @@ class BanditDrafter(Drafter):
         return {"bandit": {"policy": self.settings.policy, "situations": self.knowledge.report()}}
 
 
-@functools.lru_cache(maxsize=64)
-def _traits(config: FLyConfig) -> Traits:
-    """Asked for with every request, and dear: every arm has a configuration of its own."""
-    settings = BanditSettings.model_validate(config.drafter_settings)
-    known = [config_of(config, arm).drafter_traits for arm in settings.arms]
-    _check_arms(settings, known)
-    drafting = [
-        traits for traits, arm in zip(known, settings.arms, strict=True) if arm.drafter != NONE
-    ]
-    copying = [traits.copies_context or traits.copies_partly for traits in drafting]
-    copies_context = bool(drafting) and all(traits.copies_context for traits in drafting)
-    is_greedy = any(traits.temperatures == "greedy" for traits in known)
-    return Traits(
-        needs_model=any(traits.needs_model for traits in known),
-        gives_probs=bool(drafting) and all(traits.gives_probs for traits in drafting),
-        is_chain=False,
-        is_timed=True,
-        copies_context=copies_context,
-        copies_partly=any(copying) and not copies_context,
-        is_tree=any(traits.is_tree for traits in known),
-        temperatures="greedy" if is_greedy else "any",
-    )
-
-
-def _readable(settings: BanditSettings, config: FLyConfig, parts: Parts) -> BanditSettings:
-    """Without the arms whose trees one of the models cannot read, and said so.
-
-    Warns:
-        FLyWarning: an arm is left out.
-    """
-    kept = []
-    for arm in settings.arms:
-        traits = config_of(config, arm).drafter_traits
-        draft_reads = not traits.needs_model or isinstance(parts.model, TreeModel)
-        if not traits.is_tree or (parts.reads_trees and draft_reads):
-            kept.append(arm)
-        else:
-            warnings.warn(
-                f"arm {arm.name!r} is left out: a model of this pair cannot read the branches of "
-                "a tree side by side",
-                FLyWarning,
-                stacklevel=2,
-            )
-    return settings.model_copy(update={"arms": kept or [ArmSettings(drafter=NONE)]})
-
-
 def _check_arms(settings: BanditSettings, known: Sequence[Traits]) -> None:
     """All arms share the draft model that is loaded, and hedge asks every arm in every round.
 
     Raises:
-        ConfigError: an arm has a draft model of its own, is too dear for hedge, or is there twice.
+        ConfigError: an arm has a draft model of its own, is too expensive for hedge, or is there
+            twice.
     """
     names = [arm.name for arm in settings.arms]
     twice = next((name for name in names if names.count(name) > 1), None)
@@ -351,14 +351,14 @@ def _check_arms(settings: BanditSettings, known: Sequence[Traits]) -> None:
                 fix="leave it out; arms may be none, model, multilevel, tree, ngram, suffix and "
                 "retrieval",
             )
-    dear = [
+    expensive = [
         arm.name
         for arm, traits in zip(settings.arms, known, strict=True)
         if traits.needs_model or traits.is_tree
     ]
-    if settings.policy == "hedge" and dear:
+    if settings.policy == "hedge" and expensive:
         raise ConfigError(
             f"drafter_settings: policy is 'hedge', which asks every arm in every round, but "
-            f"{dear[0]!r} drafts with a model",
-            fix="choose ucb1, thompson or exp3, or arms of ngram, suffix and none alone",
+            f"{expensive[0]!r} drafts with a model",
+            fix="choose ucb1 or thompson, or arms of ngram, suffix and none alone",
         )

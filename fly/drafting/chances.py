@@ -1,5 +1,6 @@
-"""How often drafted tokens of each confidence were kept, and what a proposal is expected to bring
-if it ends here, or goes on.  Asked while a proposal grows: plain numbers, little work.
+"""Acceptance probabilities of drafted tokens by the draft's confidence, and what a proposal is
+expected to bring if it ends here, or goes on.  Asked while a proposal grows: plain numbers, little
+work.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def bin_of(confidence: float) -> int:
     return bisect(_EDGES, confidence)
 
 
-class Chances:
+class AcceptanceRates:
     """How often tokens of each confidence were kept, of those before which everything was."""
 
     def __init__(self) -> None:
@@ -48,15 +49,15 @@ class Chances:
 
 
 class KeptTokens:
-    """The chances of tokens that enough others follow in their proposal for the rule to loosen
-    them, and of those at its end; of one task.
+    """Acceptance probabilities of tokens that enough others follow in their proposal for the rule
+    to loosen them, and of those at its end; of one task.
     """
 
     def __init__(self, tail: int, longest: int) -> None:
         """The last `tail` tokens of a proposal, of `longest` at most, are its end."""
         self.tail = tail
         self.longest = longest
-        self.inner, self.last = Chances(), Chances()
+        self.inner, self.last = AcceptanceRates(), AcceptanceRates()
         self.asked = self.offered = float(HOPE)
         self._look_ahead()
 
@@ -93,10 +94,10 @@ class KeptTokens:
         offered, all before them are kept, and the last of them end the proposal.
         """
         at_end = [0.0]
-        chance = 1.0
+        probability = 1.0
         for _ in range(self.tail):
-            chance *= self.last.mean
-            at_end.append(at_end[-1] + chance)
+            probability *= self.last.mean
+            at_end.append(at_end[-1] + probability)
         self.ahead = at_end[: self.longest + 1]
         alive, gained = 1.0, 0.0
         for _ in range(len(at_end), self.longest + 1):
@@ -120,8 +121,8 @@ class Growing:
         self.bins: list[int] = []
         self.has_ended = False  # its last token ends the answer: what follows brings nothing
         self.followers = 0  # tokens behind that one
-        # Behind the first tokens, were all of them inner ones: the chance that all are kept, and
-        # what they bring.
+        # After the first tokens, were all of them inner ones: the probability that all are kept,
+        # and what they bring.
         self.alive = [1.0]
         self.gained = [0.0]
 
@@ -145,11 +146,11 @@ class Growing:
         """Tokens that it is expected to bring as it is."""
         length = len(self.bins)
         first_last = min(max(0, length + self.followers - self.task.tail), length)
-        chance, gained = self.alive[first_last], self.gained[first_last]
+        probability, gained = self.alive[first_last], self.gained[first_last]
         of = self.task.last.of
         for place in self.bins[first_last:]:
-            chance *= of[place]
-            gained += chance
+            probability *= of[place]
+            gained += probability
         return gained
 
 

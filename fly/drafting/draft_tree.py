@@ -10,8 +10,8 @@ import torch
 
 from fly.drafting.protocol import Proposal
 
-# What a token's chance to be kept is told by: what its source says of it, and how many others stand
-# beside it, in powers of two.
+# By what the probability is known that a token is kept: its source's word for it, and how many
+# others stand beside it, in powers of two.
 Kind: TypeAlias = tuple[Hashable, int]
 
 

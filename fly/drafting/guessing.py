@@ -1,4 +1,4 @@
-"""What the draft model will say next, guessed from a row's text and from what it said before, and
+"""Guesses of what the draft model says next, from a row's text and from what it said before, and
 how many guessed tokens are worth a longer forward that checks them.
 
 That is judged by what was drafted: at every token it is noted whether the lookup would have said
@@ -12,8 +12,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from fly.drafting.automaton import Cursor, SuffixAutomaton, continuation
-from fly.drafting.lookup import NO_MATCH, Match, NgramIndex
+from fly.drafting.lookup import NO_MATCH, Cursor, Match, NgramIndex, SuffixAutomaton, continuation
 
 MAX_LENGTH = 8  # longer matches count as this long
 DECAY = 0.95  # of what was noted, by note: 20 notes are remembered
@@ -173,10 +172,10 @@ def worthwhile_length(rate: float, cost: float, longest: int) -> int:
     """How many tokens to guess for the most tokens by time, when each is right with probability
     `rate` if those before it are, and makes a forward longer by the share `cost`.
     """
-    best, gained, chance = 1.0, 1.0, 1.0  # a forward without a guess gains a token
+    best, gained, probability = 1.0, 1.0, 1.0  # a forward without a guess gains a token
     for length in range(1, longest + 1):
-        chance *= rate
-        gained += chance
+        probability *= rate
+        gained += probability
         value = gained / (1 + cost * length)
         if value <= best:
             return length - 1
@@ -194,10 +193,12 @@ class Guesser:
         self._right = [PRIOR * PRIOR_WEIGHT] * (MAX_LENGTH + 1)  # by length of the match
         self._noted = [PRIOR_WEIGHT] * (MAX_LENGTH + 1)
         self._yield = FIRST_YIELD
+        self.num_committed = 0
 
     def commit(self, ids: Sequence[int]) -> None:
         """Append committed tokens."""
         self.text.extend(ids)
+        self.num_committed += len(ids)
 
     def draft(self, ids: Sequence[int]) -> None:
         """Append tokens that `take_back` takes back; note whether they would have been guessed."""

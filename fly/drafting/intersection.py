@@ -100,15 +100,15 @@ class Intersection:
 
 
 class Mapped:
-    """One row as the draft reads it, token by token: `ids` and `key`, like any row."""
+    """One row as the draft reads it, token by token: `ids`, `index` and `key`, like any row."""
 
     is_whole = True
 
-    def __init__(self, intersection: Intersection, key: str = "") -> None:
+    def __init__(self, intersection: Intersection, index: int = 0, key: str = "") -> None:
         """Nothing is committed yet."""
         self._intersection = intersection
         self._num_known = 0
-        self.key = key
+        self.index, self.key = index, key
         self.ids: list[int] = []
 
     @property

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
-class Lineage:
+class TreeMask:
     """A tree's tokens in the order of their slots, behind a text that all of them follow."""
 
     seen: Tensor  # [B, T, T] bool, the tokens that each one follows, and itself
@@ -20,11 +20,11 @@ class Lineage:
         return self.seen.sum(-1) - 1
 
     @classmethod
-    def empty(cls, num_rows: int, device: torch.device) -> Lineage:
+    def empty(cls, num_rows: int, device: torch.device) -> TreeMask:
         """Before the first token."""
         return cls(torch.zeros(num_rows, 0, 0, dtype=torch.bool, device=device))
 
-    def grown(self, parents: Tensor) -> Lineage:
+    def grown(self, parents: Tensor) -> TreeMask:
         """With more tokens, none of which follows another of them.
 
         Args:
@@ -36,10 +36,10 @@ class Lineage:
         before = known.gather(1, (parents % (size + 1))[..., None].expand(-1, -1, size))
         own = torch.eye(n, dtype=torch.bool, device=parents.device).expand(num_rows, -1, -1)
         old = torch.nn.functional.pad(self.seen, (0, n))
-        return Lineage(torch.cat([old, torch.cat([before, own], dim=2)], dim=1))
+        return TreeMask(torch.cat([old, torch.cat([before, own], dim=2)], dim=1))
 
     @classmethod
-    def from_parents(cls, parents: Tensor) -> Lineage:
+    def from_parents(cls, parents: Tensor) -> TreeMask:
         """Of whole trees.
 
         Args:

@@ -3,74 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
 
-import torch
-from torch import Tensor
+from pydantic import BaseModel
 
 from fly.drafting.protocol import (
     Choose,
-    CommittedRow,
-    Drafter,
     DraftModel,
+    Pace,
     Parts,
     Proposal,
-    drafters,
+    Rows,
     greedy,
+    upload,
 )
-from fly.drafting.reading import DraftReader, pad_right, within_context
-from fly.settings import Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
+from fly.drafting.reading import CachedDrafter, DraftReader, pad_right, within_context
+from fly.drafting.settings import ChainSettings
+from fly.drafting.spec import DrafterSpec
 
 
-class Pace(Protocol):
-    """Decides while a proposal grows whether it grows on."""
-
-    def goes_on(self, tokens: Tensor, confidence: Tensor) -> bool:
-        """Told after every step every row's token [B], and what the draft gave to it [B]."""
-        ...
-
-
-def _confidence(logits: Tensor, token: Tensor, probs: Tensor | None) -> Tensor:
-    """What the draft's logits [B, 1, V], or the distributions that tokens [B, 1] were drawn from,
-    give to them.  [B]
-    """
-    probs = logits.float().softmax(-1) if probs is None else probs
-    return probs.gather(-1, token[..., None])[:, 0, 0]
-
-
-@drafters.register("model")
-class ModelDrafter(Drafter):
+class ModelDrafter(CachedDrafter):
     """The draft model's greedy continuation."""
 
-    def __init__(self, model: DraftModel, k: int, reader: DraftReader | None = None) -> None:
-        """Propose `k` tokens with `model`, read through `reader` if another owns its rows."""
-        self.model = model
-        self.reader = reader or DraftReader(model)
+    def __init__(
+        self,
+        model: DraftModel,
+        k: int,
+        reader: DraftReader | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        """Propose `k` tokens, fewer where `pace` says so; the others are CachedDrafter's."""
+        super().__init__(model, reader)
         self.k = k
-        self.is_lazy = False  # new prompts are read when their rows first draft
-        self.pace: Pace | None = None
+        self.pace = pace
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """Needs a draft model."""
-        return Traits(needs_model=True, gives_probs=True)
+    def settings_model(cls) -> type[BaseModel]:
+        return ChainSettings
 
     @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> ModelDrafter:
-        """Read spd_k."""
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> ModelDrafter:
         assert parts.model is not None
-        return cls(parts.model, config.spd_k, parts.reader)
+        return cls(parts.model, spec.k, parts.reader, parts.pace)
 
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Prefill the new prompts."""
-        self.reader.admit(rows, first, is_lazy=self.is_lazy)
-
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Decode one token at a time; no result is looked at on the host unless `choose` or `pace`
         does.
         """
@@ -80,44 +55,10 @@ class ModelDrafter(Drafter):
         if k == 0:
             return Proposal.from_lists([[] for _ in rows], device)
         openings, starts = self.reader.openings(rows, lengths)
+        counts = [len(ids) for ids in openings]
+        goes_on = None if self.pace is None else self.pace.goes_on
         ids = pad_right(openings, device)
-        visible = max(starts) + ids.shape[1]
-        positions = torch.tensor(starts, device=device)
-        counts = torch.tensor([len(ids) for ids in openings], device=device)
-        logits = self.model.extend(ids, positions, visible)
-        logits = logits[torch.arange(len(rows), device=device), counts - 1, None]  # [B, 1, V]
-        tokens = [torch.empty(len(rows), 0, dtype=torch.int64, device=device)]
-        probs: list[Tensor] = []
-        positions = positions + counts
-        for step in range(k):
-            token, drawn_from = choose(
-                logits, [step] * len(rows), lambda: torch.cat(tokens, 1).tolist()
-            )
-            tokens.append(token)
-            if drawn_from is not None:
-                probs.append(drawn_from)
-            if step == k - 1 or not self._goes_on(logits, token, drawn_from):
-                break
-            logits = self.model.extend(token, positions, visible + step + 1)
-            positions = positions + 1
-        num_drafted = len(tokens) - 1
-        return Proposal(
-            torch.cat(tokens, 1),
-            torch.tensor(lengths, device=device).clamp_max(num_drafted),
-            num_drafted,
-            torch.cat(probs, 1) if probs else None,
-        )
-
-    def _goes_on(self, logits: Tensor, token: Tensor, drawn_from: Tensor | None) -> bool:
-        """Ask the pace, if there is one."""
-        if self.pace is None:
-            return True
-        return self.pace.goes_on(token[:, 0], _confidence(logits, token, drawn_from))
-
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
-        """What was refused lies behind the rows' lengths and is overwritten."""
-        self.reader.commit(rows)
-
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Carry the row's keys and values along."""
-        self.reader.move(source, destination, length)
+        tokens, probs = self.model.draft(ids, counts, starts, k, choose, goes_on)
+        num_drafted = tokens.shape[1]
+        offered = upload([min(length, num_drafted) for length in lengths], device)
+        return Proposal(tokens, offered, num_drafted, probs)

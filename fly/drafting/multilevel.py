@@ -9,62 +9,32 @@ take the n-grams' place.  With earliest matches and guess_cost 0 guesses are the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from torch import Tensor
 
 from fly.drafting.guessing import Guesser, MakeText, NgramText, RecentText, SuffixText
-from fly.drafting.levels import Draft, Levels
-from fly.drafting.lookup import Which
+from fly.drafting.per_request import PerRequest
 from fly.drafting.protocol import (
     Choose,
-    CommittedRow,
-    Drafter,
     DraftModel,
     End,
     Parts,
     Proposal,
-    drafters,
+    Rows,
     greedy,
 )
-from fly.drafting.reading import DraftReader, within_context
-from fly.settings import STRICT, Traits
+from fly.drafting.reading import CachedDrafter, DraftReader, pad_right, within_context
+from fly.drafting.settings import GUESS_COST, MultilevelSettings, ResolvedMultilevel
+from fly.drafting.spec import DrafterSpec
 
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
-
-# What a guessed token adds to a forward of the embedded draft on one core (AVX-512, float32, 200
-# tokens before it), as a share of one without: 0.02 at batch 1, 0.05 at batch 8, 0.13 at batch 32.
-GUESS_COST = 0.05
+HOST = "cpu"  # where looking at a tensor waits for nothing
 
 
-class MultilevelSettings(BaseModel):
-    """Where guesses come from and when they are made; proposals do not depend on it."""
-
-    model_config = STRICT
-
-    guess: Literal["ngram", "suffix"] = Field(
-        "ngram",
-        description="What is looked up in the text: its last 1 to max_ngram_size tokens, or its "
-        "longest suffix that occurred before.",
-    )
-    match: Which = Field(
-        "latest",
-        description="ngram: which of several occurrences is continued. earliest: of the text, as "
-        "the released code; latest: of all that was committed or drafted, in fewer forwards.",
-    )
-    guess_cost: float = Field(
-        GUESS_COST,
-        ge=0,
-        description="What a guessed token adds to a forward of the draft model, as a share of a "
-        "forward without one. Guesses are made where and as far as they pay by it; 0: always.",
-    )
-
-
-@drafters.register("multilevel")
-class MultilevelDrafter(Drafter):
+class MultilevelDrafter(CachedDrafter):
     """The draft model's continuation, several tokens a forward where it repeats what was said."""
 
     def __init__(
@@ -86,68 +56,51 @@ class MultilevelDrafter(Drafter):
             guess_length: tokens.
             end: what ends an answer.
             guess_cost: as in the settings.
-            reader: of the model, if another owns its rows.
+            reader: as in CachedDrafter.
         """
-        self.model = model
-        self.reader = reader or DraftReader(model)
+        super().__init__(model, reader)
         self.k = k
-        self.is_lazy = False  # as in ModelDrafter
-        self.guess_length = guess_length
-        self.guess_cost = guess_cost
         self.end = end
-        self.make_text = make_text
         self.steps: list[list[tuple[bool, list[int], int]]] = []
-        self._guessers: list[Guesser] = []
-        self._lengths: list[int] = []  # committed tokens that the guessers know
+        self._guessers = PerRequest(lambda _: Guesser(make_text(), guess_length, guess_cost))
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
-        """Of guesses."""
         return MultilevelSettings
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """Needs a draft model."""
-        return Traits(needs_model=True, gives_probs=True)
-
-    @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> MultilevelDrafter:
-        """Read spd_k, max_ngram_size and num_ngram_pred_tokens."""
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> MultilevelDrafter:
+        settings = spec.settings
         assert parts.model is not None
-        settings = MultilevelSettings(**config.drafter_settings)
+        assert isinstance(settings, ResolvedMultilevel)
 
         def make_text() -> NgramText | RecentText | SuffixText:
             if settings.guess == "suffix":
                 return SuffixText()
             make = NgramText if settings.match == "earliest" else RecentText
-            return make(config.max_ngram_size)
+            return make(settings.max_ngram)
 
-        length, cost = config.num_ngram_pred_tokens, settings.guess_cost
-        return cls(parts.model, config.spd_k, make_text, length, parts.end, cost, parts.reader)
+        length, cost = settings.guess_length, settings.guess_cost
+        return cls(parts.model, spec.k, make_text, length, parts.end, cost, parts.reader)
 
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Prefill and index the new prompts."""
-        self.reader.admit(rows, first, is_lazy=self.is_lazy)
-        self._guessers[first:] = [
-            Guesser(self.make_text(), self.guess_length, self.guess_cost) for _ in rows[first:]
-        ]
-        self._lengths[first:] = [0 for _ in rows[first:]]
+    def prefill(self, rows: Rows) -> None:
+        """Read and index the new prompts."""
+        super().prefill(rows)
         self._index(rows)
 
-    def _index(self, rows: Sequence[CommittedRow]) -> None:
-        """Read what the rows gained."""
-        for index, row in enumerate(rows):
-            self._guessers[index].commit(row.ids[self._lengths[index] :])
-            self._lengths[index] = len(row.ids)
+    def _index(self, rows: Rows) -> list[Guesser]:
+        """The rows' guessers, which have read what the rows gained."""
+        guessers = [self._guessers.of(row) for row in rows]
+        for guesser, row in zip(guessers, rows, strict=True):
+            guesser.commit(row.ids[guesser.num_committed :])
+        return guessers
 
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Guess, verify and go on until every row has its tokens.  `steps` then holds, per row and
         forward, whether the lookup hit, the guess, and the tokens gained.
 
         Where tokens are drawn, a guess stands if it is the token drawn: the proposal is that of
-        plain chain drafting, whose draws hang on the place alone.
+        plain chain drafting, whose draws depend on the place alone.
         """
         lengths = within_context(self.model, rows, limits, self.k)
         self.steps = [[] for _ in rows]
@@ -157,7 +110,7 @@ class MultilevelDrafter(Drafter):
         drafts = [
             Draft(len(row.ids), limit, *opening, steps, guesser)
             for row, limit, opening, steps, guesser in zip(
-                rows, lengths, openings, self.steps, self._guessers, strict=False
+                rows, lengths, openings, self.steps, self._index(rows), strict=True
             )
         ]
         levels = Levels(self.model, drafts, self.end, choose)
@@ -165,19 +118,17 @@ class MultilevelDrafter(Drafter):
         for draft in drafts:
             draft.guesser.take_back()
         padded = Proposal.from_lists([draft.proposed for draft in drafts], self.model.device)
-        probs = _stack_probs(drafts, padded)
-        return Proposal(padded.ids, padded.lengths, levels.num_forwards, probs)
+        return replace(
+            padded,
+            draft_forwards=levels.num_forwards,
+            probs=_stack_probs(drafts, padded),
+            gains=[[gained for _, _, gained in steps] for steps in self.steps],
+        )
 
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
-        """Index what the rows gained."""
-        self.reader.commit(rows)
-        self._index(rows)
-
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Carry the row's index, keys and values along."""
-        self.reader.move(source, destination, length)
-        self._guessers[destination] = self._guessers[source]
-        self._lengths[destination] = self._lengths[source]
+    def forget(self, index: int) -> None:
+        """Neither its keys and values nor its guesses are needed."""
+        super().forget(index)
+        self._guessers.pop(index, None)
 
 
 def _stack_probs(drafts: Sequence[Draft], padded: Proposal) -> Tensor | None:
@@ -191,3 +142,212 @@ def _stack_probs(drafts: Sequence[Draft], padded: Proposal) -> Tensor | None:
             probs = torch.cat(draft.probs)[: padded.ids.shape[1]]
             stacked[row, : len(probs)] = probs
     return stacked
+
+
+class Found(NamedTuple):
+    """What a lookup says."""
+
+    has_match: bool
+    guess: list[int]  # as far as it pays
+
+
+NOT_FOUND = Found(False, [])
+
+
+@dataclass
+class Draft:
+    """One row's proposal while it grows."""
+
+    num_committed: int
+    limit: int
+    unread: list[int]  # committed tokens that open the round
+    start: int  # position of the first of them
+    steps: list[tuple[bool, list[int], int]]  # whether the lookup hit, the guess, tokens gained
+    guesser: Guesser
+    tokens: list[int] = field(default_factory=list)
+    guess: list[int] = field(default_factory=list)  # the last one
+    probs: list[Tensor] = field(default_factory=list)  # [n, V] each, where tokens are drawn
+
+    @property
+    def num_left(self) -> int:
+        """Tokens until it is finished; none or fewer behind that."""
+        return self.limit - len(self.tokens)
+
+    @property
+    def is_finished(self) -> bool:
+        """As many tokens as the row may propose."""
+        return self.num_left <= 0
+
+    @property
+    def proposed(self) -> list[int]:
+        """What it proposes."""
+        return self.tokens[: self.limit]
+
+    def opening(self) -> tuple[list[int], int]:
+        """Known tokens that the draft's cache may lack, and the position of the first: committed
+        ones at first, then the newest drafted one.
+        """
+        if self.tokens:
+            return self.tokens[-1:], self.num_committed + len(self.tokens) - 1
+        return self.unread, self.start
+
+    def look_up(self, room: int | None) -> Found:
+        """What to verify next, up to a position below `room`."""
+        if self.is_finished:
+            return NOT_FOUND
+        has_match, guess = self.guesser.guess(self.num_left - 1)
+        if not has_match and self.guesser.is_free:
+            guess = self.guess
+        self.guess = guess
+        if room is not None:
+            guess = guess[: max(0, room - self.num_committed - len(self.tokens))]
+        return Found(has_match, guess)
+
+    def gain(self, own: Sequence[int], found: Found, end: End) -> int:
+        """Take the draft model's own tokens as far as the guess foresaw them, and one more; returns
+        how many that are.
+        """
+        guess = found.guess
+        gained = 1
+        while gained <= len(guess) and own[gained - 1] == guess[gained - 1]:
+            gained += 1
+        self.tokens += own[:gained]
+        self.guesser.draft(own[:gained])
+        self.limit = end.shorten(self.limit, self.tokens)
+        self.steps.append((found.has_match, guess, gained))
+        return gained
+
+
+class Levels:
+    """Forwards until every draft is finished."""
+
+    def __init__(
+        self, model: DraftModel, drafts: Sequence[Draft], end: End, choose: Choose
+    ) -> None:
+        """Begin a round; nothing is drafted yet."""
+        self.model = model
+        self.drafts = drafts
+        self.end = end
+        self.choose = choose
+        self.num_forwards = 0
+        # The newest tokens [B, 1], if they are on the device, and their positions.
+        self._newest: tuple[Tensor, list[int]] | None = None
+
+    def run(self) -> None:
+        """Finish all drafts."""
+        while not all(draft.is_finished for draft in self.drafts):
+            found = self._look_up()
+            if not self.num_forwards or any(row.guess for row in found):
+                self._verify(found)
+            elif self._is_read:
+                self._go_on(1, found)
+            else:
+                self._go_on(max(draft.num_left for draft in self.drafts), found)
+
+    def _look_up(self) -> list[Found]:
+        """What to verify next in every row.  A guess makes the forward longer for all rows, which
+        end with those that have most tokens left: more than these guess on average does not pay.
+        """
+        found = [draft.look_up(self.model.num_positions) for draft in self.drafts]
+        if any(draft.guesser.is_free for draft in self.drafts):
+            return found
+        most = max(draft.num_left for draft in self.drafts)
+        lengths = [
+            len(row.guess)
+            for draft, row in zip(self.drafts, found, strict=True)
+            if draft.num_left == most
+        ]
+        longest = round(sum(lengths) / len(lengths))
+        return [Found(row.has_match, row.guess[:longest]) for row in found]
+
+    @property
+    def _is_read(self) -> bool:
+        """Whether tokens are looked at as they are drafted.  That waits for an accelerator, which
+        plain drafting does not.
+        """
+        if self.model.device.type == HOST:
+            return True
+        return any(draft.guesser.is_hopeful for draft in self.drafts if not draft.is_finished)
+
+    def _verify(self, found: Sequence[Found]) -> None:
+        """One forward over every row's opening and guess; finished rows write their last tokens
+        again.
+        """
+        device = self.model.device
+        openings, starts = zip(*(draft.opening() for draft in self.drafts), strict=True)
+        pieces = [[*known, *row.guess] for known, row in zip(openings, found, strict=True)]
+        ids = pad_right(pieces, device)
+        logits = self.model.extend(ids, starts)
+        self.num_forwards += 1
+        # Behind the opening's last token comes the proposal's next; what stands before is known.
+        begins = [len(known) - 1 for known in openings]
+        if not any(row.guess for row in found):
+            last = torch.tensor(begins, device=device)
+            logits = logits[torch.arange(len(last), device=device), last, None]  # [B, 1, V]
+            begins = [0] * len(begins)
+        places = [
+            len(draft.tokens) - begin for draft, begin in zip(self.drafts, begins, strict=True)
+        ]
+        drafted = [
+            [*draft.tokens, *row.guess] for draft, row in zip(self.drafts, found, strict=True)
+        ]
+        chosen, probs = self.choose(logits, places, lambda: drafted)
+        self._newest = None
+        self._gain(chosen, probs, begins, found)
+
+    def _go_on(self, count: int, found: Sequence[Found]) -> None:
+        """`count` forwards over every row's newest token, as in plain drafting; then all tokens are
+        read.  Finished rows go on behind what they propose, where nothing counts.
+        """
+        known = [draft.tokens for draft in self.drafts]
+        tokens: list[Tensor] = []
+        probs: list[Tensor] = []
+
+        def drafted() -> list[list[int]]:
+            new = torch.cat(tokens, 1).tolist() if tokens else [[]] * len(known)
+            return [[*old, *more] for old, more in zip(known, new, strict=True)]
+
+        for step in range(count):
+            ids, starts = self._newest or self._uploaded()
+            logits = self.model.extend(ids, starts)
+            token, drawn_from = self.choose(logits, [len(old) + step for old in known], drafted)
+            self._newest = token, [start + 1 for start in starts]
+            tokens.append(token)
+            if drawn_from is not None:
+                probs.append(drawn_from)
+        self.num_forwards += count
+        all_probs = torch.cat(probs, 1) if probs else None
+        everything = torch.cat(tokens, 1).cpu()
+        for step in range(count):
+            # What is read together was not looked up in between.
+            looked_up = found if step == 0 else [NOT_FOUND] * len(found)
+            column = slice(step, step + 1)
+            self._gain(
+                everything[:, column],
+                None if all_probs is None else all_probs[:, column],
+                [0] * len(found),
+                looked_up,
+            )
+
+    def _uploaded(self) -> tuple[Tensor, list[int]]:
+        """Every row's newest token, from the host."""
+        openings = [draft.opening() for draft in self.drafts]
+        starts = [start + len(known) - 1 for known, start in openings]
+        ids = torch.tensor([known[-1:] for known, _ in openings], device=self.model.device)
+        return ids, starts
+
+    def _gain(
+        self,
+        chosen: Tensor,
+        probs: Tensor | None,
+        begins: Sequence[int],
+        found: Sequence[Found],
+    ) -> None:
+        """Read what was chosen [B, n], from column begins[b] on; finished rows take nothing."""
+        choices = chosen.tolist()
+        for index, (draft, row, begin) in enumerate(zip(self.drafts, found, begins, strict=True)):
+            if draft.is_finished:
+                continue
+            gained = draft.gain(choices[index][begin:], row, self.end)
+            if probs is not None:
+                draft.probs.append(probs[index, begin : begin + gained])

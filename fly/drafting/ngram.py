@@ -5,67 +5,25 @@ prompt or answer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
-from fly.drafting.lookup import NgramIndex, Which
+from fly.drafting.lookup import NgramIndex
+from fly.drafting.per_request import PerRequest
 from fly.drafting.protocol import (
     Choose,
     CommittedRow,
     Drafter,
     Parts,
     Proposal,
-    drafters,
+    Rows,
     greedy,
 )
-from fly.settings import STRICT, Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
+from fly.drafting.settings import NgramSettings, ResolvedNgram, Which
+from fly.drafting.spec import DrafterSpec
 
 
-class NgramSettings(BaseModel):
-    """How texts are looked up."""
-
-    model_config = STRICT
-
-    match: Which = Field(
-        "earliest",
-        description="Which of several occurrences is continued. earliest: as the released code.",
-    )
-
-
-class IndexedRows:
-    """One n-gram index per row, kept up to date with what is committed."""
-
-    def __init__(self, max_ngram: int, which: Which) -> None:
-        """Index n-grams of 1 to `max_ngram` tokens."""
-        self.max_ngram, self.which = max_ngram, which
-        self._indices: list[NgramIndex] = []
-
-    def __getitem__(self, row: int) -> NgramIndex:
-        """The index of one row."""
-        return self._indices[row]
-
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Index the prompts of rows `first` and following."""
-        del self._indices[first:]
-        self._indices += [NgramIndex(self.max_ngram, self.which) for _ in rows[first:]]
-        self.commit(rows)
-
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
-        """Append what the rows gained."""
-        for index, row in zip(self._indices, rows, strict=False):
-            index.extend(row.ids[len(index.ids) :])
-
-    def move(self, source: int, destination: int) -> None:
-        """Row `source` takes the place of row `destination`."""
-        self._indices[destination] = self._indices[source]
-
-
-@drafters.register("ngram")
 class NgramDrafter(Drafter):
     """Prompt lookup as the drafter."""
 
@@ -74,42 +32,34 @@ class NgramDrafter(Drafter):
     ) -> None:
         """Propose up to `k` tokens, looked up by the last `max_ngram` tokens or fewer."""
         self.k = k
+        self.max_ngram, self.which = max_ngram, which
         self._device = device
-        self._rows = IndexedRows(max_ngram, which)
+        self._texts = PerRequest(lambda _: NgramIndex(max_ngram, which))
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
-        """Which occurrence is continued."""
         return NgramSettings
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """All that it offers is copied, and may be worth nothing."""
-        return Traits(copies_context=True, adapts=True)
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> NgramDrafter:
+        settings = spec.settings
+        assert isinstance(settings, ResolvedNgram)
+        return cls(spec.k, settings.max_ngram, parts.device, settings.match)
 
-    @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> NgramDrafter:
-        """Read spd_k and max_ngram_size."""
-        settings = NgramSettings(**config.drafter_settings)
-        return cls(config.spd_k, config.max_ngram_size, parts.device, settings.match)
-
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Index the new prompts."""
-        self._rows.admit(rows, first)
-
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Look up every row; a row without an earlier occurrence gets an empty proposal."""
         found = [
-            self._rows[row].continuation(min(self.k, limit)) for row, limit in enumerate(limits)
+            self._text(row).continuation(min(self.k, limit))
+            for row, limit in zip(rows, limits, strict=True)
         ]
         return Proposal.from_lists(found, self._device)
 
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
-        """Index what the rows gained."""
-        self._rows.commit(rows)
+    def _text(self, row: CommittedRow) -> NgramIndex:
+        """The index of a row, which has read what the row gained."""
+        text = self._texts.of(row)
+        text.extend(row.ids[len(text.ids) :])
+        return text
 
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Row `source` takes the place of row `destination`."""
-        self._rows.move(source, destination)
+    def forget(self, index: int) -> None:
+        """Its index is not needed."""
+        self._texts.pop(index, None)

@@ -3,25 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
+from pydantic import BaseModel
 
-from fly.drafting.protocol import (
-    Choose,
-    CommittedRow,
-    Drafter,
-    Parts,
-    Proposal,
-    drafters,
-    greedy,
-)
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
+from fly.drafting.protocol import Choose, Drafter, Parts, Proposal, Rows, greedy
+from fly.drafting.settings import PlainSettings
+from fly.drafting.spec import DrafterSpec
 
 
-@drafters.register("none")
 class NoDrafter(Drafter):
     """Empty proposals."""
 
@@ -30,12 +20,13 @@ class NoDrafter(Drafter):
         self._device = device
 
     @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> NoDrafter:
-        """Nothing to set."""
+    def settings_model(cls) -> type[BaseModel]:
+        return PlainSettings
+
+    @classmethod
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> NoDrafter:
         return cls(parts.device)
 
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Offer nothing."""
         return Proposal.from_lists([[] for _ in rows], self._device)

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from pydantic import BaseModel, Field
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fly.drafting.intersection import Intersection, Mapped
 from fly.drafting.model import ModelDrafter
+from fly.drafting.per_request import PerRequest
 from fly.drafting.protocol import (
     Choose,
     CommittedRow,
@@ -24,22 +25,18 @@ from fly.drafting.protocol import (
     DraftModel,
     Parts,
     Proposal,
-    drafters,
+    Rows,
     greedy,
 )
 from fly.drafting.reencoding import Exchange, Reencoded
+from fly.drafting.spec import DrafterSettings, DrafterSpec
 from fly.drafting.spelling import Spelling
 from fly.errors import ConfigError, FLyWarning
-from fly.settings import STRICT, Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
+from fly.settings import Traits
 
 
-class OtherTokenizerSettings(BaseModel):
+class OtherTokenizerSettings(DrafterSettings):
     """How the two vocabularies are brought together."""
-
-    model_config = STRICT
 
     method: Literal["auto", "reencode", "intersect"] = Field(
         "auto",
@@ -64,6 +61,14 @@ class OtherTokenizerSettings(BaseModel):
         "The draft never trained on texts without the rest.",
     )
 
+    @property
+    def traits(self) -> Traits:
+        """Needs a draft model.  Whether it gives probabilities is known before the tokenizers are
+        only where the method is named; and text encoded anew may end otherwise where it is shorter.
+        """
+        draws = self.method == "intersect"
+        return Traits(needs_model=True, gives_probs=draws, is_chain=draws, own_tokenizer=True)
+
 
 # A row as the draft reads it.
 Side: TypeAlias = Reencoded | Mapped
@@ -74,10 +79,10 @@ class _Begun:
     """The part of a row that will not change."""
 
     ids: list[int]
+    index: int
     key: str
 
 
-@drafters.register("other_tokenizer")
 class OtherTokenizerDrafter(Drafter):
     """The draft model's continuation in the target's tokens, by one of the two methods."""
 
@@ -104,25 +109,17 @@ class OtherTokenizerDrafter(Drafter):
         self._exchange = exchange
         self._extra = extra
         self._chain = ModelDrafter(model, k + extra)
-        self._sides: list[Side] = []
-        self._drafted: list[list[int]] = []  # of the last round, but for what is not read
+        self._sides = PerRequest(self._new_side)
+        # By request, of the last round: what the draft has read of its own.
+        self._drafted: dict[int, list[int]] = {}
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
-        """The method and its sizes."""
         return OtherTokenizerSettings
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """Needs a draft model.  Whether it gives probabilities is known before the tokenizers are
-        only where the method is named; and text encoded anew may end otherwise where it is shorter.
-        """
-        draws = OtherTokenizerSettings(**config.drafter_settings).method == "intersect"
-        return Traits(needs_model=True, gives_probs=draws, is_chain=draws, own_tokenizer=True)
-
-    @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> OtherTokenizerDrafter:
-        """Read spd_k and the settings, and choose the method.
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> OtherTokenizerDrafter:
+        """Choose the method.
 
         Raises:
             ConfigError: a tokenizer is of no known kind, or they have nothing in common to draw
@@ -131,56 +128,60 @@ class OtherTokenizerDrafter(Drafter):
         Warns:
             FLyWarning: they have little in common to draw from.
         """
+        settings = spec.settings
         assert parts.model is not None
-        settings = OtherTokenizerSettings(**config.drafter_settings)
+        assert isinstance(settings, OtherTokenizerSettings)
         target = Spelling(parts.tokenizer, "target")
         draft = Spelling(parts.draft_tokenizer, "draft")
         exchange = Exchange(target, draft, settings.lookbehind)
         shared = _choose(settings, exchange, parts)
         extra = settings.extra_tokens if shared is None else 0
-        return cls(parts.model, config.spd_k, exchange, shared, extra=extra)
+        return cls(parts.model, spec.k, exchange, shared, extra=extra)
 
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Read the new prompts, but for what their answers may still change."""
-        del self._sides[first:]
-        for row in rows[first:]:
-            side = self._new_side(row.key)
-            side.update(row.ids)
-            self._sides.append(side)
-        begun = [_Begun(side.ids[: side.settled + 1], side.key) for side in self._sides]
-        self._chain.admit(begun, first)
-
-    def _new_side(self, key: str) -> Side:
+    def _new_side(self, row: CommittedRow) -> Side:
+        side: Side
         if self.shared is None:
-            return Reencoded(self._exchange, key)
-        return Mapped(self.shared, key)
+            side = Reencoded(self._exchange, row.index, row.key)
+        else:
+            side = Mapped(self.shared, row.index, row.key)
+        side.update(row.ids)
+        return side
 
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def prefill(self, rows: Rows) -> None:
+        """Read the new prompts, but for what their answers may still change."""
+        sides = [self._sides.of(row) for row in rows]
+        self._chain.prefill(
+            [_Begun(side.ids[: side.settled + 1], side.index, side.key) for side in sides]
+        )
+
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Draft, and say it in the target's tokens.  What is encoded anew is the draft's greedy
         text: it is certain, whatever `choose` says.
         """
-        del self._sides[len(rows) :]
+        if any(row.index not in self._sides for row in rows):
+            self.prefill(rows)
+        sides = [self._sides[row.index] for row in rows]
         limits = [min(self.k, limit) for limit in limits]
         if self.shared is not None:
-            return self._draw(self.shared, limits, choose)
+            return self._draw(sides, self.shared, limits, choose)
         wanted = [
             limit + self._extra if limit and side.is_whole else 0
-            for side, limit in zip(self._sides, limits, strict=True)
+            for side, limit in zip(sides, limits, strict=True)
         ]
-        proposal = self._chain.propose(self._sides, wanted)
-        drafted = self._note(proposal, wanted)
+        proposal = self._chain.propose(sides, wanted)
+        drafted = self._note(sides, proposal, wanted)
         translated = [
             side.translate(ids[:length], limit) if isinstance(side, Reencoded) and length else []
             for side, ids, length, limit in zip(
-                self._sides, drafted, proposal.lengths.tolist(), limits, strict=True
+                sides, drafted, proposal.lengths.tolist(), limits, strict=True
             )
         ]
         offered = Proposal.from_lists(translated, proposal.ids.device)
         return Proposal(offered.ids, offered.lengths, proposal.draft_forwards)
 
-    def _draw(self, shared: Intersection, limits: Sequence[int], choose: Choose) -> Proposal:
+    def _draw(
+        self, sides: Sequence[Side], shared: Intersection, limits: Sequence[int], choose: Choose
+    ) -> Proposal:
         """Let `choose` draw from the target's vocabulary, with the draft's logits in its order."""
         device = self._chain.model.device
         tokens = [torch.empty(len(limits), 0, dtype=torch.int64, device=device)]
@@ -193,32 +194,38 @@ class OtherTokenizerDrafter(Drafter):
             tokens.append(chosen)
             return shared.to_draft(chosen), probs
 
-        proposal = self._chain.propose(self._sides, limits, translated)
-        self._note(proposal, limits)
+        proposal = self._chain.propose(sides, limits, translated)
+        self._note(sides, proposal, limits)
         return replace(proposal, ids=torch.cat(tokens, 1))
 
-    def _note(self, proposal: Proposal, limits: Sequence[int]) -> list[list[int]]:
+    def _note(
+        self, sides: Sequence[Side], proposal: Proposal, limits: Sequence[int]
+    ) -> list[list[int]]:
         """Keep in mind what the draft has read of its own; all that it drafted."""
         drafted: list[list[int]] = proposal.ids.tolist()
-        self._drafted = [ids[:-1] if n else [] for ids, n in zip(drafted, limits, strict=True)]
+        self._drafted = {
+            side.index: ids[:-1] if limit else []
+            for side, ids, limit in zip(sides, drafted, limits, strict=True)
+        }
         return drafted
 
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
+    def commit(self, rows: Rows) -> None:
         """What was refused, or is written otherwise now, is read anew."""
         kept = []
-        for row, side, drafted in zip(rows, self._sides, self._drafted, strict=True):
+        for row in rows:
+            side = self._sides[row.index]
             before = len(side.ids)
             count = side.update(row.ids)
             if count == before:
-                pairs = zip(drafted, side.ids[before:], strict=False)
+                pairs = zip(self._drafted[row.index], side.ids[before:], strict=False)
                 count += sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
             kept.append(count)
-        self._chain.reader.keep(kept)
+        self._chain.reader.keep(rows, kept)
 
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Row `source` takes the place of row `destination`."""
-        self._sides[destination] = self._sides[source]
-        self._chain.move(source, destination, len(self._sides[source].ids))
+    def forget(self, index: int) -> None:
+        """Neither its text in the draft's tokens nor its keys and values are needed."""
+        self._sides.pop(index, None)
+        self._chain.forget(index)
 
     def report(self) -> dict[str, Any]:
         """The method, and how many tokens it draws from."""

@@ -1,8 +1,7 @@
-"""How many tokens to draft: as many as pay.  Another token is worth drafting while the chance that
-it will be kept, summed over the rows, is above what its share of a round's time would bring
-elsewhere.  The chances are learned from what became of tokens of like confidence, the times from
-the rounds.  Where no proposal pays the target decodes plainly, and a short proposal is tried again
-now and then.
+"""Draft length: fixed, or adaptive, which keeps drafting while the expected accepted tokens exceed
+what the same time yields at the current throughput.  The probabilities are learned from what became
+of tokens of like confidence, the times from the rounds.  Where no proposal pays the target decodes
+plainly, and a short proposal is tried again now and then.
 
 A length is settled by the tokens before its end alone, so native text (sampled: its distribution)
 does not change.  Plain rounds that are timed again now and then are the engine's (plain_rounds).
@@ -17,7 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,122 +29,105 @@ from fly.drafting.chances import (
     best_further,
     bin_of,
 )
-from fly.drafting.protocol import Choose, CommittedRow, Drafter, Parts, Proposal, greedy
-from fly.drafting.timing import RoundTimes
-from fly.settings import Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
+from fly.drafting.protocol import Pace, Proposal, Rows
+from fly.drafting.round_times import RoundCosts
 
 FIRST_LEN = 8  # tokens at most in the first rounds, besides those that the rule cannot loosen
-RATE_DECAY = 0.98
 FIRST_ROUNDS = 3  # of every size of batch
-ENOUGH = 10  # rounds before a rate counts
 PROBE_LEN = 4  # tokens proposed to see whether speculation pays again, besides the same
-FIRST_PAUSE, LONGEST_PAUSE = 16, 1024  # plain rounds between two probes
 MARGIN = 1.02  # by which speculation must be better than plain decoding
 SURPRISED = 0.25  # doubtful tokens since a length was planned, per row, to plan it anew
 ROWS_PER_TOKEN = 8  # that may go unread: the more rows there are, the less one of them tells
 
 
-@dataclass
-class Rate:
-    """Tokens per second and row, discounted."""
+class DraftLength:
+    """Bounds the proposals of every round; this one not at all.  It is called in this order."""
 
-    tokens: float = 0.0
-    seconds: float = 0.0
-    rounds: int = 0
-
-    def note(self, tokens: float, seconds: float) -> None:
-        """One round, with the tokens of a row on average."""
-        self.tokens = RATE_DECAY * self.tokens + tokens
-        self.seconds = RATE_DECAY * self.seconds + seconds
-        self.rounds += 1
+    pace: Pace | None = None  # what a drafter may ask between its tokens
 
     @property
-    def value(self) -> float:
-        """0 until enough is known."""
-        return self.tokens / self.seconds if self.rounds >= ENOUGH else 0.0
+    def is_idle(self) -> bool:
+        """Whether no drafting is expected soon."""
+        return False
+
+    def limits(self, rows: Rows, limits: Sequence[int]) -> list[int]:
+        """The most tokens to propose to every row, of those that are wanted."""
+        return list(limits)
+
+    def proposed(self, proposal: Proposal) -> None:
+        """The drafter has just returned this."""
+
+    def observe(self, kept: Sequence[int]) -> None:
+        """How many proposed tokens every row keeps."""
+
+    def commit(self, rows: Rows) -> None:
+        """The rows' ids now hold what became of the proposal."""
+
+    def report(self) -> dict[str, Any]:
+        """What was chosen, fit for JSON."""
+        return {}
 
 
-class PacedDrafter(Drafter):
-    """Another drafter, told how many tokens to propose."""
+class AdaptiveLength(DraftLength):
+    """As many tokens as pay."""
 
     def __init__(
         self,
-        inner: Drafter,
         k: int,
         tail: int,
         eos_ids: Container[int] = (),
         clock: Callable[[], float] = time.perf_counter,
         *,
-        fixed_for: Callable[[Sequence[CommittedRow]], bool] | None = None,
+        is_asked: bool = False,
+        fixed_for: Callable[[Rows], bool] | None = None,
     ) -> None:
-        """Let `inner` propose up to `k` tokens.
+        """At most `k` tokens.
 
         Args:
-            inner: one that asks its `pace` after every token, if it has one, may stop earlier.
             k: the most.
             tail: tokens at a proposal's end that the rule cannot loosen.
-            eos_ids: behind a token of these no other is worth drafting.
-            clock: seconds.
+            eos_ids: after a token of these no other is worth drafting.
+            clock: gives seconds.
+            is_asked: the drafter calls `goes_on` between its tokens.
             fixed_for: whether these rows are offered `k` tokens, whatever pays.
         """
-        self.inner = inner
         self.k = k
-        self.times = RoundTimes()
-        self._clock = clock
+        self.pace = self
+        self.costs = RoundCosts(clock)
         self._tail = tail
         self._eos_ids = eos_ids
+        self._is_asked = is_asked
         self._fixed_for = fixed_for
         self._kept: dict[str, KeptTokens] = {}
-        self._rates: dict[int, Rate] = {}  # of speculative rounds, by size of batch
         self._now = _Round()
-        self._pause = FIRST_PAUSE
-        self._plain_in_a_row = 0
         self._lengths = [0] * (k + 1)
-        self._num_probes = 0
-        if hasattr(inner, "pace"):
-            inner.pace = self
 
-    @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """Never registered: the inner drafter's are asked for."""
-        raise NotImplementedError
+    @property
+    def is_idle(self) -> bool:
+        """Whether it did not pay lately."""
+        return self.costs.probes.num_idle > 1
 
-    @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> PacedDrafter:
-        """Wrap the configuration's drafter."""
-        raise NotImplementedError
-
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """New rows are read when they first draft, if nobody drafts now."""
-        if hasattr(self.inner, "is_lazy"):
-            self.inner.is_lazy = self._plain_in_a_row > 1
-        self.inner.admit(rows, first)
-
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def limits(self, rows: Rows, limits: Sequence[int]) -> list[int]:
         """At most as many tokens as pay."""
+        self.costs.begin(rows)
         self._now = _Round(
-            begin=self._clock(),
             rows=[
                 Growing(self._known(row.key), limit)
                 for row, limit in zip(rows, limits, strict=True)
             ],
-            texts=[len(row.ids) for row in rows],
         )
         length = self._decide(rows) if any(limits) else 0
         shortened = [min(limit, length) for limit in limits]
         self._now.most = max(shortened)
-        begin = self._clock()
-        proposal = self.inner.propose(rows, shortened, choose)
-        self._now.drafted = proposal.ids.shape[1]  # the last one may not have been told
+        self._now.begin = self.costs.clock()
+        return shortened
+
+    def proposed(self, proposal: Proposal) -> None:
+        """Time the drafting."""
+        self._now.drafted = proposal.ids.shape[1]  # goes_on is not called after the last one
         self._read()
         self._now.lengths = proposal.lengths.tolist()
-        self._now.drafting = self._drafting(self._clock() - begin)
-        return proposal
+        self._now.drafting = self._drafting(self.costs.clock() - self._now.begin)
 
     def _drafting(self, proposing: float) -> float | None:
         """Seconds that grow with the proposal, of all that proposing took: as those between its
@@ -156,34 +138,27 @@ class PacedDrafter(Drafter):
         if len(times) > 1:
             (fewer, begin), (more, end) = times[0], times[-1]
             return (end - begin) / (more - fewer) * max(self._now.lengths)
-        return None if hasattr(self.inner, "pace") else proposing
+        return None if self._is_asked else proposing
 
-    def _decide(self, rows: Sequence[CommittedRow]) -> int:
+    def _decide(self, rows: Rows) -> int:
         """The most tokens to draft in this round; 0 for a plain one."""
         if self._fixed_for is not None and self._fixed_for(rows):
             self._now.is_fixed = True
             return self.k
-        count = len(rows)
-        if not self.times.knows_plain(count):
+        count, times = len(rows), self.costs.times
+        if not times.knows_plain(count):
             return 0
         length, rate = self._best(count)
-        measured = self._rates.setdefault(count.bit_length(), Rate())
-        # By the row: sizes are put together, and either a forward takes as long for fewer rows, or
-        # they bring as much in their time.
-        rate = max(count * measured.value or rate, count / self.times.plain(count))
-        self._now.price = rate * self.times.step(count)
+        rate = self.costs.elsewhere(count, times.plain(count), rate)
+        self._now.price = rate * times.step(count)
         if length > 0:
-            self._pause, self._plain_in_a_row = FIRST_PAUSE, 0
+            self.costs.probes.reset()
             # Confidence may tell when to go on; who has none gets what pays on average.
-            is_first = measured.rounds < FIRST_ROUNDS
+            is_first = self.costs.speed(count).all_pulls < FIRST_ROUNDS
             most = min(self.k, FIRST_LEN + self._tail) if is_first else self.k
-            return most if hasattr(self.inner, "pace") else min(length, most)
-        self._plain_in_a_row += 1
-        if self._plain_in_a_row <= self._pause:
+            return most if self._is_asked else min(length, most)
+        if not self.costs.probes.is_due():
             return 0
-        self._plain_in_a_row = 0
-        self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        self._num_probes += 1
         self._now.is_probe = True
         return min(PROBE_LEN + self._tail, self.k)
 
@@ -192,11 +167,11 @@ class PacedDrafter(Drafter):
         tasks, and these; 0 where plain decoding is better.
         """
         # Where one of the two was not measured at this size of batch, another's times are compared.
-        size = self.times.compared(count)
-        plain = self.times.plain(size)
+        size = self.costs.times.compared(count)
+        plain = self.costs.times.plain(size)
         best, rate = 0, count / plain
         least = rate * MARGIN
-        seconds = self.times.speculative(size, range(1, self.k + 1))
+        seconds = self.costs.times.speculative(size, range(1, self.k + 1))
         tasks = Counter(row.task for row in self._now.rows).items()
         nothing = math.prod((1 - task.found) ** number for task, number in tasks)
         for length in range(1, self.k + 1):
@@ -238,7 +213,7 @@ class PacedDrafter(Drafter):
         tokens, confidence = (
             torch.stack(part, 1).tolist() for part in zip(*now.unread, strict=True)
         )
-        now.times.append((now.drafted, self._clock()))
+        now.times.append((now.drafted, self.costs.clock()))
         now.unread = []
         for row, its_tokens, values in zip(now.rows, tokens, confidence, strict=True):
             for token, value in zip(its_tokens, values, strict=True):
@@ -254,9 +229,8 @@ class PacedDrafter(Drafter):
             self._kept[key] = KeptTokens(self._tail, self.k)
         return self._kept[key]
 
-    def observe(self, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
+    def observe(self, kept: Sequence[int]) -> None:
         """Learn which tokens were kept."""
-        self.inner.observe(proposal, logits, kept)
         now = self._now
         if now.most == 0:
             return  # what is known does not fade while nothing is tried
@@ -268,43 +242,27 @@ class PacedDrafter(Drafter):
         for task in {row.task: None for row in now.rows}:
             task.renew()
 
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
+    def commit(self, rows: Rows) -> None:
         """Learn what the round took."""
-        self.inner.commit(rows)
         now = self._now
         longest = max(now.lengths, default=0)
         self._lengths[min(longest, self.k)] += 1
-        if now.is_fixed:
-            return
-        seconds = self._clock() - now.begin
-        self.times.note(len(rows), longest, seconds, now.drafting)
-        if longest and not now.is_probe:
-            gained = sum(len(row.ids) - before for row, before in zip(rows, now.texts, strict=True))
-            rate = self._rates.setdefault(len(rows).bit_length(), Rate())
-            rate.note(gained / len(rows), seconds)
-
-    def move(self, source: int, destination: int, length: int) -> None:
-        """As the inner drafter."""
-        self.inner.move(source, destination, length)
-
-    def finish(self) -> None:
-        """As the inner drafter."""
-        self.inner.finish()
+        if not now.is_fixed:
+            is_usual = longest > 0 and not now.is_probe
+            self.costs.end(rows, longest, now.drafting, is_usual=is_usual)
 
     def report(self) -> dict[str, Any]:
         """Rounds by the longest proposal, plain ones first, and tries to speculate again."""
         used = {str(length): count for length, count in enumerate(self._lengths) if count}
-        own = {"rounds_by_draft_length": used, "probes": self._num_probes}
-        return {**self.inner.report(), **own}
+        return {"rounds_by_draft_length": used, "probes": self.costs.probes.number}
 
 
 @dataclass
 class _Round:
     """The round that is not committed yet."""
 
-    begin: float = 0.0  # seconds
+    begin: float = 0.0  # seconds, when drafting begins
     rows: list[Growing] = field(default_factory=list)
-    texts: list[int] = field(default_factory=list)  # tokens before it
     lengths: list[int] = field(default_factory=list)
     unread: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # tokens, confidence: [B]
     drafted: int = 0  # tokens in every row

@@ -1,14 +1,13 @@
-"""Which arm to pull: ways to weigh what is known of each against what might be.  An arm's reward is
-tokens per second, estimated as a sum over a sum (a mean of ratios favours noisy arms); what lies
-back counts less, and so do the pulls, else exploring would end while the data is forgotten.  How
-far an estimate may be off is measured: the gain of a round spreads by the same share of its mean in
-all arms, and the fewer pulls an arm has, the less is known of it.
+"""Policies of a bandit: ways to weigh what is known of each arm against what might be.  An arm's
+reward is tokens per second, estimated as a sum over a sum (a mean of ratios favours noisy arms);
+what lies back counts less, and so do the pulls, else exploring would end while the data is
+forgotten.  How far an estimate may be off is measured: the gain of a round spreads by the same
+share of its mean in all arms, and the fewer pulls an arm has, the less is known of it.
 
 Sources: UCB1 and, for widths of a measured spread, UCB1-normal, Auer et al. 2002 (doi
 10.1023/A:1013689704352), discounted as by Garivier and Moulines (arXiv 0805.3415); Thompson
-sampling with a normal posterior; EXP3, Auer et al. 2002 (doi 10.1137/S0097539701398375); Hedge,
-Freund and Schapire 1997 (doi 10.1006/jcss.1997.1504); their use on drafters: BanditSpec, arXiv
-2505.15141, and Not-a-Bandit, arXiv 2510.20064.
+sampling with a normal posterior; Hedge, Freund and Schapire 1997 (doi 10.1006/jcss.1997.1504);
+their use on drafters: BanditSpec, arXiv 2505.15141, and Not-a-Bandit, arXiv 2510.20064.
 """
 
 from __future__ import annotations
@@ -17,6 +16,8 @@ import math
 import random
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
+
+from fly.drafting.round_times import Speed
 
 # As if so many rounds had been seen to spread so much: the first one or two say nothing of their
 # spread, and arms that never spread are tried again all the same.
@@ -27,43 +28,29 @@ LEAST_PULLS = 1e-9
 
 
 @dataclass
-class ArmSums:
-    """What one arm brought; the first four are discounted."""
+class ArmSums(Speed):
+    """What one arm brought."""
 
-    pulls: float = 0.0
-    tokens: float = 0.0
-    seconds: float = 0.0
-    # Of tokens and seconds, for the spread of their ratio.
+    # Of tokens and seconds, for the spread of their ratio; discounted too.
     squares: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    weight: float = 0.0  # log weight, of exp3 and hedge
-    all_pulls: int = 0
+    weight: float = 0.0  # log weight, of hedge
     all_tokens: float = 0.0
     all_seconds: float = 0.0
 
     def note(self, tokens: float, seconds: float) -> None:
         """One round."""
-        self.pulls += 1
-        self.tokens += tokens
-        self.seconds += seconds
+        super().note(tokens, seconds)
         new = tokens * tokens, tokens * seconds, seconds * seconds
         tt, ts, ss = (old + more for old, more in zip(self.squares, new, strict=True))
         self.squares = tt, ts, ss
-        self.all_pulls += 1
         self.all_tokens += tokens
         self.all_seconds += seconds
 
     def forget(self, share: float) -> None:
         """Let `share` of what is known stand."""
-        self.pulls *= share
-        self.tokens *= share
-        self.seconds *= share
+        super().forget(share)
         tt, ts, ss = (share * value for value in self.squares)
         self.squares = tt, ts, ss
-
-    @property
-    def rate(self) -> float:
-        """Tokens per second; 0 where nothing is known."""
-        return self.tokens / self.seconds if self.seconds > 0 else 0.0
 
     @property
     def spread(self) -> float:
@@ -166,12 +153,6 @@ def by_weight(arms: Sequence[ArmSums], explore: float, rng: random.Random) -> in
     return rng.choices(range(len(arms)), shares(arms, explore))[0]
 
 
-def learn_exp3(arms: Sequence[ArmSums], pulled: int, gain: float, explore: float) -> None:
-    """Weigh the pulled arm's gain (0 to 1) by how likely it was to be pulled."""
-    chance = shares(arms, explore)[pulled]
-    arms[pulled].weight += explore * gain / chance / len(arms)
-
-
 def learn_hedge(arms: Sequence[ArmSums], gains: Sequence[float], discount: float) -> None:
     """Weigh the gains (0 to 1) that every arm had or would have had, at the learning rate that is
     best for as many rounds as count.
@@ -182,7 +163,7 @@ def learn_hedge(arms: Sequence[ArmSums], gains: Sequence[float], discount: float
         arm.weight = discount * arm.weight + rate * gain
 
 
-POLICIES = {"ucb1": ucb1, "thompson": thompson, "exp3": by_weight, "hedge": by_weight}
+POLICIES = {"ucb1": ucb1, "thompson": thompson, "hedge": by_weight}
 # Where `explore` is not set.  Of 0.3 to 1, for those two, the least that follows arms which swap in
 # 98 of 100 simulated runs (seeds 1000 to 1199; tests/drafting/test_policies.py has others).
-EXPLORE = {"ucb1": 0.4, "thompson": 0.6, "exp3": 0.05, "hedge": 0.05}
+EXPLORE = {"ucb1": 0.4, "thompson": 0.6, "hedge": 0.05}

@@ -1,23 +1,22 @@
-"""What a drafter is.  It sees the committed tokens of every row and nothing of how they are
+"""Drafter protocol.  A drafter sees the committed tokens of every row and nothing of how they are
 verified.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from itertools import accumulate
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from fly.drafting.lineage import Lineage
-from fly.registry import drafters as drafters
+from fly.drafting.lineage import TreeMask
+from fly.drafting.spec import DrafterSpec
 from fly.settings import NoSettings, Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +35,9 @@ class Proposal:
     # committed token; parents stand before their children.  None: a chain.
     parents: Tensor | None = None
     copies_context: bool = False  # repeats tokens of the context: no rule may loosen it
+    # By row and forward of the draft model the tokens that it brought, where rows end after an end
+    # token (End) and a forward may bring several; None: each brought a token to every row.
+    gains: Sequence[Sequence[int]] | None = None
 
     @classmethod
     def from_lists(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Proposal:
@@ -44,6 +46,13 @@ class Proposal:
         padded = [[*row, *[0] * (longest - len(row))] for row in rows]
         ids = torch.tensor(padded, dtype=torch.int64, device=device).reshape(len(rows), longest)
         return cls(ids, torch.tensor([len(row) for row in rows], device=device))
+
+    def forwards_for(self, row: int, length: int) -> int:
+        """Forwards of the draft model that the first `length` tokens of a row took."""
+        if self.gains is None:
+            return length if self.draft_forwards else 0
+        totals = list(accumulate(self.gains[row]))
+        return min(bisect_left(totals, length) + 1, len(totals)) if length else 0
 
     def to(self, device: torch.device) -> Proposal:
         """The same on `device`: draft and target need not share one."""
@@ -99,6 +108,11 @@ class CommittedRow(Protocol):
     """What a drafter may know of a row."""
 
     @property
+    def index(self) -> int:
+        """Of the request, among those being decoded."""
+        ...
+
+    @property
     def ids(self) -> list[int]:
         """Prompt and emitted tokens; the drafter does not change the list."""
         ...
@@ -109,33 +123,89 @@ class CommittedRow(Protocol):
         ...
 
 
+Rows: TypeAlias = Sequence[CommittedRow]
+
+
+def upload(values: Sequence[Any], device: torch.device) -> Tensor:
+    """Integers from the host, in lists of equal length, as int64.  Nothing waits for the device."""
+    tensor = torch.tensor(values, dtype=torch.int64)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def confidence(logits: Tensor, token: Tensor, probs: Tensor | None) -> Tensor:
+    """Probabilities of tokens [B, 1], from the logits [B, 1, V] or the distributions that they were
+    drawn from.  [B]
+    """
+    probs = logits.float().softmax(-1) if probs is None else probs
+    return probs.gather(-1, token[..., None])[:, 0, 0]
+
+
 class DraftModel(Protocol):
     """A language model with one cache row per row of the batch, where a token at position p lies in
-    slot p.
+    slot p.  A class that derives from this one inherits `reserve` and `draft`.
     """
+
+    num_positions: int | None  # that the model knows; None where it knows no limit
 
     @property
     def device(self) -> torch.device:
         """Where ids go and logits come from."""
         ...
 
-    @property
-    def num_positions(self) -> int | None:
-        """Positions that the model knows; None where it knows no limit."""
-        ...
+    def reserve(self, num_rows: int, longest: int) -> None:
+        """Make room for rows of up to `longest` tokens before they are decoded, where the model
+        keeps buffers that should not move meanwhile.
+        """
+        return None  # written out, or mypy takes the method for an abstract one
 
     def prefill(self, prompts: Sequence[list[int]], first_row: int) -> None:
         """Fill rows `first_row` and following with the prompts."""
         ...
 
-    def extend(self, ids: Tensor, starts: Tensor, visible: int) -> Tensor:
-        """Run ids [B, n] at positions starts[b] .. starts[b]+n-1, all below `visible`, which is
-        their end where there is a single row; logits [B, n, V].
+    def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
+        """Run ids [B, n] of rows 0 to B-1 at positions starts[b] .. starts[b]+n-1; logits [B, n,
+        V].  `starts` lie on the host, so that nothing waits for the device.
 
-        Positions behind what the model knows are allowed and give meaningless logits: a row that
-        drafts less than its neighbours is padded.
+        Positions after the last one that the model knows are allowed and give meaningless logits: a
+        row that drafts less than its neighbours is padded.
         """
         ...
+
+    def draft(
+        self,
+        ids: Tensor,
+        counts: Sequence[int],
+        starts: Sequence[int],
+        k: int,
+        choose: Choose = greedy,
+        goes_on: Callable[[Tensor, Tensor], bool] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Decode up to `k` tokens after ids [B, n], of which row b has counts[b], at positions from
+        starts[b] on.  The tokens [B, k] and, where they were drawn, their distributions [B, k, V].
+
+        Nothing is looked at on the host unless `choose` or `goes_on` does, which is asked after
+        every token [B] with its probability [B] whether to decode another.
+        """
+        rows = torch.arange(len(ids), device=ids.device)
+        last = upload(counts, ids.device) - 1
+        logits = self.extend(ids, starts)[rows, last, None]  # [B, 1, V]
+        ends = [start + count for start, count in zip(starts, counts, strict=True)]
+        tokens, probs = [ids[:, :0]], []
+        for step in range(k):
+            token, drawn_from = choose(
+                logits, [step] * len(ends), lambda: torch.cat(tokens, 1).tolist()
+            )
+            tokens.append(token)
+            if drawn_from is not None:
+                probs.append(drawn_from)
+            if step == k - 1 or (
+                goes_on and not goes_on(token[:, 0], confidence(logits, token, drawn_from))
+            ):
+                break
+            logits = self.extend(token, [end + step for end in ends])
+        return torch.cat(tokens, 1), torch.cat(probs, 1) if probs else None
 
     def move(self, source: int, destination: int, length: int) -> None:
         """Row `source` (of `length` tokens) takes the place of row `destination`; `source` is given
@@ -148,12 +218,25 @@ class DraftModel(Protocol):
 class TreeModel(DraftModel, Protocol):
     """One that can read the branches of a tree side by side."""
 
-    def extend_tree(self, ids: Tensor, starts: Tensor, visible: int, lineage: Lineage) -> Tensor:
+    def extend_tree(self, ids: Tensor, starts: Sequence[int], tree: TreeMask) -> Tensor:
         """Run ids [B, n], the last tokens of trees of T, in the slots starts[b] .. starts[b]+n-1;
         logits [B, n, V].  The other T - n were run before and lie in the slots below.
 
-        Slots below the trees hold the text, in which slot = position.  `visible` as in extend, of
-        slots; the positions that depths give may be fewer.
+        Slots below the trees hold the text, in which slot = position; the positions in a tree go by
+        depth.
+        """
+        ...
+
+
+class Pace(Protocol):
+    """Decides while a proposal grows whether it grows on."""
+
+    def goes_on(self, tokens: Tensor, confidence: Tensor) -> bool:
+        """Called after every token but the last possible one.
+
+        Args:
+            tokens: [B] just drafted.
+            confidence: [B] what the draft gave to them.
         """
         ...
 
@@ -170,6 +253,14 @@ class Parts:
     draft_tokenizer: Any = None  # the draft model's, where it is not the target's
     reads_trees: bool = True  # whether the target can verify trees
     reader: Any = None  # drafting.reading.DraftReader of the model; None: make one
+    pace: Pace | None = None  # for drafters that ask between tokens (Traits.asks_pace)
+    is_loose: bool = False  # the text depends on what is offered
+    make: Callable[[DrafterSpec, Parts], Drafter] | None = None  # for drafters of drafters
+
+    def build(self, spec: DrafterSpec, parts: Parts) -> Drafter:
+        """Another drafter, of parts like these."""
+        assert self.make is not None
+        return self.make(spec, parts)
 
     def lending(self, reader: Any) -> Parts:
         """The same for a drafter that reads through another's."""
@@ -177,9 +268,11 @@ class Parts:
 
 
 class Drafter(Protocol):
-    """Proposes tokens for all rows of the batch at once.  Rows are known by their index.
+    """Proposes tokens for all rows of the batch at once.
 
-    A class that derives from this one has to write from_config and propose, and what it keeps.
+    A class that derives from this one has to write from_config and propose.  What it keeps of a
+    request it keeps by the row's `index` (per_request.py), from the first call that has the row
+    until `forget`: rows come, go and change places in between.
     """
 
     @classmethod
@@ -188,30 +281,31 @@ class Drafter(Protocol):
         return NoSettings
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
+    def traits(cls, spec: DrafterSpec) -> Traits:
         """What it needs and gives with these settings; nothing is loaded yet."""
-        return Traits()
+        return spec.traits
 
     @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> Drafter:
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> Drafter:
         """Build the drafter from its settings."""
         ...
 
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Rows `first` and following are new."""
+    def prefill(self, rows: Rows) -> None:
+        """Some of the rows are new: what they are read for when they first draft may be read now.
+        The engine leaves this out where it does not expect them to draft soon.
+        """
 
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Offer at most `limits[b]` tokens, and at most K, to follow row b; a draft model's are
         chosen by `choose`.  In a tree these bound every branch.
         """
         ...
 
-    def observe(self, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
-        """Told what the target thought, before `commit`.
+    def observe(self, rows: Rows, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
+        """Learn what the target said, before `commit`.
 
         Args:
+            rows: as they were when the proposal was made.
             proposal: the one verified.
             logits: [B, K+1, V] the target's raw logits at the last committed token and over the
                 proposal; of a tree, over all its tokens.
@@ -219,13 +313,17 @@ class Drafter(Protocol):
         """
         return None  # written out, or mypy takes the method for an abstract one
 
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
+    def commit(self, rows: Rows) -> None:
         """The rows' ids now hold what became of the proposal."""
 
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Row `source` (of `length` tokens) takes the place of row `destination`; `source` is given
-        up.
+    def forget(self, index: int) -> None:
+        """A request has ended, or is given up: what is kept of it may go.  It may come back, and
+        another of the same index may come.
         """
+
+    def is_repeating(self, row: CommittedRow) -> bool:
+        """Whether the row's text stands where it stood before, for those who choose a drafter."""
+        return False
 
     def finish(self) -> None:
         """All requests that were asked have been answered."""

@@ -81,16 +81,16 @@ class _Text:
 
 
 class Reencoded:
-    """One row as the draft reads it: `ids` and `key`, like any row.
+    """One row as the draft reads it: `ids`, `index` and `key`, like any row.
 
     A special token of the target is the draft's of the same name or role; where there is none the
     draft reads the text without it.
     """
 
-    def __init__(self, exchange: Exchange, key: str = "") -> None:
+    def __init__(self, exchange: Exchange, index: int = 0, key: str = "") -> None:
         """Nothing is committed yet."""
         self._exchange = exchange
-        self.key = key
+        self.index, self.key = index, key
         self._known: list[int] = []  # the target's
         self._offsets = [0]  # bytes before each of them, and in all
         prefix = exchange.draft.prefix

@@ -6,7 +6,7 @@ Source: RACER (arXiv 2604.14885; defaults and breadths of the code, hkr04/RACER)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from pydantic import BaseModel, Field, model_validator
@@ -15,29 +15,24 @@ from torch import Tensor
 from fly.drafting.copy_logits import CopyLogits
 from fly.drafting.draft_tree import DraftTree, proposal_of
 from fly.drafting.ngram_trie import NgramTrie
+from fly.drafting.per_request import PerRequest
 from fly.drafting.protocol import (
     Choose,
-    CommittedRow,
     Drafter,
     Parts,
     Proposal,
-    drafters,
+    Rows,
     greedy,
 )
+from fly.drafting.spec import DrafterSettings, DrafterSpec
 from fly.drafting.tree_pacing import TreePace
-from fly.settings import STRICT, Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
-
+from fly.settings import Traits
 
 MOST_NODES = 64  # as in the code; a target that is bound by computing wants fewer
 
 
-class RetrievalSettings(BaseModel):
+class RetrievalSettings(DrafterSettings):
     """Sizes of the two sources and of their tree."""
-
-    model_config = STRICT
 
     max_ngram: int = Field(10, ge=2, le=32, description="Longest n-gram that is kept, tokens.")
     max_nodes: int = Field(
@@ -63,6 +58,11 @@ class RetrievalSettings(BaseModel):
         2, ge=1, description="Tokens that must match before n-grams continue them."
     )
 
+    @property
+    def traits(self) -> Traits:
+        """Greedy trees of phrases that were said before."""
+        return Traits(is_chain=False, copies_context=True, is_tree=True, temperatures="greedy")
+
     @model_validator(mode="after")
     def _fit(self) -> RetrievalSettings:
         """Refuse sizes that contradict one another."""
@@ -82,9 +82,10 @@ class RetrievalSettings(BaseModel):
 class RowSources:
     """What is known of one row's text."""
 
-    def __init__(self, settings: RetrievalSettings) -> None:
-        """Nothing is known yet."""
+    def __init__(self, settings: RetrievalSettings, ids: Sequence[int]) -> None:
+        """Read the prompt."""
         self.trie = NgramTrie(settings.max_ngram, settings.max_nodes)
+        self.trie.extend(ids)
         self.table = CopyLogits(settings.max_nodes)
         # Of the round that is not committed yet: its tree, and what was likeliest behind the last
         # committed token and behind each token of the tree.
@@ -108,7 +109,6 @@ class RowSources:
         self.tree, self.seen = DraftTree(), []
 
 
-@drafters.register("retrieval")
 class RetrievalDrafter(Drafter):
     """N-grams and copied logits in one tree."""
 
@@ -124,76 +124,69 @@ class RetrievalDrafter(Drafter):
         self.k = k
         self.pace = pace
         self._device = device
-        self._rows: list[RowSources] = []
+        self._rows = PerRequest(lambda row: RowSources(settings, row.ids))
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
-        """Sizes."""
         return RetrievalSettings
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """Greedy trees of phrases that were said before."""
-        return Traits(is_chain=False, copies_context=True, is_tree=True, temperatures="greedy")
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> RetrievalDrafter:
+        """`spd_k` is the longest branch.
 
-    @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> RetrievalDrafter:
-        """Read its settings, and spd_k as the longest branch.
-
-        The text of a loose rule hangs on what is offered, and shall not hang on the clock.
+        The text of a loose rule depends on what is offered, and shall not depend on the clock.
         """
-        settings = RetrievalSettings.model_validate(config.drafter_settings)
-        is_paced = settings.draft_nodes is None and not config.is_loose
-        return cls(settings, config.spd_k, parts.device, TreePace() if is_paced else None)
+        settings = spec.settings
+        assert isinstance(settings, RetrievalSettings)
+        is_paced = settings.draft_nodes is None and not parts.is_loose
+        return cls(settings, spec.k, parts.device, TreePace() if is_paced else None)
 
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Index the new prompts.  A round that was given up for want of memory is forgotten."""
-        if self.pace is not None:
-            self.pace.give_up()
-        del self._rows[first:]
-        for row in rows[first:]:
-            sources = RowSources(self.settings)
-            sources.trie.extend(row.ids)
-            self._rows.append(sources)
+    def prefill(self, rows: Rows) -> None:
+        """Index the new prompts."""
+        for row in rows:
+            self._rows.of(row)
 
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Continuations from the text first; what room they leave goes to the copied logits."""
         if self.pace is not None:
             self.pace.begin(rows)
         size = (self.settings.draft_nodes or MOST_NODES) - 1
-        for sources, row, limit in zip(self._rows, rows, limits, strict=False):
+        trees = []
+        for row, limit in zip(rows, limits, strict=True):
+            sources = self._rows.of(row)
             tree, depth = DraftTree(), min(self.k, limit)
             if depth > 0:
                 sources.trie.grow(tree, size, self.settings.min_match, depth)
                 room = size - len(tree)
                 sources.table.grow(tree, row.ids[-1], self.settings.breadth, room, depth)
             sources.tree = tree
-        trees = [sources.tree for sources in self._rows[: len(rows)]]
+            trees.append(tree)
         if self.pace is not None:
             self.pace.cut(trees)
         return proposal_of(trees, self._device)
 
-    def observe(self, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
+    def observe(self, rows: Rows, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
         """Copy what is likeliest behind every token that was verified."""
         breadth = min(self.settings.breadth, logits.shape[-1])
         if breadth == 0:
             return
         likeliest = logits.topk(breadth, -1).indices.tolist()  # [B, K+1, breadth]
-        for sources, ids in zip(self._rows, likeliest, strict=False):
+        for row, ids in zip(rows, likeliest, strict=True):
+            sources = self._rows.of(row)
             sources.observe(ids[: len(sources.tree) + 1])
 
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
+    def commit(self, rows: Rows) -> None:
         """Index what the rows gained."""
         if self.pace is not None:
             self.pace.end(rows)
-        for sources, row in zip(self._rows, rows, strict=False):
-            sources.commit(row.ids)
+        for row in rows:
+            self._rows.of(row).commit(row.ids)
 
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Row `source` takes the place of row `destination`."""
-        self._rows[destination] = self._rows[source]
+    def forget(self, index: int) -> None:
+        """Its sources are not needed.  A round that is not committed was given up."""
+        self._rows.pop(index, None)
+        if self.pace is not None:
+            self.pace.give_up()
 
     def report(self) -> dict[str, Any]:
         """Rounds by their largest tree."""

@@ -6,25 +6,20 @@ which casts weights to MXFP4, 4 bits with a scale for every 32 of them, and leav
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
 from fly.drafting.model import ModelDrafter
-from fly.drafting.protocol import drafters
-from fly.settings import STRICT, Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
+from fly.drafting.spec import DrafterSettings
+from fly.settings import Traits
 
 LAYERS_ONLY = ("left_out", "keep", "calibration_text", "calibration_tokens", "cache_dir")
 SEARCH_ONLY = LAYERS_ONLY[1:]
 
 
-class SelfSettings(BaseModel):
+class SelfSettings(DrafterSettings):
     """What a draft is made of the target by."""
-
-    model_config = STRICT
 
     how: Literal["layers", "int8"] = Field(
         "layers",
@@ -60,6 +55,11 @@ class SelfSettings(BaseModel):
         "search; null: fly/self in the user's cache directory.",
     )
 
+    @property
+    def traits(self) -> Traits:
+        """Needs no draft model to be loaded."""
+        return Traits(derives_model=True, gives_probs=True, adapts=True, asks_pace=True)
+
     @model_validator(mode="after")
     def _belong_together(self) -> SelfSettings:
         """Refuse settings that would have no effect."""
@@ -72,16 +72,9 @@ class SelfSettings(BaseModel):
         return self
 
 
-@drafters.register("self")
 class SelfDrafter(ModelDrafter):
     """Chain drafting by a model that the engine makes of the target."""
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
-        """How the draft is made."""
         return SelfSettings
-
-    @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """Needs no draft model to be loaded."""
-        return Traits(derives_model=True, gives_probs=True, adapts=True)

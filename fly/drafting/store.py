@@ -1,4 +1,4 @@
-"""What earlier requests answered, for drafters to look up: bounded, the oldest leave first.
+"""Store of earlier requests' answers for drafters to look up: bounded, the oldest leave first.
 Source: SuffixDecoding's tree of earlier outputs (arXiv 2411.04975).  Differs: an automaton, which
 nothing can be taken out of; so there are two generations, and the older one goes as a whole.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fly.drafting.automaton import Cursor, SuffixAutomaton
-from fly.drafting.lookup import NO_MATCH, Match
+from fly.drafting.lookup import NO_MATCH, Cursor, Match, SuffixAutomaton
 
 BORDER = -1  # between answers: no token, so no match spans it
 # Tokens that a row reads again after answers came in: matches with those are this long at most.

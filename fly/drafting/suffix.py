@@ -2,39 +2,35 @@
 text that occurred before, in the row's own text or in answers given before.
 Source: SuffixDecoding (arXiv 2411.04975), for the length bounded by the match's and the store;
 SAM decoding (arXiv 2411.10666), for the automaton.  Differs: followed is one occurrence, the one
-seen last as a longest match (automaton.py), not the most frequent.
+seen last as a longest match (lookup.py), not the most frequent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import torch
 from pydantic import BaseModel, Field
 
-from fly.drafting.automaton import SuffixAutomaton, continuation
+from fly.drafting.lookup import SuffixAutomaton, continuation
+from fly.drafting.per_request import PerRequest
 from fly.drafting.protocol import (
     Choose,
     CommittedRow,
     Drafter,
     Parts,
     Proposal,
-    drafters,
+    Rows,
     greedy,
 )
+from fly.drafting.spec import DrafterSettings, DrafterSpec
 from fly.drafting.store import AnswerStore, StoreReader, rest_of_answer
-from fly.settings import STRICT, Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
+from fly.settings import Traits
 
 
-class SuffixSettings(BaseModel):
+class SuffixSettings(DrafterSettings):
     """When and how much is proposed, and what is kept."""
-
-    model_config = STRICT
 
     min_match: int = Field(
         1, ge=1, description="Tokens that must match before anything is proposed."
@@ -49,6 +45,11 @@ class SuffixSettings(BaseModel):
         "first. 0: only the row's own text is. With loosen_copied and a loose rule the text then "
         "depends on which requests came before.",
     )
+
+    @property
+    def traits(self) -> Traits:
+        """Copies; with a store, what it offers depends on earlier requests."""
+        return Traits(copies_context=True, remembers=self.store_tokens > 0, adapts=True)
 
 
 @dataclass
@@ -70,7 +71,6 @@ class IndexedRow:
 REPEATING = 4  # tokens of a match that make a text repeat itself
 
 
-@drafters.register("suffix")
 class SuffixDrafter(Drafter):
     """What followed the longest match."""
 
@@ -79,49 +79,34 @@ class SuffixDrafter(Drafter):
         self.k = k
         self.settings = settings
         self._device = device
-        self._rows: list[IndexedRow] = []
         self._store = AnswerStore(settings.store_tokens) if settings.store_tokens else None
+        self._rows = PerRequest(self._index)
 
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
-        """When and how much is proposed, and what is kept."""
         return SuffixSettings
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """Copies; with a store, what it offers depends on earlier requests."""
-        settings = SuffixSettings(**config.drafter_settings)
-        is_storing = settings.store_tokens > 0
-        return Traits(copies_context=True, remembers=is_storing, adapts=True)
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> SuffixDrafter:
+        assert isinstance(spec.settings, SuffixSettings)
+        return cls(spec.k, spec.settings, parts.device)
 
-    @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> SuffixDrafter:
-        """Read spd_k."""
-        return cls(config.spd_k, SuffixSettings(**config.drafter_settings), parts.device)
+    def _index(self, row: CommittedRow) -> IndexedRow:
+        """A new row, its text read."""
+        new = IndexedRow(len(row.ids), None if self._store is None else self._store.reader())
+        new.commit(row.ids)
+        return new
 
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Index the new prompts; rows that were there before have ended."""
-        new = [row.ids for row in rows[first:]]
-        for ended in self._rows[first:]:
-            known = ended.automaton.ids
-            if not any(ids[: len(known)] == known for ids in new):  # it goes on
-                self._keep(ended)
-        reader = self._store.reader if self._store is not None else lambda: None
-        self._rows[first:] = [IndexedRow(len(row.ids), reader()) for row in rows[first:]]
-        self.commit(rows)
+    def prefill(self, rows: Rows) -> None:
+        """Index the new prompts."""
+        for row in rows:
+            self._rows.of(row)
 
-    def _keep(self, ended: IndexedRow) -> None:
-        """Store an answer."""
-        if self._store is not None:
-            self._store.add(ended.automaton.ids[ended.num_prompt :])
-
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Look up every row; one without a match gets an empty proposal."""
         found = [
-            self._continue(row, min(self.k, limit))
-            for row, limit in zip(self._rows, limits, strict=False)
+            self._continue(self._rows.of(row), min(self.k, limit))
+            for row, limit in zip(rows, limits, strict=True)
         ]
         return Proposal.from_lists(found, self._device)
 
@@ -137,17 +122,17 @@ class SuffixDrafter(Drafter):
             return rest_of_answer(text, stored, count)
         return continuation(row.automaton.ids, match.end, count)
 
-    def is_repeating(self, row: int) -> bool:
-        """Whether the row's text stands where it stood before, for those who choose a drafter."""
-        return self._rows[row].automaton.match.length >= REPEATING
+    def is_repeating(self, row: CommittedRow) -> bool:
+        """Whether its longest match is long."""
+        return self._rows.of(row).automaton.match.length >= REPEATING
 
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
+    def commit(self, rows: Rows) -> None:
         """Index what the rows gained."""
-        for indexed, row in zip(self._rows, rows, strict=False):
-            indexed.commit(row.ids)
+        for row in rows:
+            self._rows.of(row).commit(row.ids)
 
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Row `source` takes the place of row `destination`, which has ended."""
-        self._keep(self._rows[destination])
-        self._rows[destination] = self._rows[source]
-        self._rows[source] = IndexedRow(0, None)  # has not ended
+    def forget(self, index: int) -> None:
+        """Its answer goes to the store."""
+        ended = self._rows.pop(index, None)
+        if ended is not None and self._store is not None:
+            self._store.add(ended.automaton.ids[ended.num_prompt :])

@@ -9,27 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor
 
-from fly.drafting.lineage import Lineage
+from fly.drafting.lineage import TreeMask
 from fly.drafting.protocol import (
     Choose,
-    CommittedRow,
-    Drafter,
     Parts,
     Proposal,
+    Rows,
     TreeModel,
-    drafters,
     greedy,
 )
-from fly.drafting.reading import DraftReader, pad_right, within_context
-from fly.settings import Traits
-
-if TYPE_CHECKING:
-    from fly.config import FLyConfig
+from fly.drafting.reading import CachedDrafter, DraftReader, pad_right, within_context
+from fly.drafting.settings import ResolvedTree, TreeSettings
+from fly.drafting.spec import DrafterSpec
 
 
 @dataclass(frozen=True)
@@ -51,13 +47,13 @@ class Growth:
     tokens: Tensor  # [B, T] int64
     parents: Tensor  # [B, T] int64, as in Proposal
     scores: Tensor  # [B, T] log probability of the branch; -inf where there is no token
-    lineage: Lineage
+    mask: TreeMask
 
     @classmethod
     def empty(cls, num_rows: int, device: torch.device) -> Growth:
         """Before the first level."""
         nothing = torch.empty(num_rows, 0, dtype=torch.int64, device=device)
-        return cls(nothing, nothing, nothing.float(), Lineage.empty(num_rows, device))
+        return cls(nothing, nothing, nothing.float(), TreeMask.empty(num_rows, device))
 
     @property
     def size(self) -> int:
@@ -86,7 +82,7 @@ class Growth:
             torch.cat([self.tokens, likeliest.indices.flatten(1).gather(1, kept)], 1),
             torch.cat([self.parents, parents], 1),
             torch.cat([self.scores, best.values[:, : shape.level_n]], 1),
-            self.lineage.grown(parents),
+            self.mask.grown(parents),
         )
 
     def can_gain(self, width: int, total_n: int) -> bool:
@@ -119,37 +115,31 @@ class Growth:
         return Proposal(self.tokens.gather(1, held), lengths, draft_forwards, parents=parents)
 
 
-@drafters.register("tree")
-class TreeDrafter(Drafter):
+class TreeDrafter(CachedDrafter):
     """The draft model's likeliest continuations, as a tree."""
+
+    model: TreeModel
 
     def __init__(
         self, model: TreeModel, shape: TreeShape, reader: DraftReader | None = None
     ) -> None:
-        """Propose trees of `shape` with `model`, read through `reader` if another owns its rows."""
-        self.model = model
-        self.reader = reader or DraftReader(model)
+        """Propose trees of `shape`; the others are CachedDrafter's."""
+        super().__init__(model, reader)
         self.shape = shape
 
     @classmethod
-    def traits(cls, config: FLyConfig) -> Traits:
-        """Needs a draft model, and one that reads trees."""
-        return Traits(needs_model=True, is_chain=False, is_tree=True)
+    def settings_model(cls) -> type[BaseModel]:
+        return TreeSettings
 
     @classmethod
-    def from_config(cls, config: FLyConfig, parts: Parts) -> TreeDrafter:
-        """Read spd_k, branch_n, max_nodes_per_level and max_nodes_global."""
+    def from_config(cls, spec: DrafterSpec, parts: Parts) -> TreeDrafter:
+        sizes = spec.settings
         assert isinstance(parts.model, TreeModel)
-        sizes = config.branch_n, config.max_nodes_per_level, config.max_nodes_global
-        return cls(parts.model, TreeShape(config.spd_k, *sizes), parts.reader)
+        assert isinstance(sizes, ResolvedTree)
+        shape = TreeShape(spec.k, sizes.branch_n, sizes.level_n, sizes.total_n)
+        return cls(parts.model, shape, parts.reader)
 
-    def admit(self, rows: Sequence[CommittedRow], first: int) -> None:
-        """Prefill the new prompts."""
-        self.reader.admit(rows, first)
-
-    def propose(
-        self, rows: Sequence[CommittedRow], limits: Sequence[int], choose: Choose = greedy
-    ) -> Proposal:
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Grow all rows' trees level by level; the draft reads every level's tokens in one forward.
         Nothing is drawn: the likeliest tokens are offered at any temperature.
         """
@@ -161,12 +151,11 @@ class TreeDrafter(Drafter):
         # What is kept does not lie where it was drafted.
         self.reader.forget_drafted()
         ids = pad_right(openings, device)
-        begin = torch.tensor(starts, device=device)
-        logits = self.model.extend(ids, begin, max(starts) + ids.shape[1])
-        counts = torch.tensor([len(opening) for opening in openings], device=device)
-        logits = logits[torch.arange(len(rows), device=device), counts - 1, None]  # [B, 1, V]
-        wanted, roots = torch.tensor(depths, device=device), begin + counts
-        end = max(start + len(opening) for start, opening in zip(starts, openings, strict=True))
+        logits = self.model.extend(ids, starts)
+        last = torch.tensor([len(opening) - 1 for opening in openings], device=device)
+        logits = logits[torch.arange(len(rows), device=device), last, None]  # [B, 1, V]
+        wanted = torch.tensor(depths, device=device)
+        roots = [start + len(opening) for start, opening in zip(starts, openings, strict=True)]
         trees, total_n = Growth.empty(len(rows), device), self.shape.total_n
         for level in range(1, max(depths) + 1):
             before = trees.size
@@ -174,15 +163,6 @@ class TreeDrafter(Drafter):
             width = trees.size - before
             if level == max(depths) or not trees.can_gain(width, total_n):
                 break
-            visible = end + trees.size
-            tokens = trees.tokens[:, before:]
-            logits = self.model.extend_tree(tokens, roots + before, visible, trees.lineage)
+            begin = [root + before for root in roots]
+            logits = self.model.extend_tree(trees.tokens[:, before:], begin, trees.mask)
         return trees.best(total_n, level)
-
-    def commit(self, rows: Sequence[CommittedRow]) -> None:
-        """What was kept is read when the row drafts again."""
-        self.reader.commit(rows)
-
-    def move(self, source: int, destination: int, length: int) -> None:
-        """Carry the row's keys and values along."""
-        self.reader.move(source, destination, length)

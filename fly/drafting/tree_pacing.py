@@ -1,10 +1,10 @@
-"""How many tokens of a tree to offer: as many as pay.  A token is worth the chance that the branch
-up to it is kept; how often tokens of each kind were kept behind a kept one is learned, and so is
-what a token more takes, which is little on an accelerator at small batches and much where the
+"""Size of proposed trees: as many tokens as pay.  A token is worth the probability that the branch
+up to it is accepted; how often tokens of each kind were kept after a kept one is learned, and so
+is what a token more takes, which is little on an accelerator at small batches and much where the
 target is bound by computing.  The end of the tree, where that brings less than the same time does
 elsewhere, is cut off.
 
-The price is that of fly/drafting/pacing.py, which paces chains; a tree is known whole beforehand.
+The price is that of fly/drafting/pacing.py, for chains; a tree is known whole beforehand.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 from fly.drafting.draft_tree import DraftTree, Kind
-from fly.drafting.pacing import FIRST_PAUSE, LONGEST_PAUSE, Rate
-from fly.drafting.protocol import CommittedRow
-from fly.drafting.timing import RoundTimes
+from fly.drafting.protocol import Rows
+from fly.drafting.round_times import RoundCosts
 
 FIRST_NODES = 16  # tokens at most in the first trees
 FIRST_ROUNDS = 3  # of every size of batch
@@ -34,17 +33,18 @@ class KeptKinds:
         self._kept: dict[Kind, float] = {}
         self._seen: dict[Kind, float] = {}
 
-    def chance(self, kind: Kind) -> float:
+    def probability(self, kind: Kind) -> float:
         """That a token is kept if the one before it is."""
         hoped = 1 / (2 + kind[1])
         return (self._kept.get(kind, 0.0) + HOPE * hoped) / (self._seen.get(kind, 0.0) + HOPE)
 
     def expected(self, tree: DraftTree) -> list[float]:
-        """The chance of every token of a tree that the branch up to it is kept."""
-        chances: list[float] = []
+        """The probability of every token of a tree that the branch up to it is kept."""
+        expected: list[float] = []
         for parent, kind in zip(tree.parents, tree.kinds, strict=True):
-            chances.append((chances[parent] if parent >= 0 else 1.0) * self.chance(kind))
-        return chances
+            above = expected[parent] if parent >= 0 else 1.0
+            expected.append(above * self.probability(kind))
+        return expected
 
     def note(self, tree: DraftTree, kept: Container[int]) -> None:
         """Of a tree the tokens at these places were kept."""
@@ -63,32 +63,29 @@ class KeptKinds:
 class TreePace:
     """Cuts the trees of every round, and learns from what became of them.
 
-    What it settles hangs on the clock, so text that depends on what is offered may not be paced.
+    What it settles depends on the clock, so text that depends on what is offered may not be paced.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         """`clock` tells seconds."""
-        self.times = RoundTimes()
         self.kinds = KeptKinds()
-        self._clock = clock
-        self._rates: dict[int, Rate] = {}  # of all rounds, by size of batch
+        self.costs = RoundCosts(clock)
         self._num_trees: Counter[int] = Counter()  # rounds with a tree, by size of batch
-        self._idle, self._pause = 0, FIRST_PAUSE  # rounds whose trees did not pay, and most of them
-        self._num_probes = 0
         self._sizes: Counter[int] = Counter()
-        # Of the round that is not committed yet; none where another drafter offers.
-        self._begin: float | None = None
+        # Of the round that is not committed yet.
+        self._is_asked = False  # not where another drafter offers
         self._texts: list[int] = []  # tokens before it
         self._trees: Sequence[DraftTree] = []
 
-    def begin(self, rows: Sequence[CommittedRow]) -> None:
+    def begin(self, rows: Rows) -> None:
         """A round begins."""
-        self._begin = self._clock()
+        self._is_asked = True
+        self.costs.begin(rows)
         self._texts = [len(row.ids) for row in rows]
 
     def give_up(self) -> None:
         """The round ends without a commit."""
-        self._begin = None
+        self._is_asked = False
 
     def cut(self, trees: Sequence[DraftTree]) -> None:
         """Leave of every tree the beginning that pays."""
@@ -100,60 +97,44 @@ class TreePace:
     def _settle(self, trees: Sequence[DraftTree]) -> int:
         """Tokens of the largest tree to be offered."""
         count, largest = len(trees), max(map(len, trees), default=0)
-        if largest == 0 or not self.times.knows_plain(count):
+        times = self.costs.times
+        if largest == 0 or not times.knows_plain(count):
             return 0
         gains = [0.0] * largest  # of the tokens at one place of all trees
         for tree in trees:
-            for place, chance in enumerate(self.kinds.expected(tree)):
-                gains[place] += chance
+            for place, probability in enumerate(self.kinds.expected(tree)):
+                gains[place] += probability
         # Where one of the two was not measured at this size of batch, another's times are compared.
-        size = self.times.compared(count)
-        plain = self.times.plain(size)
-        price = max(count * self._rate(count).value, count / plain)  # tokens per second
-        seconds = self.times.speculative(size, range(1, largest + 1))
+        size = times.compared(count)
+        plain = times.plain(size)
+        price = self.costs.elsewhere(count, plain)  # tokens per second
+        seconds = times.speculative(size, range(1, largest + 1))
         best, most, gained = 0, -price * plain, 0.0
         for place, (gain, taken) in enumerate(zip(gains, seconds, strict=True)):
             gained += gain
             if gained - price * taken > most:
                 best, most = place + 1, gained - price * taken
         if best == 0:
-            return PROBE_NODES if self._is_time_to_probe() else 0
-        self._idle, self._pause = 0, FIRST_PAUSE
+            # Times change as texts do.
+            return PROBE_NODES if self.costs.probes.is_due() else 0
+        self.costs.probes.reset()
         is_first = self._num_trees[count.bit_length()] < FIRST_ROUNDS
         return min(best, FIRST_NODES) if is_first else best
 
-    def _is_time_to_probe(self) -> bool:
-        """Whether trees did not pay for so long that a small one is tried: times change as texts
-        do.
-        """
-        self._idle += 1
-        if self._idle <= self._pause:
-            return False
-        self._idle, self._pause = 0, min(2 * self._pause, LONGEST_PAUSE)
-        self._num_probes += 1
-        return True
-
-    def _rate(self, count: int) -> Rate:
-        return self._rates.setdefault(count.bit_length(), Rate())
-
-    def end(self, rows: Sequence[CommittedRow]) -> None:
+    def end(self, rows: Rows) -> None:
         """The rows hold what became of the round."""
-        if self._begin is None:
+        if not self._is_asked:
             return
-        seconds, self._begin = self._clock() - self._begin, None
-        count, largest = len(rows), max(map(len, self._trees), default=0)
-        gained = 0
+        self._is_asked = False
+        largest = max(map(len, self._trees), default=0)
+        self.costs.end(rows, largest)
         for row, tree, before in zip(rows, self._trees, self._texts, strict=True):
-            new = row.ids[before:]
-            gained += len(new)
-            self.kinds.note(tree, set(tree.path(new)))
+            self.kinds.note(tree, set(tree.path(row.ids[before:])))
         self.kinds.renew()
-        self.times.note(count, largest, seconds)
-        self._rate(count).note(gained / count, seconds)
-        self._num_trees[count.bit_length()] += largest > 0
+        self._num_trees[len(rows).bit_length()] += largest > 0
         self._sizes[largest] += 1
 
     def report(self) -> dict[str, Any]:
         """Rounds by the tokens of their largest tree, plain ones first, and small trees tried."""
         sizes = {str(size): number for size, number in sorted(self._sizes.items())}
-        return {"rounds_by_tree_size": sizes, "probes": self._num_probes}
+        return {"rounds_by_tree_size": sizes, "probes": self.costs.probes.number}

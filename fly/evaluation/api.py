@@ -47,11 +47,11 @@ def compare(
         JournalError: the output folder belongs to another run, or is damaged.
     """
     from fly.evaluation.comparing import run
-    from fly.evaluation.plan import make_plan
+    from fly.evaluation.options import Options, make_plan
 
-    plan = make_plan(
-        model_args,
-        {"tasks": list(tasks), **options},
+    given = Options(
+        model_args=model_args,
+        harness={"tasks": list(tasks), **options},
         methods=methods,
         batch_size=batch_size,
         margin=margin,
@@ -61,7 +61,7 @@ def compare(
         resume=resume,
         trace=trace,
     )
-    return run(plan, _ignore_total, _ignore_progress)
+    return run(make_plan(given), _ignore_total, _ignore_progress)
 
 
 def sweep(
@@ -98,13 +98,12 @@ def sweep(
         JournalError: the output folder belongs to another run, or is damaged.
     """
     from fly.evaluation.grid import check_grid
+    from fly.evaluation.options import Options
     from fly.evaluation.sweeping import make_sweep_plan, run
 
-    plan = make_sweep_plan(
-        model_args,
-        {"tasks": list(tasks), **options},
-        check_grid({key: list(values) for key, values in grid.items()}),
-        heldout=heldout,
+    given = Options(
+        model_args=model_args,
+        harness={"tasks": list(tasks), **options},
         batch_size=batch_size,
         margin=margin,
         margin_points=margin_points,
@@ -112,7 +111,8 @@ def sweep(
         output_path=output_path,
         resume=resume,
     )
-    return run(plan, _ignore_total, _ignore_progress)
+    checked = check_grid({key: list(values) for key, values in grid.items()})
+    return run(make_sweep_plan(given, checked, heldout), _ignore_total, _ignore_progress)
 
 
 def _ignore_total(total: int) -> None:

@@ -4,35 +4,31 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from fly.decoding import Statistics
-from fly.evaluation import cost
-from fly.evaluation.columns import Column
-from fly.evaluation.judged import Judged
-from fly.evaluation.margins import SHARE, Margin, Share
+from fly.evaluation.columns import MetricColumn
+from fly.evaluation.costs import explain
 from fly.evaluation.methods import NATIVE, Method
 from fly.evaluation.metrics import Metric
 from fly.evaluation.scoring import Doc, Scorer, Scores
-from fly.evaluation.speed import speed_ratio
 from fly.formats.answers import Answer, Block
 from fly.formats.comparison import (
-    POINT,
     Acceptance,
     Cost,
     MethodResult,
     OtherScore,
-    Paired,
-    Role,
     Score,
     Speed,
     TaskResult,
     Texts,
-    Verdict,
 )
 from fly.formats.items import Divergence, Item
-from fly.formats.model import Interval
+from fly.stats.judged import Judged
+from fly.stats.margins import SHARE, Margin, Share
+from fly.stats.records import POINT, Interval, Paired, Verdict
+from fly.stats.speed import speed_ratio
 
 AnswerKey = tuple[Doc, int, int]  # document, index of the request, repeat
 PHASES = ("prefill", "draft", "target", "acceptance", "rest")
@@ -43,7 +39,6 @@ class Decoded:
     """What one method did on one task."""
 
     method: Method
-    role: Role
     answers: Mapping[AnswerKey, Answer]
     scores: Mapping[Doc, Scores]
     blocks: Mapping[int, Block]  # by number; those timed
@@ -63,7 +58,7 @@ class Compared:
     scorer: Scorer
     docs: Sequence[Doc]  # that were asked, which may be a part of the task's
     deciding: Metric  # what was fixed before the run
-    columns: Sequence[Column]  # by metric
+    columns: Sequence[MetricColumn]  # by metric
     decoded: Sequence[Decoded]
     has_phases: bool  # whether seconds by phase are wall times
 
@@ -73,12 +68,12 @@ class Compared:
         return self.decoded[0]
 
     @property
-    def column(self) -> Column | None:
+    def column(self) -> MetricColumn | None:
         """The metric that decides; None where no document has it."""
         return next((each for each in self.columns if each.metric == self.deciding), None)
 
     @property
-    def others(self) -> list[Column]:
+    def others(self) -> list[MetricColumn]:
         """The other metrics."""
         return [each for each in self.columns if each.metric != self.deciding]
 
@@ -168,7 +163,7 @@ def _method_result(
     method, texts = decoded.method, texts_beside(compared.target, decoded)
     return MethodResult(
         name=method.name,
-        role=decoded.role,
+        role=method.role,
         batch_size=method.batch_size,
         settings=method.settings,
         is_lossless=method.is_lossless,
@@ -190,7 +185,7 @@ def _no_score(compared: Compared) -> Score:
     return compared.scorer.aggregate([], compared.deciding)
 
 
-def _other_score(column: Column, method: str, texts: Texts, margin: Margin) -> OtherScore:
+def _other_score(column: MetricColumn, method: str, texts: Texts, margin: Margin) -> OtherScore:
     # A function of all items is drawn again where it decides: that takes its time.
     paired = column.pair(method) if column.measure.is_mean else None
     score = column.score(method).model_dump()
@@ -213,7 +208,7 @@ def shown(paired: Judged, num_equal: int, num_texts: int, margin: Margin) -> Pai
     elif Share(margin.share or SHARE).why_unsupported(paired) and paired.weight_told:
         told = paired.weight_told
         recovery = _without_ends(recovery, f"{told[:1].lower()}{told[1:]}: too few for a ratio")
-    return record.model_copy(update={"recovery": recovery, "difference": difference})
+    return replace(record, recovery=recovery, difference=difference)
 
 
 def _without_ends(interval: Interval, why: str) -> Interval:
@@ -229,14 +224,14 @@ def _cost(compared: Compared, decoded: Decoded, accepted: Acceptance | None) -> 
         (
             each
             for each in compared.decoded
-            if each.method.is_engine and each.method.is_plain and each.method.batch_size == size
+            if each.method.is_plain and each.method.batch_size == size
         ),
         None,
     )
     if plain is None:
         return None
     measured = _ratio(decoded, plain)
-    return cost.explain(
+    return explain(
         decoded.method,
         decoded.statistics,
         plain.statistics,

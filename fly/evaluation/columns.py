@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fly.evaluation.corpus import CorpusScores, Resampling, Values, evaluator, plan_resampling
-from fly.evaluation.judged import Judged
-from fly.evaluation.metrics import Measure, Metric, named
-from fly.evaluation.paired import compare_scores
+from fly.evaluation.metrics import Measure, Metric, evaluator, named
 from fly.evaluation.scoring import Doc, Scorer, Scores
 from fly.formats.comparison import Score
+from fly.stats.corpus import CorpusScores, Resampling, Values, plan_resampling
+from fly.stats.judged import Judged
+from fly.stats.paired import compare_scores
 
 
 @dataclass(frozen=True)
-class Column:
+class MetricColumn:
     """Values of all methods over `docs`; the target's are the first."""
 
     metric: Metric
@@ -134,7 +134,7 @@ class Column:
 
 def columns(
     scorer: Scorer, scores: Mapping[str, Mapping[Doc, Scores]], clusters: Mapping[Doc, str]
-) -> list[Column]:
+) -> list[MetricColumn]:
     """All metrics that some method has, means first.
 
     Args:
@@ -148,7 +148,7 @@ def columns(
         by_method = {name: scorer.values(own, metric) for name, own in scores.items()}
         docs = [doc for doc in clusters if all(doc in own for own in by_method.values())]
         found.append(
-            Column(
+            MetricColumn(
                 metric=metric,
                 scorer=scorer,
                 docs=docs,
@@ -161,7 +161,7 @@ def columns(
     return found
 
 
-def pointer(column: Column, others: Sequence[Column], method: str) -> str | None:
+def pointer(column: MetricColumn, others: Sequence[MetricColumn], method: str) -> str | None:
     """Where the column says nothing of a method, since all items have the same score by it and by
     the target: another that does.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +12,10 @@ from fly.evaluation import environment
 from fly.evaluation.assembling import AnswerKey, Compared, Decoded, task_result, texts_beside
 from fly.evaluation.columns import columns, pointer
 from fly.evaluation.divergence import Divergences
-from fly.evaluation.drafting import copying_notes, drafting_notes, length_notes, speed_notes
-from fly.evaluation.judged import CONFIDENCE
+from fly.evaluation.engines import Engine
 from fly.evaluation.looking import FirstLook
-from fly.evaluation.margins import Margin
 from fly.evaluation.measuring import (
     SEARCHED,
-    Ready,
     Slice,
     control_size,
     cut,
@@ -28,17 +25,27 @@ from fly.evaluation.measuring import (
     spread,
     warm_up,
 )
-from fly.evaluation.memory import PeakMemory
 from fly.evaluation.methods import GENERATE, Method, parse_method
-from fly.evaluation.metrics import Metric, named
+from fly.evaluation.metrics import Metric
+from fly.evaluation.notes import (
+    copying_notes,
+    drafting_notes,
+    length_notes,
+    same_notes,
+    speed_notes,
+    task_notes,
+)
 from fly.evaluation.plan import Plan
-from fly.evaluation.runners import EngineRunner, Runner, make_runner
 from fly.evaluation.scoring import Doc, Scorer
 from fly.evaluation.store import Store, write_result, write_text
-from fly.evaluation.verdict import judge_all
+from fly.evaluation.workload import Asked
 from fly.formats import comparison as comparison_format
 from fly.formats import items as items_format
-from fly.formats.comparison import Comparison, Role, Verdict
+from fly.formats.comparison import Comparison, Role
+from fly.stats.judged import CONFIDENCE
+from fly.stats.margins import Margin
+from fly.stats.records import Verdict
+from fly.stats.verdict import judge_all
 
 if TYPE_CHECKING:
     from fly.backend import FLyLM
@@ -55,16 +62,15 @@ class Loaded:
 
     lm: FLyLM
     tasks: Tasks
-    ready: Sequence[Ready]
+    ready: Sequence[Asked]
     deciding: Mapping[str, Metric] | None = None  # by task, where it is known already
 
 
 @dataclass(frozen=True)
 class Contest:
-    """The methods of a comparison in the order of the first block, and what each is there for."""
+    """The methods of a comparison, in the order of the first block."""
 
     methods: Sequence[Method]
-    roles: Mapping[str, Role]
     baseline: Method  # the fastest plain decoding
     control: str
 
@@ -86,40 +92,40 @@ def carry_out(
     plan: Plan, loaded: Loaded, on_start: Callable[[int], None], on_progress: OnProgress
 ) -> Comparison:
     """`run` with what has been loaded; the requests may be a part of the tasks'."""
-    ready = loaded.ready
-    with loaded.lm.precision(), plan.open_store(loaded.lm, ready) as store:
+    ready, lm = loaded.ready, loaded.lm
 
-        def make(method: Method) -> Runner:
-            return make_runner(method, loaded.lm, trace=plan.trace)
+    def open_engine(method: Method) -> Engine:
+        return method.open(lm, trace=plan.trace)
 
+    engines = {method.name: open_engine(method) for method in plan.methods}
+    with lm.precision(), plan.open_store(lm, engines, ready) as store:
         deciding = loaded.deciding
         if deciding is None:
-            look = FirstLook(plan.target, make, store, plan.metric)
+            look = FirstLook(plan.target, open_engine, store, plan.metric)
             deciding = look.deciding(loaded.tasks, ready)
-        contest = choose(plan, store, make, ready)
-        runners = {method.name: make(method) for method in contest.methods}
+        contest = choose(plan, store, open_engine, ready)
+        for method in contest.methods:
+            if method.name not in engines:
+                engines[method.name] = open_engine(method)
         slices = cut(ready, plan.batch_size, contest.baseline.batch_size)
         on_start(len(ready) * len(contest.methods))
-        keys = [one.asked.key for one in ready]
+        keys = [one.key for one in ready]
         if not all(store.has(method.name, key) for method in contest.methods for key in keys):
-            warm_up(runners, ready)
-        memory = PeakMemory(loaded.lm.device)
-        measure(contest.methods, runners, slices, store, memory, on_progress)
-        names = dict.fromkeys(one.asked.task for one in ready)
-        compared = [_compared(loaded, name, deciding[name], contest, store) for name in names]
-        drafting = {
-            name: runner.drafting
-            for name, runner in runners.items()
-            if isinstance(runner, EngineRunner)
-        }
-        pooled = [
-            (one.task, each.method, each.statistics) for one in compared for each in one.decoded
+            warm_up(engines, ready)
+        measure(contest.methods, engines, slices, store, on_progress)
+        target = engines[contest.methods[0].name]
+        names = dict.fromkeys(one.task for one in ready)
+        compared = [
+            _compared(loaded, name, deciding[name], contest.methods, store, target)
+            for name in names
         ]
         notes = [
-            *drafting_notes(drafting),
+            *task_notes(compared, Counter(one.task for one in slices)),
+            *drafting_notes({name: engine.report() for name, engine in engines.items()}),
             *copying_notes(contest.methods),
             *length_notes(contest.methods),
-            *speed_notes(pooled),
+            *same_notes(contest.methods),
+            *speed_notes(compared),
         ]
         result = _result(plan, contest, compared, slices, notes)
     if plan.folder is not None:
@@ -128,64 +134,58 @@ def carry_out(
 
 
 def choose(
-    plan: Plan, store: Store, make: Callable[[Method], Runner], ready: Sequence[Ready]
+    plan: Plan, store: Store, open_engine: Callable[[Method], Engine], ready: Sequence[Asked]
 ) -> Contest:
     """Look for the fastest plain decoding, and put together what takes part: the methods asked for,
     the target at another batch size, and that baseline."""
     target = plan.target
     generate = parse_method(GENERATE, plan.config, plan.batch_size)
     if not store.search:
-        warm_up({each.name: make(each) for each in (target, generate)}, ready)
-        store.keep_search(search([target, generate], make, spread(ready, SEARCHED)))
+        warm_up({each.name: open_engine(each) for each in (target, generate)}, ready)
+        store.keep_search(search([target, generate], open_engine, spread(ready, SEARCHED)))
     ours, theirs = (fastest(store.search, of=each) for each in (target, generate))
     baseline = max(ours, theirs, key=lambda method: store.search[method.name])
     control = target.at(control_size(plan.batch_size, ours.batch_size))
-    roles: dict[str, Role] = {method.name: "method" for method in plan.methods}
-    roles[target.name] = "target"
-    methods = list(plan.methods)
-
-    def add(method: Method, role: Role) -> None:
-        if method.name not in roles:
-            methods.append(method)
-            roles[method.name] = role
-
-    add(control, "control")
-    if GENERATE in roles:
-        add(theirs, "method")
-    add(baseline, "baseline")
-    return Contest(methods, roles, baseline, control.name)
+    named = {method.name: method for method in plan.methods}
+    named[target.name] = replace(plan.methods[0], role="target")
+    more: list[tuple[Method, Role]] = [(control, "control"), (baseline, "baseline")]
+    if GENERATE in named:
+        more.insert(1, (theirs, "method"))
+    for method, role in more:
+        named.setdefault(method.name, replace(method, role=role))
+    return Contest(list(named.values()), baseline, control.name)
 
 
 def _compared(
-    loaded: Loaded, task: str, deciding: Metric, contest: Contest, store: Store
+    loaded: Loaded,
+    task: str,
+    deciding: Metric,
+    methods: Sequence[Method],
+    store: Store,
+    target: Engine,
 ) -> Compared:
     """Score one task's answers by all methods."""
     scorer = Scorer(loaded.tasks.by_name[task])
-    own = [one for one in loaded.ready if one.asked.task == task]
-    divergences = Divergences(loaded.lm.model)
+    own = [one for one in loaded.ready if one.task == task]
+    divergences = Divergences(target.top2)
     decoded: list[Decoded] = []
-    for method in contest.methods:
-        answers = {one.asked.key[1:]: store.answers[method.name][one.asked.key] for one in own}
+    for method in methods:
+        answers = {one.key[1:]: store.answers[method.name][one.key] for one in own}
         reference = decoded[0].answers if decoded else answers
-        blocks = {
-            block.block: block
-            for block in store.blocks
-            if block.method == method.name and block.task == task
-        }
         decoded.append(
             Decoded(
                 method=method,
-                role=contest.roles[method.name],
                 answers=answers,
                 scores=scorer.score(texts_by_request(answers)),
-                blocks=blocks,
+                blocks={
+                    block.block: block
+                    for block in store.blocks
+                    if block.method == method.name and block.task == task
+                },
                 divergences=_find_divergences(divergences, own, reference, answers),
             )
         )
-    clusters = {
-        one.asked.instance.doc_id: one.asked.doc_hash or str(one.asked.instance.doc_id)
-        for one in own
-    }
+    clusters = {one.instance.doc_id: one.doc_hash or str(one.instance.doc_id) for one in own}
     return Compared(
         task=task,
         scorer=scorer,
@@ -193,7 +193,7 @@ def _compared(
         deciding=deciding,
         columns=columns(scorer, {each.method.name: each.scores for each in decoded}, clusters),
         decoded=decoded,
-        has_phases=loaded.lm.device.type == "cpu",
+        has_phases=target.device.type == "cpu",
     )
 
 
@@ -207,14 +207,14 @@ def texts_by_request(answers: Mapping[AnswerKey, Answer]) -> dict[tuple[Doc, int
 
 def _find_divergences(
     divergences: Divergences,
-    ready: Sequence[Ready],
+    ready: Sequence[Asked],
     reference: Mapping[AnswerKey, Answer],
     answers: Mapping[AnswerKey, Answer],
 ) -> dict[Doc, Divergence]:
     """For each document the first request, decoded greedily, whose answer is not the target's."""
     found: dict[Doc, Divergence] = {}
     for one in ready:
-        key, request = one.asked.key[1:], one.prepared.request
+        key, request = one.key[1:], one.request
         if request.temperature > 0 or key[0] in found:
             continue
         where = divergences.find(request.prompt_ids, reference[key], answers[key])
@@ -224,29 +224,42 @@ def _find_divergences(
 
 
 def judge(compared: Sequence[Compared], margin: Margin) -> dict[tuple[str, str], Verdict]:
-    """Verdicts by task and method on all that loosens the text, corrected for their number."""
-    judged = [
-        (one, each, paired)
-        for one in compared
-        for each in one.decoded
-        if each.method.is_candidate and (paired := one.paired(each)) is not None
-    ]
+    """Verdicts by task and method on all that loosens the text, corrected for their number.
+
+    Methods that are the same but for their spelling are one: the correction counts the first of
+    them, and its verdict is the others', too.
+    """
+    judged = []
+    for one in compared:
+        candidates = [each for each in one.decoded if each.method.is_candidate]
+        for each in candidates:
+            first = next(other for other in candidates if other.method.is_same_as(each.method))
+            paired = one.paired(each)
+            if each is first and paired is not None:
+                judged.append((one, each, paired))
     verdicts = judge_all([paired for *_, paired in judged], margin, CONFIDENCE)
-    return {
-        (one.task, each.method.name): _with_remarks(verdict, one, each)
-        for (one, each, _), verdict in zip(judged, verdicts, strict=True)
-    }
+    found = {}
+    for (one, first, _), verdict in zip(judged, verdicts, strict=True):
+        for each in one.decoded:
+            if each is first or each.method.is_same_as(first.method):
+                found[one.task, each.method.name] = _with_remarks(verdict, one, each, first)
+    return found
 
 
-def _with_remarks(verdict: Verdict, compared: Compared, decoded: Decoded) -> Verdict:
-    """What the numbers alone do not tell: equal texts, and a metric that is the same everywhere."""
+def _with_remarks(
+    verdict: Verdict, compared: Compared, decoded: Decoded, first: Decoded
+) -> Verdict:
+    """What the numbers alone do not tell: equal texts, a metric that is the same everywhere, and
+    that a method is `first` in another spelling."""
     texts, parts = texts_beside(compared.target, decoded), [verdict.explanation]
-    if texts.num_equal == texts.num_answers:
+    if decoded is not first:
+        parts.insert(0, f"The same settings as {first.method.name}, whose verdict this is.")
+    elif texts.num_equal == texts.num_answers:
         parts.insert(0, f"All {texts.num_answers:,} texts are identical to the target's.")
     if compared.column is not None:
         found = pointer(compared.column, compared.others, decoded.method.name)
         parts += [found] if found else []
-    return verdict.model_copy(update={"explanation": " ".join(parts)})
+    return replace(verdict, explanation=" ".join(parts))
 
 
 def _result(
@@ -254,7 +267,7 @@ def _result(
     contest: Contest,
     compared: Sequence[Compared],
     slices: Sequence[Slice],
-    more_notes: Sequence[str],
+    notes: Sequence[str],
 ) -> Comparison:
     verdicts = judge(compared, plan.margin)
     results = []
@@ -275,44 +288,8 @@ def _result(
         control=contest.control,
         batch_size=plan.batch_size,
         block_size=max(len(one.requests) for one in slices),
-        notes=[*_notes(compared, Counter(one.task for one in slices)), *more_notes],
+        notes=list(notes),
     )
-
-
-def _notes(compared: Sequence[Compared], num_blocks: Mapping[str, int]) -> list[str]:
-    """What a reader has to know of single methods and tasks."""
-    notes = []
-    if not all(one.has_phases for one in compared):
-        notes.append(
-            "on an accelerator seconds by phase are host times, of which only the sum is wall "
-            "time; what rounds cost is not told from them"
-        )
-    for one in compared:
-        notes += [f"{one.task}: {note}" for note in _of_metric(one)]
-        count = num_blocks[one.task]
-        for each in one.decoded:
-            if unfinished := each.statistics.unfinished_thinking:
-                notes.append(
-                    f"{one.task}, {each.method.name}: {unfinished} of {len(each.answers)} answers "
-                    "ended inside their thinking, before what think_end_token names"
-                )
-            if len(each.blocks) < count:
-                notes.append(
-                    f"{one.task}, {each.method.name}: {count - len(each.blocks)} of {count} blocks "
-                    "were interrupted and are not timed"
-                )
-    return notes
-
-
-def _of_metric(compared: Compared) -> list[str]:
-    """What is to be known of the metric that decides."""
-    column, name = compared.column, named(compared.deciding)
-    if column is None:
-        return [f"no answer has {name}, so nothing is compared"]
-    found = [column.told_missing] if column.told_missing else []
-    if column.docs and column.score(compared.target.method.name).value is None:
-        found.append(f"the aggregation of {name} gives no number, so nothing is compared")
-    return found
 
 
 def _save(folder: Path, result: Comparison, items: Sequence[Item]) -> None:

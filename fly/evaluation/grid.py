@@ -13,18 +13,26 @@ from pathlib import Path
 from typing import Any
 
 from fly import plain_json
+from fly.acceptance import rules
 from fly.config import FLyConfig
-from fly.config.combinations import is_inert
-from fly.config.loading import PathLike, parse
-from fly.config.variants import all_settings_models
+from fly.config.loading import PathLike, parse, read_json, resolve_config_path
+from fly.config.resolve import is_inert
+from fly.drafting import drafters
 from fly.errors import ConfigError, FLyWarning, quoted
 from fly.places import user_path
+from fly.registry import Registry, did_you_mean
 
 Grid = Mapping[str, Sequence[object]]
 
 GRID = "--grid"
 YAML_SUFFIXES = (".yaml", ".yml")
 LONGEST_KEY = 60  # characters that messages show of a key
+# Keys that hold settings of a rule's or drafter's own, which a grid names behind a dot.
+OWN_SETTINGS: Mapping[str, Registry[Any]] = {
+    "acceptance_settings": rules,
+    "drafter_settings": drafters,
+}
+EXAMPLE_OWN = "acceptance_settings.ratio=0.3,0.5 drafter_settings.min_match=2,3"
 EXAMPLE = "spd_k=5,10,15 win_len=4,6 entropy_thre=0,0.3"
 # Keys that no point may have a value of its own for, and why.
 REFUSED = {
@@ -171,7 +179,7 @@ def check_grid(grid: Grid, source: str = GRID) -> dict[str, list[object]]:
             )
         if not values:
             if key not in FLyConfig.model_fields:
-                _read(key, None, source)  # tells the nearest key
+                _read(key, None, source)  # names the nearest key
             raise ConfigError(
                 f"{source}: {key} has no values", fix=f"list at least one, as in {EXAMPLE}"
             )
@@ -186,17 +194,33 @@ def check_grid(grid: Grid, source: str = GRID) -> dict[str, list[object]]:
 
 
 def _read(key: str, value: object, source: str) -> object:
-    """One value as its key's type; of a rule's or drafter's own setting, whose point tells later
-    whether it has one.
+    """One value as its key's type; whether the point's rule or drafter has a setting of that name
+    is checked with the point.
     """
+    place, _, name = key.rpartition(".")
     if key not in FLyConfig.model_fields:
-        for model in all_settings_models():
-            field = model.model_json_schema().get("properties", {}).get(key)
-            if field is not None:
-                return parse(field, value)
+        is_dotted = place in OWN_SETTINGS
+        fields = _own_fields([place] if is_dotted else list(OWN_SETTINGS))
+        if (own := name if is_dotted else key) in fields:
+            return parse(fields[own], value)
+        if is_dotted:
+            raise ConfigError(
+                f"{source}: unknown key {quoted(key)}{did_you_mean(name, list(fields))}",
+                fix=f"name a setting that a rule or drafter has, as in {EXAMPLE_OWN}",
+            )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FLyWarning)
         return getattr(FLyConfig.load(None, {key: value}, overrides_from=source), key)
+
+
+def _own_fields(places: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """JSON Schema by name of the settings that some rule or drafter has."""
+    found: dict[str, dict[str, Any]] = {}
+    for registry in (OWN_SETTINGS[place] for place in places):
+        for name in registry:
+            schema = registry.get(name).settings_model().model_json_schema()
+            found = schema.get("properties", {}) | found
+    return found
 
 
 def show(value: object) -> str:
@@ -238,14 +262,14 @@ def grid_points(
             warnings.simplefilter("always")
             config = _load(path, {**(overrides or {}), **settings}, source, name)
         points.append(GridPoint(name, settings, config))
-        if not is_inert(config) and not config.is_overruled:
+        if not is_inert(config.setup) and not config.setup.is_overruled:
             said += [str(warning.message) for warning in caught]
     _refuse_sampling(points[0].config)
-    inert = [point.name for point in points if is_inert(point.config)]
+    inert = [point.name for point in points if is_inert(point.config.setup)]
     shut = "spd_k is not above win_len, or entropy_thre above the largest entropy"
     _warn_of_idle(inert, points, source, shut)
     if not _is_overruled(path, overrides):
-        copying = [point.name for point in points if point.config.is_overruled]
+        copying = [point.name for point in points if point.config.setup.is_overruled]
         _warn_of_idle(
             copying, points, source, "their drafter copies the context, so 'native' decides"
         )
@@ -268,7 +292,7 @@ def _is_overruled(path: PathLike | None, overrides: Mapping[str, object] | None)
     """Whether the configuration has said that copies are never loosened; it need not be one."""
     with warnings.catch_warnings(), suppress(ConfigError):
         warnings.simplefilter("ignore", FLyWarning)
-        return FLyConfig.load(path, overrides).is_overruled
+        return FLyConfig.load(path, overrides).setup.is_overruled
     return False
 
 
@@ -276,10 +300,24 @@ def _load(
     path: PathLike | None, overrides: Mapping[str, object], source: str, name: str
 ) -> FLyConfig:
     try:
-        config = FLyConfig.load(path, overrides, overrides_from=source)
+        config = FLyConfig.load(path, _nested(path, overrides), overrides_from=source)
     except ConfigError as error:
         raise ConfigError(f"point {name}: {error.message}", fix=error.fix) from None
     return config.with_fixed_length()
+
+
+def _nested(path: PathLike | None, settings: Mapping[str, object]) -> dict[str, object]:
+    """Dotted keys put where they belong, beside what the configuration has there."""
+    found = {key: value for key, value in settings.items() if "." not in key}
+    for key in settings.keys() - found.keys():
+        place, _, name = key.rpartition(".")
+        if place not in found:
+            filed = {} if path is None else read_json(resolve_config_path(path))
+            found[place] = filed.get(place, {})
+        present = found[place]
+        assert isinstance(present, Mapping)
+        found[place] = {**present, name: settings[key]}
+    return found
 
 
 def _refuse_sampling(config: FLyConfig) -> None:

@@ -5,70 +5,18 @@ only the rules differ, and they are cheap beside a forward."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from functools import cached_property
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fly.acceptance import Rule, Scores, leading_true, rules
+from fly.acceptance import Rule, Scores, leading_true
 from fly.config import FLyConfig
+from fly.decoding.deciding import Proposed, not_finite
 from fly.decoding.outcome import Outcome
-from fly.decoding.round import not_finite
 from fly.decoding.rows import Row
-from fly.drafting import Drafter, End, Proposal
-from fly.drafting.multilevel import MultilevelDrafter
+from fly.drafting import End, Proposal
 from fly.evaluation.memo import RequestMemo, Step
-
-
-@dataclass(frozen=True, eq=False)
-class WholeScores(Scores):
-    """A round's scores, parts of which several points see."""
-
-    def prefix(self, k: int, lengths: Tensor, is_protected: bool) -> Scores:
-        """What a point sees that is offered no more than the first `k` tokens, `lengths` [B]."""
-        return PrefixScores(
-            self.logits[:, : k + 1],
-            self.ids[:, :k],
-            lengths,
-            self.protected if is_protected else None,
-            None if self.processed is None else self.processed[:, : k + 1],
-            draft_probs=None if self.draft_probs is None else self.draft_probs[:, :k],
-            locked=None if self.locked is None else self.locked[:, :k],
-            closing=self.closing,
-            stopping=self.stopping[:, :k] if is_protected and self.stopping is not None else None,
-            whole=self,
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class PrefixScores(Scores):
-    """The beginning of a proposal; what takes a pass over the vocabulary comes from the whole."""
-
-    whole: WholeScores | None = None
-
-    @cached_property
-    def choice(self) -> Tensor:
-        """As in Scores."""
-        assert self.whole is not None
-        return self.whole.choice[:, : self.logits.shape[1]]
-
-    @cached_property
-    def probs(self) -> Tensor:
-        """As in Scores."""
-        assert self.whole is not None
-        return self.whole.probs[:, : self.ids.shape[1]]
-
-    @cached_property
-    def draft_possible(self) -> Tensor:
-        """As in Scores."""
-        assert self.whole is not None
-        return self.whole.draft_possible[:, : self.ids.shape[1]]
-
-    def entropy(self, kind: str, *, is_final: bool = False) -> Tensor:
-        """As in Scores."""
-        assert self.whole is not None
-        return self.whole.entropy(kind, is_final=is_final)[:, : self.ids.shape[1]]
 
 
 @dataclass(frozen=True)
@@ -84,20 +32,19 @@ class PointRule:
     @classmethod
     def from_config(cls, name: str, config: FLyConfig) -> PointRule:
         """Read the rule's settings, spd_k and protect_special_tokens."""
-        rule = rules.get(config.acceptance_name).from_config(config)
-        return cls(name, config.spd_k, rule, config.protect_special_tokens, config)
+        return cls(name, config.spd_k, config.setup.rule, config.protect_special_tokens, config)
 
     def length(self, row: Row, chain: Sequence[int], ends: frozenset[int]) -> int:
         """How much of `chain` the point would have been offered.
 
         Args:
             row: the request at this context.
-            chain: what was proposed to a point of at least this K and lookahead.
+            chain: what was proposed to a point of at least this K and required_followers.
             ends: end tokens, if the drafter stops behind them.
         """
-        lookahead = self.rule.lookahead
-        length = min(self.k, row.remaining - 1 + lookahead, len(chain))
-        return End(ends, lookahead).shorten(length, chain[:length])
+        required = self.rule.required_followers
+        length = min(self.k, row.remaining - 1 + required, len(chain))
+        return End(ends, required).shorten(length, chain[:length])
 
 
 class RoundJudge:
@@ -109,26 +56,30 @@ class RoundJudge:
         """Decide for `points`; `eos_ids` end an answer."""
         self._points = points
         self._eos_ids = eos_ids
-        self.lookahead = max(point.rule.lookahead for point in points)
+        self.required_followers = max(point.rule.required_followers for point in points)
         self.leader = 0
         self.memos: Sequence[RequestMemo] = ()  # of the requests being decoded, by Row.index
         self.stopped: set[int] = set()  # points that nobody asks for any more
-        self.drafter: Drafter | None = None
         self.num_rounds = 0  # of single rows
 
-    def decide(self, rows: Sequence[Row], proposal: Proposal, scores: Scores) -> list[Outcome]:
+    @property
+    def needs_draft_probs(self) -> bool:
+        """As a rule's."""
+        return any(point.rule.needs_draft_probs for point in self._points)
+
+    def decide(self, rows: Sequence[Row], proposed: Proposed, scores: Scores) -> list[Outcome]:
         """The leader's outcomes; everyone's go into the memo.
 
         Raises:
             DecodingError: the target's logits are not finite.
         """
-        known = {f.name: getattr(scores, f.name) for f in fields(Scores)}
-        whole = WholeScores(**known | {"drawn": scores.choice})  # looked at by the guard already
+        proposal = proposed.proposal
+        assert proposal.parents is None, "points cannot share trees"
         # Lengths and tokens are needed on the host before the rules: one more wait for the device.
         found = torch.cat([scores.lengths[:, None], scores.ids], dim=1).tolist()
         chains = [ids[:length] for length, *ids in found]
         wanted = [point for point in range(len(self._points)) if self._is_wanted(point, rows)]
-        steps = self._steps(wanted, rows, chains, proposal, whole)
+        steps = self._steps(wanted, rows, chains, proposal, scores)
         outcomes = []
         for index, row in enumerate(rows):
             mine: list[Step | None] = [None] * len(self._points)
@@ -156,12 +107,12 @@ class RoundJudge:
         rows: Sequence[Row],
         chains: Sequence[Sequence[int]],
         proposal: Proposal,
-        whole: WholeScores,
+        scores: Scores,
     ) -> dict[int, list[Step | None]]:
         """By point, what every row keeps; None where the point meets logits that are not finite.
         All decisions cross to the host together.
         """
-        ends = self._eos_ids if isinstance(self.drafter, MultilevelDrafter) else frozenset()
+        ends = frozenset() if proposal.gains is None else self._eos_ids
         lengths = {
             point: [
                 self._points[point].length(row, chain, ends)
@@ -169,7 +120,7 @@ class RoundJudge:
             ]
             for point in points
         }
-        tables = [self._decisions(self._points[p], lengths[p], whole) for p in points]
+        tables = [self._decisions(self._points[p], lengths[p], scores) for p in points]
         sizes = [table.shape[1] for table in tables]
         packed = torch.cat(tables, dim=1).tolist()
         steps: dict[int, list[Step | None]] = {point: [] for point in points}
@@ -183,42 +134,30 @@ class RoundJudge:
                     (*chain[:kept], own),
                     bytes(reasons[: min(kept + 1, n)]),
                     n,
-                    self._forwards(index, n, proposal),
+                    proposal.forwards_for(index, n),
                 )
                 steps[point].append(step if is_finite else None)
         return steps
 
-    def _decisions(self, point: PointRule, lengths: list[int], whole: WholeScores) -> Tensor:
+    def _decisions(self, point: PointRule, lengths: list[int], scores: Scores) -> Tensor:
         """One point's decisions about all rows.  [B, 3 + k] int64: whether its logits are finite,
         tokens kept, the target's own behind them, a reason per proposed token.
         """
-        k = min(point.k, whole.ids.shape[1])
-        device = whole.ids.device
-        view = whole.prefix(k, torch.tensor(lengths, device=device), point.is_protected)
-        verdict = point.rule.accept(view)
-        kept = leading_true(verdict.accepted)
-        is_finite = _is_finite(view).long()
-        single = torch.stack([is_finite, kept, view.choice_at(kept)], dim=1)
-        return torch.cat([single, verdict.reason.to(torch.int64)], dim=1)
-
-    def _forwards(self, row: int, length: int, proposal: Proposal) -> int:
-        """Forwards of the draft model that a proposal of `length` tokens takes a row alone; of
-        multilevel, took here.
-        """
-        if isinstance(self.drafter, MultilevelDrafter):
-            gained = 0
-            for count, (_, _, tokens) in enumerate(self.drafter.steps[row], start=1):
-                gained += tokens
-                if gained >= length:
-                    return count if length else 0
-            return len(self.drafter.steps[row])
-        return length if proposal.draft_forwards else 0
+        k = min(point.k, scores.ids.shape[1])
+        view = scores.view(
+            scores.layout.first(k),
+            scores.ids[:, :k],
+            torch.tensor(lengths, device=scores.ids.device),
+            drawn=scores.choice[:, : k + 1],
+            protected=scores.protected if point.is_protected else None,
+            locked=_first(scores.locked, k),
+            stopping=_first(scores.stopping, k) if point.is_protected else None,
+        )
+        decision = point.rule.accept(view)
+        kept = leading_true(decision.accepted)
+        single = torch.stack([view.is_finite.long(), kept, view.choice_at(kept)], dim=1)
+        return torch.cat([single, decision.reason.to(torch.int64)], dim=1)
 
 
-def _is_finite(scores: Scores) -> Tensor:
-    """Rows whose own logits are numbers; those behind the proposal would not be there if the point
-    were decoded alone.  [B] bool.
-    """
-    best = scores.logits.gather(-1, scores.choice[..., None])[..., 0]  # [B, K+1]
-    places = torch.arange(best.shape[1], device=best.device)
-    return (best.isfinite() | (places > scores.lengths[:, None])).all(-1)
+def _first(places: Tensor | None, k: int) -> Tensor | None:
+    return None if places is None else places[:, :k]

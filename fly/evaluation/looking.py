@@ -8,18 +8,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fly.errors import ConfigError, FLyWarning
-from fly.evaluation.measuring import Key, Ready
+from fly.evaluation.engines import Engine
 from fly.evaluation.methods import Method
 from fly.evaluation.metrics import Metric, named
-from fly.evaluation.runners import Runner
 from fly.evaluation.scoring import Doc, Scorer, Scores
 from fly.evaluation.store import Store
-from fly.evaluation.workload import Tasks
+from fly.evaluation.workload import Asked, Key, Tasks
 
 FIRST = 4  # documents of a task
 MOST = 64  # where the first have no score
 
-By = dict[Doc, list[Ready]]  # requests by document
+By = dict[Doc, list[Asked]]  # requests by document
 
 
 @dataclass
@@ -27,12 +26,12 @@ class FirstLook:
     """At the answers of `target`; `wanted` is the metric that was asked for."""
 
     target: Method
-    make: Callable[[Method], Runner]
+    make: Callable[[Method], Engine]
     store: Store
     wanted: str | None
     _texts: dict[Key, str] = field(default_factory=dict)
 
-    def deciding(self, tasks: Tasks, ready: Sequence[Ready]) -> dict[str, Metric]:
+    def deciding(self, tasks: Tasks, ready: Sequence[Asked]) -> dict[str, Metric]:
         """The metric that decides, by task.
 
         Raises:
@@ -41,8 +40,8 @@ class FirstLook:
         """
         by_task: dict[str, By] = {}
         for one in ready:
-            documents = by_task.setdefault(one.asked.task, {})
-            documents.setdefault(one.asked.instance.doc_id, []).append(one)
+            documents = by_task.setdefault(one.task, {})
+            documents.setdefault(one.instance.doc_id, []).append(one)
         scorers = {name: Scorer(tasks.by_name[name]) for name in by_task}
         found: dict[str, Metric] = {}
         count = FIRST
@@ -70,29 +69,29 @@ class FirstLook:
             return None
         return scorer.primary(scores, self.wanted)
 
-    def _decode(self, ready: Sequence[Ready]) -> None:
+    def _decode(self, ready: Sequence[Asked]) -> None:
         """Find the texts of requests that have none yet."""
         kept = self.store.answers.get(self.target.name, {})
         pending = []
         for one in ready:
-            key = one.asked.key
+            key = one.key
             if key in kept:
                 self._texts[key] = kept[key].text
             elif key not in self._texts:
                 pending.append(one)
         if pending:
-            requests = [one.prepared.request for one in pending]
+            requests = [one.request for one in pending]
             for index, result in self.make(self.target).decode(requests):
                 one = pending[index]
-                self._texts[one.asked.key] = self.store.answer(self.target, one, result).text
+                self._texts[one.key] = self.store.answer(self.target, one, result).text
 
     def _by_request(self, documents: By) -> dict[tuple[Doc, int], list[str]]:
         texts: dict[tuple[Doc, int], list[str]] = {}
         for one in sorted(
-            (one for own in documents.values() for one in own), key=lambda one: one.asked.copy
+            (one for own in documents.values() for one in own), key=lambda one: one.copy
         ):
-            key = one.asked.instance.doc_id, one.asked.instance.idx
-            texts.setdefault(key, []).append(self._texts[one.asked.key])
+            key = one.instance.doc_id, one.instance.idx
+            texts.setdefault(key, []).append(self._texts[one.key])
         return texts
 
 

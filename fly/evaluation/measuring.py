@@ -8,20 +8,19 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from fly.decoding import Request
 from fly.errors import FLyWarning
-from fly.evaluation.memory import PeakMemory
+from fly.evaluation.engines import Engine
 from fly.evaluation.methods import Method
-from fly.evaluation.runners import Runner
-from fly.evaluation.workload import Asked
+from fly.evaluation.workload import Asked, Key
 from fly.formats.answers import Block
 
 if TYPE_CHECKING:
-    from fly.backend.requests import Prepared
     from fly.decoding import Result
 
 BLOCKS = 8  # of a task, if its requests fill as many batches
@@ -30,15 +29,9 @@ SEARCHED = 128  # requests that plain decoding is tried on
 SLOWER = 0.9  # of the best speed: larger batches are not tried
 WARM_UP = 2  # requests, before anything is timed
 
-Key = tuple[str, int | None, int, int]
-
-
-@dataclass(frozen=True, eq=False)
-class Ready:
-    """An answer that is wanted, as the engine takes it."""
-
-    asked: Asked
-    prepared: Prepared
+_CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
+_RESET_PEAK = "5"  # proc(5): resets the peak resident set size
+_PEAK = "VmHWM:"  # kB
 
 
 class Keeper(Protocol):
@@ -48,7 +41,7 @@ class Keeper(Protocol):
         """Whether the answer is there."""
         ...
 
-    def keep(self, method: Method, ready: Ready, result: Result) -> None:
+    def keep(self, method: Method, ready: Asked, result: Result) -> None:
         """Save an answer."""
         ...
 
@@ -63,15 +56,15 @@ class Slice:
 
     task: str
     number: int
-    requests: Sequence[Ready]
+    requests: Sequence[Asked]
 
 
-def cut(ready: Sequence[Ready], batch_size: int, baseline: int = 1) -> list[Slice]:
+def cut(ready: Sequence[Asked], batch_size: int, baseline: int = 1) -> list[Slice]:
     """Each task's requests in blocks as even as they can be, spread over the whole task: at most
     BLOCKS, none smaller than a batch, nor than the baseline's if BLOCKS_MIN of those are left."""
-    by_task: dict[str, list[Ready]] = {}
+    by_task: dict[str, list[Asked]] = {}
     for one in ready:
-        by_task.setdefault(one.asked.task, []).append(one)
+        by_task.setdefault(one.task, []).append(one)
     slices = []
     for task, own in by_task.items():
         rows = max(batch_size, min(baseline, len(own) // BLOCKS_MIN))
@@ -82,45 +75,43 @@ def cut(ready: Sequence[Ready], batch_size: int, baseline: int = 1) -> list[Slic
 
 def measure(
     methods: Sequence[Method],
-    runners: Mapping[str, Runner],
+    engines: Mapping[str, Engine],
     slices: Sequence[Slice],
     keeper: Keeper,
-    memory: PeakMemory,
     on_progress: Callable[[str, int], None],
 ) -> None:
     """Decode everything that is not kept yet.
 
     Args:
         methods: in the order of the first block.
-        runners: by the method's name.
+        engines: by the method's name.
         slices: the blocks.
         keeper: holds and takes what is finished.
-        memory: of the device that decodes.
         on_progress: told a method's name and how many answers it has finished.
     """
     for turn, one in enumerate(slices):
         start = turn % len(methods)
         for method in [*methods[start:], *methods[:start]]:
-            pending = [r for r in one.requests if not keeper.has(method.name, r.asked.key)]
+            pending = [r for r in one.requests if not keeper.has(method.name, r.key)]
             on_progress(method.name, len(one.requests) - len(pending))
             if pending:
-                _decode(method, runners[method.name], one, pending, keeper, memory, on_progress)
+                _decode(method, engines[method.name], one, pending, keeper, on_progress)
 
 
 def _decode(
     method: Method,
-    runner: Runner,
+    engine: Engine,
     whole: Slice,
-    pending: Sequence[Ready],
+    pending: Sequence[Asked],
     keeper: Keeper,
-    memory: PeakMemory,
     on_progress: Callable[[str, int], None],
 ) -> None:
     """Decode the pending part of a block; timed only where that is the whole of it, since what was
     lost with a killed process cannot be told."""
     num_tokens, seconds = 0, 0.0
+    memory = PeakMemory(engine.device)
     memory.start()
-    results = runner.decode([ready.prepared.request for ready in pending])
+    results = engine.decode([ready.request for ready in pending])
     while True:
         begin = time.perf_counter()
         found = next(results, None)
@@ -145,23 +136,23 @@ def _decode(
         )
 
 
-def warm_up(runners: Mapping[str, Runner], ready: Sequence[Ready]) -> None:
+def warm_up(engines: Mapping[str, Engine], ready: Sequence[Asked]) -> None:
     """Let every method decode a little, untimed."""
-    requests = [one.prepared.request for one in ready[:WARM_UP]]
-    for runner in runners.values():
-        for _ in runner.decode(requests):
+    requests = [one.request for one in ready[:WARM_UP]]
+    for engine in engines.values():
+        for _ in engine.decode(requests):
             pass
 
 
 def search(
-    methods: Sequence[Method], make: Callable[[Method], Runner], ready: Sequence[Ready]
+    methods: Sequence[Method], make: Callable[[Method], Engine], ready: Sequence[Asked]
 ) -> dict[str, float]:
     """Tokens/s of plain decoding by batch size, over the same requests: each method at half the
     batch asked for, at that, and at doubled ones as long as that is not slower.
 
     One that runs out of memory has 0, also where the engine would have gone on with fewer rows.
     """
-    requests = [one.prepared.request for one in ready]
+    requests = [one.request for one in ready]
     speeds: dict[str, float] = {}
     for method in methods:
         size, best = max(1, method.batch_size // 2), 0.0
@@ -175,12 +166,12 @@ def search(
     return speeds
 
 
-def _speed(runner: Runner, requests: Sequence[Request]) -> float:
+def _speed(engine: Engine, requests: Sequence[Request]) -> float:
     begin = time.perf_counter()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", FLyWarning)
         try:
-            tokens = sum(len(result.token_ids) for _, result in runner.decode(requests))
+            tokens = sum(len(result.token_ids) for _, result in engine.decode(requests))
         except torch.OutOfMemoryError:
             return 0.0
     if any("out of memory" in str(warning.message) for warning in caught):
@@ -188,7 +179,7 @@ def _speed(runner: Runner, requests: Sequence[Request]) -> float:
     return tokens / (time.perf_counter() - begin)
 
 
-def spread(ready: Sequence[Ready], count: int) -> list[Ready]:
+def spread(ready: Sequence[Asked], count: int) -> list[Asked]:
     """`count` requests, spread evenly over all."""
     return [ready[len(ready) * index // count] for index in range(min(count, len(ready)))]
 
@@ -205,3 +196,35 @@ def control_size(batch_size: int, best: int) -> int:
     if best != batch_size:
         return best
     return batch_size // 2 if batch_size > 1 else 2
+
+
+class PeakMemory:
+    """`start`, work, `read`: bytes, or None where the system does not tell."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Watch the device's memory, or on a CPU the process's resident set."""
+        self._device = device
+        self._on_cuda = device.type == "cuda"
+        self._is_known = False
+
+    def start(self) -> None:
+        """Forget earlier peaks."""
+        if self._on_cuda:
+            torch.cuda.reset_peak_memory_stats(self._device)
+            return
+        try:
+            _CLEAR.write_text(_RESET_PEAK)
+            self._is_known = True
+        except OSError:
+            self._is_known = False
+
+    def read(self) -> int | None:
+        """The peak since `start`, models included."""
+        if self._on_cuda:
+            return int(torch.cuda.max_memory_allocated(self._device))
+        if not self._is_known:
+            return None
+        for line in _STATUS.read_text().splitlines():
+            if line.startswith(_PEAK):
+                return int(line.split()[1]) * 1024
+        return None

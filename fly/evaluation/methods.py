@@ -1,59 +1,38 @@
-"""Ways of decoding by name: `target`, `draft`, `hf_generate`, `hf_assisted`, `hf_prompt_lookup`,
-and every acceptance rule and drafter of the registries, alone or together (`ngram+native`), with
-settings behind a colon (`fly:win_len=4,batch_size=32`).
+"""Ways of decoding by name: the engines (`target`, `draft`, `hf_generate`, `hf_assisted`,
+`hf_prompt_lookup`) and every acceptance rule and drafter, alone or together (`ngram+native`), with
+settings after a colon (`fly:win_len=4,batch_size=32`).
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
 
 from fly.acceptance import rules
-from fly.config import FLyConfig
+from fly.acceptance.fly import FlyRule
+from fly.config import FLyConfig, drafter_keys, rule_keys
 from fly.config.batch_size import read_batch_size
-from fly.config.variants import misfit_at
+from fly.config.setup import GuardSettings
 from fly.drafting import drafters
 from fly.errors import ConfigError, FLyWarning
+from fly.evaluation.engines import Engine, engines
+from fly.formats.comparison import Role
 from fly.registry import did_you_mean
 
-TARGET, DRAFT, NATIVE = "target", "draft", "native"
+if TYPE_CHECKING:
+    from fly.backend import FLyLM
+
+TARGET, NATIVE = "target", "native"
 GENERATE = "hf_generate"
 
-# engine: our own, on the pair; draft: our own, the draft model alone; the others are transformers'
-# `generate`.
-Kind = Literal["engine", "draft", "generate", "assisted", "prompt_lookup"]
-_SPECIAL: Mapping[str, Kind] = {
-    TARGET: "engine",
-    DRAFT: "draft",
-    GENERATE: "generate",
-    "hf_assisted": "assisted",
-    "hf_prompt_lookup": "prompt_lookup",
-}
 _NO_DRAFTER = "none"
-# Of the configuration, what a method named by rule or drafter sets aside.
-_PLAIN: dict[str, Any] = {
-    "use_sd": False,
-    "drafter": None,
-    "use_ngram": False,
-    "tree_verify": False,
-}
-_PLAIN |= {"abla_no_window": False, "dual_tok": False, "draft_length": "fixed"}
-_PLAIN |= {"acceptance_settings": {}, "drafter_settings": {}}
-_ALONE: tuple[Kind, ...] = ("assisted", "prompt_lookup")  # know batch 1 only
 # Settings of the models and of the requests, which all methods share.
 _SHARED = (
     *("target_model_path", "draft_model_path", "draft_dtype", "draft_device", "draft_revision"),
     "temperature",
 )
-# What means nothing to native acceptance.
-_OF_RULES = (
-    *("enable_fly", "acceptance", "acceptance_settings", "loosen_copied"),
-    *("win_len", "entropy_thre", "entropy", "fly_variant", "abla_no_window"),
-    *("protect_special_tokens", "protect_stop_strings", "strict_first_n", "only_inside"),
-)
-_LOOKUP = {"prompt_lookup_num_tokens": 10}  # the number in transformers' own documentation
 
 
 @dataclass(frozen=True)
@@ -61,66 +40,88 @@ class Method:
     """One way of decoding."""
 
     name: str
-    kind: Kind
-    config: FLyConfig  # of the engine
+    config: FLyConfig
     batch_size: int
-    options: Mapping[str, Any] = field(default_factory=dict)  # of `generate`
+    engine: type[Engine] = field(default_factory=lambda: engines.get(TARGET))
+    role: Role = "method"
     stands_for: tuple[str, ...] = ()  # names asked for that come to the same, their rule overruled
     pins_length: bool = False  # its name gives spd_k, so that is what it drafts
+
+    def open(self, models: FLyLM, *, trace: bool = False) -> Engine:
+        """Its engine over loaded models; `trace` keeps every round's decisions."""
+        return self.engine.open(models, self.config, self.batch_size, trace=trace)
 
     @property
     def needs_draft(self) -> bool:
         """Whether a draft model has to be loaded."""
-        if self.kind in ("draft", "assisted"):
-            return True
-        return self.kind == "engine" and self.config.needs_draft
+        return self.engine.needs_draft or (
+            self.takes_setup and self.config.setup.traits.needs_model
+        )
+
+    @property
+    def shares_ids(self) -> bool:
+        """Whether it takes the draft's ids for the target's."""
+        if not self.takes_setup:
+            return self.engine.shares_ids
+        traits = self.config.setup.traits
+        return traits.needs_model and not traits.own_tokenizer
 
     @property
     def translates(self) -> bool:
-        """Whether its draft model may have another tokenizer."""
-        return self.needs_draft and self.is_engine and self.config.drafter_traits.own_tokenizer
+        """Whether its drafter reads a draft model with another tokenizer."""
+        return self.takes_setup and self.config.setup.traits.needs_model and not self.shares_ids
 
     @property
     def is_plain(self) -> bool:
-        """The target token by token."""
-        if self.is_engine:
-            return self.config.drafter_name == _NO_DRAFTER
-        return self.kind == "generate"
+        """The target token by token, in an engine of ours."""
+        return self.takes_setup and self.config.setup.is_plain
 
     @property
-    def is_engine(self) -> bool:
-        """Our engine on the target."""
-        return self.kind == "engine"
+    def takes_setup(self) -> bool:
+        """Whether rule and drafter are the configuration's."""
+        return self.engine.takes_setup
 
     @property
     def is_lossless(self) -> bool:
         """Whether the text is the target's own (sampled: its distribution)."""
-        return self.kind != "draft" and not (self.is_engine and self.config.is_loose)
+        return not self.config.setup.is_loose if self.takes_setup else self.engine.is_lossless
 
     @property
     def is_candidate(self) -> bool:
-        """Whether it is judged: it loosens the target's text.  The draft alone is there to show
-        what the target adds, and would only weaken the others' verdicts (Holm)."""
-        return self.is_engine and not self.is_lossless
+        """Whether it is judged."""
+        return self.engine.is_judged and not self.is_lossless
 
     @property
     def settings(self) -> dict[str, Any]:
         """What to tell of it."""
-        if not self.is_engine:
-            return dict(self.options)
-        told: dict[str, Any] = {"drafter": self.config.drafter_name}
-        if self.config.drafter_name == _NO_DRAFTER:
+        if not self.takes_setup:
+            return dict(self.engine.options)
+        setup = self.config.setup
+        told: dict[str, Any] = {"drafter": setup.drafter.name}
+        if setup.is_plain:
             return told
-        told |= {"acceptance": self.config.acceptance_name, "spd_k": self.config.spd_k}
-        if self.config.draft_length_name != "fixed":
-            told["draft_length"] = self.config.draft_length_name
-        of_rule = () if self.config.is_overruled else ("acceptance_settings",)
+        told |= {"acceptance": setup.rule_name, "spd_k": self.config.spd_k}
+        if setup.draft_length != "fixed":
+            told["draft_length"] = setup.draft_length
+        of_rule = () if setup.is_overruled else ("acceptance_settings",)
         for key in (*of_rule, "drafter_settings"):
             told |= {key: getattr(self.config, key)} if getattr(self.config, key) else {}
-        if self.config.uses_fly:
-            told |= {key: getattr(self.config, key) for key in ("win_len", "fly_variant")}
-            told |= {"entropy": self.config.entropy_kind, "gate": self.config.entropy_threshold}
+        rule = setup.fly_rule
+        if rule is not None:
+            told |= {"win_len": rule.window, "fly_variant": rule.variant}
+            told |= {"entropy": rule.entropy, "gate": rule.threshold}
         return told
+
+    def is_same_as(self, other: Method) -> bool:
+        """Whether both come to the same rule with the same drafting at the same batch size, however
+        they are spelled."""
+        if self.name == other.name or not self.takes_setup:
+            return self.name == other.name
+        mine, theirs = (
+            (each.engine, each.batch_size, each.config.setup.fingerprint())
+            for each in (self, other)
+        )
+        return mine == theirs
 
     def check_temperature(self, temperature: float, asker: str) -> None:
         """Refuse a temperature that rule or drafter cannot decode at.
@@ -128,7 +129,7 @@ class Method:
         Raises:
             ConfigError: `asker` wants such a one.
         """
-        misfit = misfit_at(self.config, temperature) if self.is_engine else None
+        misfit = self.config.setup.misfit_at(temperature) if self.takes_setup else None
         if misfit is not None:
             kind, why = misfit
             raise ConfigError(
@@ -179,7 +180,7 @@ def parse_methods(specs: Sequence[str], config: FLyConfig, batch_size: int) -> l
     if twice is not None:
         raise ConfigError(f"--methods names {twice!r} twice", fix="give one of them other settings")
     methods = _merged([parse_method(name, config, batch_size) for name in names])
-    if not config.is_overruled:  # else it has been said
+    if not config.setup.is_overruled:  # else it has been said
         for method in methods:
             if method.stands_for:
                 warnings.warn(f"--methods {method.told_stand_in}", FLyWarning, stacklevel=2)
@@ -200,7 +201,7 @@ def _merged(methods: Sequence[Method]) -> list[Method]:
     named = {
         (method.config, method.batch_size): method.name
         for method in methods
-        if method.is_engine and not method.stands_for
+        if method.takes_setup and not method.stands_for
     }
     found: dict[str, Method] = {}
     stands_for: dict[str, list[str]] = {}
@@ -230,11 +231,11 @@ def parse_method(name: str, config: FLyConfig, batch_size: int) -> Method:
     base, _, rest = name.partition(":")
     settings = _settings(name, rest)
     where = f"--methods {name}"
-    kind = _SPECIAL.get(base, "engine")
-    if settings and kind in _ALONE:
+    engine = engines.get(base if base in engines else TARGET)
+    if settings and engine.max_rows == 1:
         raise ConfigError(
             f"{where}: has no setting {next(iter(settings))!r}",
-            fix="leave it out: transformers decodes so at batch 1 only",
+            fix=f"leave it out: {base} decodes at batch 1 only",
         )
     shared = next((key for key in settings if key in _SHARED), None)
     if shared is not None:
@@ -247,8 +248,8 @@ def parse_method(name: str, config: FLyConfig, batch_size: int) -> Method:
             f"{where}: batch_size is {rows!r}, which would differ from method to method",
             fix="give a number; the fastest one for plain decoding is looked for anyway",
         )
-    if base in _SPECIAL:
-        overrides: dict[str, Any] = dict(_PLAIN)
+    if base in engines:
+        overrides = drafter_keys(_NO_DRAFTER) | rule_keys(NATIVE) | {"draft_length": "fixed"}
         if settings:
             raise ConfigError(
                 f"{where}: has no setting {next(iter(settings))!r}", fix="it takes batch_size only"
@@ -260,21 +261,20 @@ def parse_method(name: str, config: FLyConfig, batch_size: int) -> Method:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         own = FLyConfig.load(None, config.to_dict() | overrides | settings, overrides_from=where)
-    if own.is_overruled:
+    if own.setup.is_overruled:
         return _as_native(name, own, config, batch_size)
     # Else it was said of the configuration already.
-    is_new = settings or own.loosens_copies > config.loosens_copies
+    is_new = settings or own.setup.loosens_copies > config.setup.loosens_copies
     if is_new or base == config.asked_acceptance:
         for warning in caught:
             warnings.warn(warning.message, stacklevel=2)
     pinned = own.with_fixed_length() if "spd_k" in settings else own
     return Method(
         name=name,
-        kind=kind,
         config=pinned,
         pins_length=pinned is not own,
-        batch_size=1 if kind in _ALONE else rows,
-        options=_LOOKUP if kind == "prompt_lookup" else {},
+        batch_size=min(rows, engine.max_rows or rows),
+        engine=engine,
     )
 
 
@@ -282,9 +282,12 @@ def _as_native(name: str, own: FLyConfig, config: FLyConfig, batch_size: int) ->
     """The method that one comes to whose rule is overruled, with settings of `own`: the same
     drafter with native acceptance."""
     base, _, rest = name.partition(":")
-    of_rule = {*_OF_RULES, *rules.get(own.asked_acceptance).settings_model().model_fields}
-    kept = [f"{key}={value}" for key, value in _settings(name, rest).items() if key not in of_rule]
+    settings = _settings(name, rest)
     native = "+".join([part for part in base.split("+") if part not in rules] + [NATIVE])
+    guards = (each.name for each in fields(GuardSettings))
+    of_rules = {*rule_keys(NATIVE), *guards, *FlyRule.official_keys}
+    of_rules |= rules.settings_of(own.asked_acceptance).model_fields.keys()
+    kept = [f"{key}={value}" for key, value in settings.items() if key not in of_rules]
     native += f":{','.join(kept)}" if kept else ""
     return replace(parse_method(native, config, batch_size), stands_for=(name,))
 
@@ -313,24 +316,18 @@ def _from_registries(base: str, where: str, config: FLyConfig) -> dict[str, Any]
     overrides: dict[str, Any] = {"use_sd": True}
     for part in parts:
         if part in known_rules and "acceptance" not in overrides:
-            overrides["acceptance"] = part
-            if part != config.asked_acceptance:
-                overrides["acceptance_settings"] = {}  # another rule's
-            # The ablation is FLy's; it would go before another rule.
-            overrides |= {} if part == "fly" else {"abla_no_window": False}
+            is_same = part == config.asked_acceptance
+            overrides |= rule_keys(part, config.acceptance_settings if is_same else None)
         elif part in known_drafters and "drafter" not in overrides:
-            is_plain = part == _NO_DRAFTER
-            overrides |= {"drafter": None if is_plain else part, "use_sd": not is_plain}
-            overrides |= {"use_ngram": False, "tree_verify": False, "dual_tok": False}
-            if part != config.drafter_name:
-                overrides["drafter_settings"] = {}  # another drafter's
+            is_same = part == config.drafter_name
+            overrides |= drafter_keys(part, config.drafter_settings if is_same else None)
         elif part in known_rules or part in known_drafters:
             raise ConfigError(
                 f"{where}: names two {'rules' if part in known_rules else 'drafters'}",
                 fix="name one drafter and one rule, as in ngram+native",
             )
         else:
-            known = [*_SPECIAL, *known_rules, *known_drafters]
+            known = [*engines, *known_rules, *known_drafters]
             raise ConfigError(
                 f"{where}: unknown method {part!r}{did_you_mean(part, known)}",
                 fix=f"choose among {', '.join(known)}; drafter and rule together as ngram+native",

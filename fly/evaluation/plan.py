@@ -1,11 +1,7 @@
-"""What a comparison is to do: everything that can be known to be wrong is found here, before a
-model is loaded."""
+"""A checked comparison, and what it loads and opens."""
 
 from __future__ import annotations
 
-import importlib.util
-import math
-import os
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,32 +10,23 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from fly.backend.arguments import ModelArguments, check_state
 from fly.backend.fingerprint import digest
 from fly.backend.records import to_json
-from fly.config import FLyConfig
-from fly.config.batch_size import read_batch_size
-from fly.errors import ConfigError, ConfigWarning, MissingExtraError
-from fly.evaluation.environment import processor
-from fly.evaluation.margins import SHARE, Margin, Points, Share
-from fly.evaluation.measuring import Ready
-from fly.evaluation.methods import Method, parse_methods
-from fly.evaluation.store import Store, check_folder, check_header
-from fly.formats import comparison as comparison_format
+from fly.config import FLyConfig, drafter_keys
+from fly.errors import ConfigError, ConfigWarning
+from fly.evaluation.engines import Engine
+from fly.evaluation.local import shares_ids
+from fly.evaluation.methods import Method
+from fly.evaluation.store import Store, check_header
+from fly.evaluation.workload import Asked
 from fly.formats.answers import Header
-from fly.tasks import TASKS_PATH
+from fly.stats.margins import Margin
 
 if TYPE_CHECKING:
     from fly.backend import FLyLM
     from fly.decoding import Result
     from fly.evaluation.workload import Tasks
     from fly.formats.answers import Answer
-
-DEFAULT_METHODS = ("target", "native", "fly")
-DEFAULT_BATCH_SIZE = 16
-_STATISTICS = ("scipy", "statsmodels", "pandas")  # of the extra `stats`
-_DRAFTING: dict[str, Any] = {"use_sd": True, "use_ngram": False, "tree_verify": False}
-_DRAFTING |= {"dual_tok": False, "drafter_settings": {}}
 
 
 @dataclass(frozen=True)
@@ -89,14 +76,13 @@ class Plan:
             ConfigError: a method takes the draft's ids for the target's, and they are not.
         """
         from fly.backend import FLyLM
-        from fly.evaluation.runners import check_tokenizers
 
         methods = [*self.methods, *self.more_methods]
         drafting: dict[str, Any] = {}
-        if any(method.needs_draft for method in methods) and not self.config.needs_draft:
+        needs_draft = any(method.needs_draft for method in methods)
+        if needs_draft and not self.config.setup.traits.needs_model:
             translates = self.config.dual_tok or any(method.translates for method in methods)
-            drafter = "other_tokenizer" if translates else "model"
-            drafting = _DRAFTING | {"drafter": drafter}
+            drafting = drafter_keys("other_tokenizer" if translates else "model")
         template = self.options.get("apply_chat_template")
         if isinstance(template, str):
             drafting = drafting | {"chat_template_name": template}
@@ -107,7 +93,7 @@ class Plan:
             check_tokenizers(method, lm)
         return lm
 
-    def read_requests(self, lm: FLyLM, tasks: Tasks) -> list[Ready]:
+    def read_requests(self, lm: FLyLM, tasks: Tasks) -> list[Asked]:
         """All requests of all tasks, as the engine takes them.
 
         Raises:
@@ -116,36 +102,45 @@ class Plan:
         asked = tasks.requests(lm)
         instances = [one.instance for one in asked]
         prepared = lm.reader().read(instances, [one.seed for one in asked])
-        ready = [Ready(one, two) for one, two in zip(asked, prepared, strict=True)]
+        ready = [replace(one, prepared=two) for one, two in zip(asked, prepared, strict=True)]
         # A task may build its requests otherwise than its configuration says.
-        for task, temperature in {(o.asked.task, o.prepared.request.temperature) for o in ready}:
+        for task, temperature in {(one.task, one.request.temperature) for one in ready}:
             for method in [*self.methods, *self.more_methods]:
                 method.check_temperature(temperature, f"a request of task {task!r}")
         return ready
 
     @contextmanager
-    def open_store(self, lm: FLyLM, ready: Sequence[Ready]) -> Iterator[Store]:
-        """The answers' file, in the output folder or in one that goes away behind the block."""
+    def open_store(
+        self, lm: FLyLM, engines: Mapping[str, Engine], ready: Sequence[Asked]
+    ) -> Iterator[Store]:
+        """The answers' file, in the output folder or in one that goes away after the block.
+
+        Args:
+            lm: reads answers.
+            engines: by the method's name, the target's first.
+            ready: what is asked.
+        """
         from fly.backend.pieces import Pieces
         from fly.backend.tracing import rule_entry, to_answer, writing
 
-        settings = self.settings(lm, ready) | dict(self.more)
+        settings = self.settings(engines, ready) | dict(self.more)
         header = Header(
             fingerprint=digest(settings),
             settings=settings,
             methods={
                 method.name: method.settings
                 | {"is_lossless": method.is_lossless}
-                | rule_entry(method.config)
+                | rule_entry(method.config.setup)
                 for method in [*self.methods, *self.more_methods]
             },
         )
-        reader, pieces = lm.reader(), Pieces(lm.tokenizer)
+        reader, pieces = lm.reader(), Pieces(next(iter(engines.values())).tokenizer)
 
-        def make(method: Method, one: Ready, result: Result) -> Answer:
-            prompt = str(one.asked.instance.args[0])
+        def make(method: Method, one: Asked, result: Result) -> Answer:
+            prompt = str(one.instance.args[0])
+            assert one.prepared is not None
             text = reader.answer(one.prepared, result)
-            return to_answer(method.name, one.asked.record(result), prompt, text, result, pieces)
+            return to_answer(method.name, one.record(result), prompt, text, result, pieces)
 
         with ExitStack() as stack:
             folder = self.folder or Path(stack.enter_context(TemporaryDirectory()))
@@ -179,151 +174,31 @@ class Plan:
         if self.folder is not None and self.resume:
             check_header(self.folder, self.known_settings | dict(self.more))
 
-    def settings(self, lm: FLyLM, ready: Sequence[Ready]) -> dict[str, Any]:
+    def settings(self, engines: Mapping[str, Engine], ready: Sequence[Asked]) -> dict[str, Any]:
         """All that the answers and their times depend on."""
-        requests = [[*one.asked.key, one.asked.seed, asdict(one.prepared.request)] for one in ready]
+        target, *others = (engine.describe() for engine in engines.values())
+        names = list(engines)[1:]
+        differing = {name: own for name, own in zip(names, others, strict=True) if own != target}
+        requests = [[*one.key, one.seed, asdict(one.request)] for one in ready]
         return {
-            "models": lm.text_settings,
+            "models": target["models"],
             **self.known_settings,
-            "hardware": hardware(lm),
+            "hardware": target["hardware"],
+            **({"engines": differing} if differing else {}),
             "requests": digest({"requests": to_json(requests)}),
             "num_requests": len(ready),
         }
 
 
-def hardware(lm: FLyLM) -> dict[str, Any]:
-    """What times depend on besides the settings: they are never compared across it."""
-    import torch
-
-    is_cuda = lm.device.type == "cuda"
-    return {
-        "device": torch.cuda.get_device_name(lm.device) if is_cuda else processor(),
-        "draft_device": str(lm.draft.device) if lm.draft is not None else None,
-        "threads": torch.get_num_threads(),
-    }
-
-
-def make_plan(
-    model_args: Mapping[str, Any],
-    options: Mapping[str, Any],
-    *,
-    methods: Sequence[str] = DEFAULT_METHODS,
-    batch_size: int | str | None = DEFAULT_BATCH_SIZE,
-    margin: float | None = None,
-    margin_points: float | None = None,
-    metric: str | None = None,
-    output_path: str | Path | None = None,
-    resume: bool = False,
-    trace: bool = False,
-    command: str | None = None,
-    result_name: str = comparison_format.FILE_NAME,
-) -> Plan:
-    """Check everything that needs neither task nor model.
+def check_tokenizers(method: Method, lm: FLyLM) -> None:
+    """Refuse a method that takes the draft's ids for the target's where they are not.
 
     Raises:
-        ConfigError: a setting, a method, the margin or the output folder is wrong.
-        JournalError: the run to go on with was started with other methods.
-        MissingExtraError: the libraries of the statistics are not installed.
+        ConfigError: it does.
     """
-    require_statistics()
-    arguments = dict(model_args)
-    split = ModelArguments.split(arguments)
-    rows = read_batch_size(DEFAULT_BATCH_SIZE if batch_size is None else batch_size)
-    if isinstance(rows, str):
+    if method.shares_ids and not shares_ids(lm):
         raise ConfigError(
-            f"--batch_size is {rows!r}, but methods are compared at the same number of rows",
-            fix="give a number; the fastest one for plain decoding is looked for anyway",
+            f"--methods {method.name}: takes the draft's ids for the target's, but their "
+            "tokenizers differ",
+            fix="leave it out, or take drafter 'other_tokenizer', as in other_tokenizer+native",
         )
-    chosen_margin = read_margin(margin, margin_points)
-    check_alone()
-    if resume and output_path is None:
-        raise ConfigError(
-            "--resume needs the folder of the run that is to go on", fix="add --output_path"
-        )
-    folder = None if output_path is None else Path(output_path)
-    if folder is not None:
-        check_folder(folder, result_name, resume=resume)
-    chosen = parse_methods(methods, split.config, rows)
-    for method in chosen:
-        check_state(method.config)
-    # Last, since listing lm-eval's tasks takes seconds.
-    own_tasks = {} if options.get("task_manager") else {"task_manager": _task_manager()}
-    plan = Plan(
-        config=split.config,
-        arguments=arguments,
-        options=dict(options) | own_tasks,
-        methods=chosen,
-        batch_size=rows,
-        margin=chosen_margin,
-        metric=metric,
-        folder=folder,
-        resume=resume,
-        trace=trace,
-        command=command,
-    )
-    plan.check_resumed()
-    return plan
-
-
-def check_alone() -> None:
-    """Refuse to be one of several processes.
-
-    Raises:
-        ConfigError: it is.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ConfigError(
-            "methods are timed in one process, but this is one of several",
-            fix="run the comparison without accelerate launch or torchrun",
-        )
-
-
-# A hundredth of a point takes hundreds of millions of items to show.
-LEAST_POINTS, MOST_SHARE = 0.01, 0.9999
-
-
-def read_margin(share: float | None, points: float | None) -> Margin:
-    """The share of the target's score that has to be kept, or the points that may be lost.
-
-    Raises:
-        ConfigError: both are given, or one is out of range: less than this no task can show.
-    """
-    if share is not None and points is not None:
-        raise ConfigError(
-            f"--margin is {share!r} and --margin_points {points!r}, but one margin decides",
-            fix="give one of them",
-        )
-    if points is not None:
-        if not LEAST_POINTS <= points < math.inf:
-            raise ConfigError(
-                f"--margin_points is {points!r}, but it is what may be lost, in points",
-                fix=f"give {LEAST_POINTS} or more; 2 allows a score of 0.80 to fall to 0.78",
-            )
-        return Points(points)
-    share = SHARE if share is None else share
-    if not 0 < share <= MOST_SHARE:
-        raise ConfigError(
-            f"--margin is {share!r}, but it is the share of the target's score to be kept",
-            fix=f"give a number between 0 and {MOST_SHARE}; 0.97 allows to lose 3 % of the score",
-        )
-    return Share(share)
-
-
-def require_statistics() -> None:
-    """Make sure that the statistics can be computed, before hours are spent.
-
-    Raises:
-        MissingExtraError: a library is not installed.
-    """
-    missing = [name for name in _STATISTICS if importlib.util.find_spec(name) is None]
-    if missing:
-        raise MissingExtraError(
-            f"a comparison needs {', '.join(missing)}, which is not installed",
-            fix="pip install 'fly-decoding[stats]', in a clone: pip install -e '.[stats]'",
-        )
-
-
-def _task_manager() -> Any:
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager(include_path=str(TASKS_PATH))

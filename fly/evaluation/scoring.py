@@ -17,8 +17,15 @@ from lm_eval.api.metrics import sample_stddev, stderr_for_metric
 
 from fly.backend.replacing import replaced
 from fly.errors import ConfigError
-from fly.evaluation.corpus import evaluator
-from fly.evaluation.metrics import HUNDREDS, Aggregation, Measure, Metric, measure_of, named
+from fly.evaluation.metrics import (
+    HUNDREDS,
+    Aggregation,
+    Measure,
+    Metric,
+    evaluator,
+    measure_of,
+    named,
+)
 from fly.formats.comparison import Score
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ have in common, and stop when their intervals leave no hope.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,20 +18,20 @@ from fly.evaluation.comparing import Loaded, texts_by_request
 from fly.evaluation.costs import RoundCosts
 from fly.evaluation.grid import GridPoint
 from fly.evaluation.halving import Standing, rungs, stops
-from fly.evaluation.margins import Margin
-from fly.evaluation.measuring import Key, Ready, cut, measure, warm_up
+from fly.evaluation.local import share
+from fly.evaluation.measuring import cut, measure, warm_up
 from fly.evaluation.memo import PointAnswer
-from fly.evaluation.memory import PeakMemory
 from fly.evaluation.methods import Method
 from fly.evaluation.metrics import named
-from fly.evaluation.paired import PairedScores, compare_scores
 from fly.evaluation.plan import Plan
-from fly.evaluation.runners import make_runner
 from fly.evaluation.scoring import Doc, Scorer
 from fly.evaluation.sharing import SharedDecoding
 from fly.evaluation.store import Store
+from fly.evaluation.workload import Asked, Key
 from fly.formats.answers import Answer, Rung
-from fly.formats.model import Interval
+from fly.stats.margins import Margin
+from fly.stats.paired import PairedScores, compare_scores
+from fly.stats.records import Interval
 
 _NO_DRAFTER = "none"
 COST = "cost of"  # what methods are called that are decoded to measure rounds
@@ -64,7 +65,7 @@ class Tried:
             recovery=self.margin.kept(self.paired),
             lower=self.lower,
             upper=min(uppers, default=None),
-            is_reference=not self.point.config.is_loose,
+            is_reference=not self.point.config.setup.is_loose,
         )
 
     @property
@@ -103,7 +104,7 @@ class Search:
 
     plan: Plan
     loaded: Loaded
-    ready: Sequence[Ready]
+    ready: Sequence[Asked]
     points: Sequence[GridPoint]
     store: Store
     on_progress: OnProgress
@@ -113,9 +114,9 @@ class Search:
         """Order the items; a part of them is spread over all tasks."""
         self._target = self.plan.methods[0]
         self._scorers = {name: Scorer(task) for name, task in self.loaded.tasks.by_name.items()}
-        self._by_item: dict[tuple[str, Doc], list[Ready]] = {}
+        self._by_item: dict[tuple[str, Doc], list[Asked]] = {}
         for one in sorted(self.ready, key=lambda one: shuffled(one, "order")):
-            self._by_item.setdefault(one.asked.key[:2], []).append(one)
+            self._by_item.setdefault(one.key[:2], []).append(one)
 
     @property
     def num_items(self) -> int:
@@ -128,15 +129,8 @@ class Search:
         sizes = rungs(len(items))
         first = [one for item in items[: sizes[0]] for one in self._by_item[item]]
         costs = self._calibrate(first)
-        shared = SharedDecoding(
-            self.loaded.lm.model,
-            self.loaded.lm.draft,
-            self.loaded.lm.tokenizer,
-            {point.name: point.config for point in self.points},
-            batch_size=self.plan.batch_size,
-            draft_tokenizer=self.loaded.lm.draft_tokenizer,
-            end_ids=self.loaded.lm.end_ids,
-        )
+        configs = {point.name: point.config for point in self.points}
+        shared = share(self.loaded.lm, configs, self.plan.batch_size)
         for number, size in enumerate(sizes):
             self._rung(number, size, items, shared, costs, is_last=number == len(sizes) - 1)
         return [self._tried(point, costs) for point in self.points]
@@ -179,47 +173,42 @@ class Search:
             self.stopped[name] = why
             shared.stop(name)
 
-    def _decode_target(self, ready: Sequence[Ready]) -> None:
-        pending = [one for one in ready if not self.store.has(self._target.name, one.asked.key)]
-        runner = make_runner(self._target, self.loaded.lm, trace=False)
-        for index, result in runner.decode([one.prepared.request for one in pending]):
+    def _decode_target(self, ready: Sequence[Asked]) -> None:
+        pending = [one for one in ready if not self.store.has(self._target.name, one.key)]
+        engine = self._target.open(self.loaded.lm)
+        for index, result in engine.decode([one.request for one in pending]):
             self.store.keep(self._target, pending[index], result)
             self.on_progress(self._target.name, 1)
 
     def _decode_point(
-        self, point: GridPoint, ready: Sequence[Ready], shared: SharedDecoding
+        self, point: GridPoint, ready: Sequence[Asked], shared: SharedDecoding
     ) -> None:
-        method = Method(point.name, "engine", point.config, self.plan.batch_size)
-        places = {one.asked.key: place for place, one in enumerate(self.ready)}
-        pending = [one for one in ready if not self.store.has(point.name, one.asked.key)]
-        numbers = [places[one.asked.key] for one in pending]
-        requests = [one.prepared.request for one in pending]
+        method = Method(point.name, point.config, self.plan.batch_size)
+        places = {one.key: place for place, one in enumerate(self.ready)}
+        pending = [one for one in ready if not self.store.has(point.name, one.key)]
+        numbers = [places[one.key] for one in pending]
+        requests = [one.request for one in pending]
         for answer in shared.decode(point.name, requests, numbers):
             self.store.keep(method, self.ready[answer.index], to_result(answer))
             self.on_progress(point.name, 1)
 
-    def _calibrate(self, ready: Sequence[Ready]) -> RoundCosts:
+    def _calibrate(self, ready: Sequence[Asked]) -> RoundCosts:
         """Measure what rounds cost: the plain target and, for every drafter and K of the grid, its
         first point, decoded in rotated blocks."""
         methods = {(_NO_DRAFTER, 0): self._target}
         for point in self.points:
             key = price_group(point.config), point.config.spd_k
             name = f"{COST} {point.name}"
-            method = Method(name, "engine", point.config, self.plan.batch_size)
+            method = Method(name, point.config, self.plan.batch_size)
             methods.setdefault(key, method)
-        runners = {
-            method.name: make_runner(method, self.loaded.lm, trace=False)
-            for method in methods.values()
-        }
+        engines = {method.name: method.open(self.loaded.lm) for method in methods.values()}
         asked = [(method, one) for method in methods.values() for one in ready]
-        if any(not self.store.has(method.name, one.asked.key) for method, one in asked):
-            warm_up(runners, ready)
+        if any(not self.store.has(method.name, one.key) for method, one in asked):
+            warm_up(engines, ready)
         slices = cut(ready, self.plan.batch_size)
-        memory = PeakMemory(self.loaded.lm.device)
-        ordered = list(methods.values())
-        measure(ordered, runners, slices, self.store, memory, self.on_progress)
+        measure(list(methods.values()), engines, slices, self.store, self.on_progress)
         counted = {
-            key: [statistics_of(self.store.answers[method.name][one.asked.key]) for one in ready]
+            key: [statistics_of(self.store.answers[method.name][one.key]) for one in ready]
             for key, method in methods.items()
         }
         drafting: dict[str, dict[int, Sequence[Statistics]]] = {}
@@ -305,30 +294,27 @@ class Search:
 
 
 def price_group(config: FLyConfig) -> str:
-    """Points whose rounds cost the same at the same K: the drafter and what else its forwards hang
-    on."""
-    name = config.drafter_name
-    if name not in ("ngram", "multilevel"):
-        return name
-    return f"{name} {config.max_ngram_size} {config.num_ngram_pred_tokens}"
+    """Points whose rounds cost the same at the same K: the drafter and what else its forwards
+    depend on."""
+    return json.dumps(config.setup.drafting, sort_keys=True)
 
 
-def document(ready: Ready) -> str:
+def document(ready: Asked) -> str:
     """What tells a document of a task from all others; repeated documents are the same."""
-    return f"{ready.asked.task} {ready.asked.doc_hash or ready.asked.instance.doc_id}"
+    return f"{ready.task} {ready.doc_hash or ready.instance.doc_id}"
 
 
-def shuffled(ready: Ready, salt: str) -> bytes:
+def shuffled(ready: Asked, salt: str) -> bytes:
     """A key that orders documents at random, the same in every run."""
     return hashlib.sha256(f"{salt} {document(ready)}".encode()).digest()
 
 
-def halves(ready: Sequence[Ready], heldout: float) -> tuple[list[Ready], list[Ready]]:
+def halves(ready: Sequence[Asked], heldout: float) -> tuple[list[Asked], list[Asked]]:
     """Requests for the search, and those of the held-out share of every task's documents."""
-    search: list[Ready] = []
-    unseen: list[Ready] = []
-    for task in dict.fromkeys(one.asked.task for one in ready):
-        own = [one for one in ready if one.asked.task == task]
+    search: list[Asked] = []
+    unseen: list[Asked] = []
+    for task in dict.fromkeys(one.task for one in ready):
+        own = [one for one in ready if one.task == task]
         keys = sorted({shuffled(one, "held out") for one in own})
         out = set(keys[: round(heldout * len(keys))])
         for one in own:

@@ -4,57 +4,35 @@ decided for all.  The others replay it, and are decoded only from the context on
 been.
 
 Exact, whatever the rules: a point's answers and counters are those of a SpeculativeDecoder of its
-own, but for ties between forwards of different shapes (fly/evaluation/equality.py), and for the
+own, but for ties between forwards of different shapes (fly/evaluation/divergence.py), and for the
 draft forwards of multilevel: guesses that pay hang on what else was drafted in the row.
 """
 
 from __future__ import annotations
 
-import warnings
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, TypeAlias
 
-from fly.config import FLyConfig
+from fly.config import FLyConfig, rule_keys
 from fly.decoding.decoder import SpeculativeDecoder
 from fly.decoding.protocol import CausalModel
 from fly.decoding.requests import RequestCheck
 from fly.decoding.rows import Request, Row
-from fly.decoding.serving import NO_DRAFTER, Pair, serve_pair
+from fly.decoding.serving import NO_DRAFTER, ServedModels, load_models
 from fly.decoding.sizing import MAX_ROWS
 from fly.decoding.statistics import Statistics
 from fly.decoding.stopping import StopRules, eos_ids
 from fly.decoding.vocabularies import share_ids
-from fly.errors import ConfigError, ConfigWarning, ModelError, RequestError
+from fly.errors import ConfigError, ModelError, RequestError
 from fly.evaluation.judging import PointRule, RoundJudge
 from fly.evaluation.memo import PointAnswer, RequestMemo, answer_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# Do not matter to what is drafted: the rule's settings, and how drafter_name is spelt.
-RULE_KEYS = frozenset(
-    {
-        "enable_fly",
-        "acceptance",
-        "acceptance_settings",
-        "win_len",
-        "entropy_thre",
-        "entropy",
-        "fly_variant",
-        "abla_no_window",
-        "protect_special_tokens",
-        "verbose",
-        "enable_statistics",
-        "use_sd",
-        "use_ngram",
-        "drafter",
-        "draft_length",  # fixed, whether that was said or left open
-    }
-)
-NGRAM_KEYS = frozenset({"max_ngram_size", "num_ngram_pred_tokens"})
-
-DraftingKey = tuple[tuple[str, str], ...]
+DraftingKey: TypeAlias = str
 
 
 def drafting_key(config: FLyConfig) -> DraftingKey:
@@ -62,17 +40,18 @@ def drafting_key(config: FLyConfig) -> DraftingKey:
 
     A drafter that does not draft chains shares only between points of the same K and lookahead.
     """
-    name = config.drafter_name
-    inert = RULE_KEYS | (NGRAM_KEYS if name in ("none", "model") else frozenset())
-    is_chain = config.drafter_traits.is_chain
-    inert = inert | ({"spd_k"} if is_chain else frozenset())
-    key = {key: value for key, value in config.to_dict().items() if key not in inert}
-    key["drafter"] = name
-    rule = PointRule.from_config("", config).rule
-    key["needs_draft_probs"] = rule.needs_draft_probs
-    if not is_chain:
-        key["lookahead"] = rule.lookahead
-    return tuple((name, repr(value)) for name, value in sorted(key.items()))
+    setup = config.setup
+    rule = setup.rule
+    known = {
+        "drafting": setup.drafting,
+        "guards": asdict(setup.guards) | {"protect_special_tokens": None},
+        "models": asdict(setup.models),
+        "total_gen_tok": setup.total_gen_tok,
+        "needs_draft_probs": rule.needs_draft_probs,
+    }
+    if not setup.traits.is_chain:
+        known |= {"k": setup.drafter.k, "required": rule.required_followers}
+    return json.dumps(known, sort_keys=True)
 
 
 class SharedDecoding:
@@ -112,8 +91,8 @@ class SharedDecoding:
         self.points = dict(points)
         drafters = {config.drafter_name for config in points.values()}
         needed = sorted(drafters - {NO_DRAFTER})
-        needs_draft = any(config.needs_draft for config in points.values())
-        pair = serve_pair(
+        needs_draft = any(config.setup.traits.needs_model for config in points.values())
+        pair = load_models(
             target,
             draft if needs_draft else None,
             needed[0] if needed else NO_DRAFTER,
@@ -192,7 +171,7 @@ class SharedGroup:
 
     def __init__(
         self,
-        pair: Pair,
+        pair: ServedModels,
         tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None],
         points: Mapping[str, FLyConfig],
         sizes: tuple[int | str, int],
@@ -220,7 +199,7 @@ class SharedGroup:
             self._tokenizer,
             pair.target.vocab_size,
             pair.target.num_positions,
-            self._points[0].config,
+            self._points[0].config.setup,
         )
 
     @property
@@ -293,7 +272,6 @@ class SharedGroup:
         memos = [memo for memo, _ in begun]
         self.judge.leader = place
         self.judge.memos = memos
-        self.judge.drafter = decoder.drafter
         # With its own budget a request that the context cuts short warns only once.
         asked = [replace(memo.request, max_new_tokens=memo.budget) for memo in memos]
         for index, _ in decoder.decode(asked, on_round, begun=[ids for _, ids in begun]):
@@ -302,18 +280,11 @@ class SharedGroup:
     def _decoder(self, point: PointRule) -> SpeculativeDecoder:
         """A decoder of the point's K; all of them use the same caches, one at a time."""
         if point.k not in self._decoders:
-            # The judge decides in place of the rule.
-            no_rule = {"acceptance": "native", "acceptance_settings": {}, "abla_no_window": False}
-            settings = point.config.to_dict() | {
-                "spd_k": point.k,
-                "draft_length": "fixed",  # the rule below might leave it to the clock
-                **({} if point.rule.needs_draft_probs else no_rule),
-                "protect_special_tokens": True,  # so that the judge knows them
-                "enable_statistics": False,
-            }
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ConfigWarning)  # said of the points already
-                config = FLyConfig(**settings)
+            # The judge decides in place of the rule, and knows the protected tokens.
+            rule = {} if point.rule.needs_draft_probs else rule_keys("native")
+            config = point.config.changed(
+                **rule, draft_length="fixed", protect_special_tokens=True, enable_statistics=False
+            )
             batch_size, max_batch_size = self._sizes
             self._decoders[point.k] = SpeculativeDecoder(
                 self._pair.target,
@@ -323,7 +294,7 @@ class SharedGroup:
                 draft_tokenizer=self._draft_tokenizer,
                 batch_size=batch_size,
                 max_batch_size=max_batch_size,
-                judge=self.judge,
+                decider=self.judge,
                 end_ids=self._end_ids,
             )
         return self._decoders[point.k]
@@ -344,25 +315,25 @@ def _check_points(points: Mapping[str, FLyConfig], *, has_draft: bool) -> None:
                 "greedily",
                 fix="set temperature to 0",
             )
-        if config.drafter_traits.is_timed or config.draft_length == "adaptive":
+        if config.setup.traits.is_timed or config.draft_length == "adaptive":
             raise ConfigError(
                 f"point {name!r}: what is drafted depends on the clock, so points cannot share it",
                 fix="sweep with a fixed draft_length and another drafter than 'bandit'",
             )
-        if config.drafter_traits.is_tree:
+        if config.setup.traits.is_tree:
             raise ConfigError(
                 f"point {name!r}: drafter {config.drafter_name!r} offers trees, of which every "
                 "rule keeps another branch, so points cannot share their rounds",
                 fix="sweep with a drafter of chains, such as 'model', or compare settings one by "
                 "one",
             )
-        if config.drafter_traits.remembers:
+        if config.setup.traits.remembers:
             raise ConfigError(
                 f"point {name!r}: drafter {config.drafter_name!r} keeps what earlier requests "
                 "answered, so points cannot share what is drafted",
                 fix="set store_tokens to 0 in drafter_settings",
             )
-        if config.needs_draft and not has_draft:
+        if config.setup.traits.needs_model and not has_draft:
             raise ConfigError(
                 f"point {name!r}: drafter {config.drafter_name!r} needs a draft model, and none "
                 "was given",

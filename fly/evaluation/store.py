@@ -15,14 +15,14 @@ from fly.backend.lines import LineFile, read_line, read_lines
 from fly.backend.tracing import writing
 from fly.decoding import Result
 from fly.errors import ConfigError, JournalError
-from fly.evaluation.measuring import Key, Ready
 from fly.evaluation.methods import Method
+from fly.evaluation.workload import Asked, Key
 from fly.formats import answers as format_
-from fly.formats.answers import Answer, Block, Header, Rung, Search
+from fly.formats.answers import Answer, Block, Header, PlainSpeeds, Rung
 from fly.formats.model import Format
 
 VERSION = Header.model_fields["fly_answers"].default
-MakeAnswer = Callable[[Method, Ready, Result], Answer]
+MakeAnswer = Callable[[Method, Asked, Result], Answer]
 
 
 def check_folder(folder: Path, result_name: str, *, resume: bool) -> None:
@@ -145,15 +145,15 @@ class Store:
         """Whether a method's answer is there."""
         return key in self.answers.get(method, {})
 
-    def answer(self, method: Method, ready: Ready, result: Result) -> Answer:
+    def answer(self, method: Method, ready: Asked, result: Result) -> Answer:
         """What would be saved of a result."""
         return self._make_answer(method, ready, result)
 
-    def keep(self, method: Method, ready: Ready, result: Result) -> None:
+    def keep(self, method: Method, ready: Asked, result: Result) -> None:
         """Save an answer; it is the operating system's when this returns."""
         answer = self.answer(method, ready, result)
         self._append(answer)
-        self.answers.setdefault(method.name, {})[ready.asked.key] = answer
+        self.answers.setdefault(method.name, {})[ready.key] = answer
 
     def keep_block(self, block: Block) -> None:
         """Save what a block took."""
@@ -163,7 +163,7 @@ class Store:
     def keep_search(self, speeds: Mapping[str, float]) -> None:
         """Save the speeds of plain decoding."""
         self.search = dict(speeds)
-        self._append(Search(search=self.search))
+        self._append(PlainSpeeds(search=self.search))
 
     def keep_rung(self, rung: Rung) -> None:
         """Save what became of a part of a sweep."""
@@ -191,7 +191,7 @@ class Store:
                 elif "rung" in line:
                     self._take_rung(Rung.model_validate(line))
                 elif "search" in line:
-                    self.search = Search.model_validate(line).search
+                    self.search = PlainSpeeds.model_validate(line).search
                 else:
                     answer = Answer.model_validate(line)
                     key = (answer.task, answer.doc_id, answer.idx, answer.repeat)

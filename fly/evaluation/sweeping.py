@@ -8,7 +8,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fly.backend.arguments import check_state
 from fly.errors import ConfigError
@@ -18,17 +18,17 @@ from fly.evaluation.comparing import Loaded, carry_out
 from fly.evaluation.grid import GridPoint, grid_points
 from fly.evaluation.halving import Recommendation, Standing, frontier, recommend
 from fly.evaluation.looking import FirstLook
-from fly.evaluation.margins import Margin
-from fly.evaluation.measuring import Ready
 from fly.evaluation.methods import NATIVE, TARGET, Method, parse_method
 from fly.evaluation.metrics import Metric, measure_of, named
-from fly.evaluation.plan import Plan, make_plan
-from fly.evaluation.runners import Runner, make_runner
+from fly.evaluation.options import Options, make_plan
+from fly.evaluation.plan import Plan
 from fly.evaluation.searching import OnProgress, Search, Tried, halves
 from fly.evaluation.store import Store, write_result, write_text
+from fly.evaluation.workload import Asked
 from fly.formats import sweep as sweep_format
 from fly.formats.comparison import Comparison, MethodResult
 from fly.formats.sweep import Point, Saving, Sweep
+from fly.stats.margins import Margin
 
 if TYPE_CHECKING:
     from fly.backend import FLyLM
@@ -58,21 +58,14 @@ class SweepPlan:
 
 
 def make_sweep_plan(
-    model_args: Mapping[str, Any],
-    options: Mapping[str, Any],
-    grid: Mapping[str, list[object]],
-    *,
-    heldout: float = HELD_OUT,
-    **settings: Any,
+    given: Options, grid: Mapping[str, list[object]], heldout: float = HELD_OUT
 ) -> SweepPlan:
     """Check everything that needs neither task nor model.
 
     Args:
-        model_args: lm-eval's model arguments.
-        options: of lm-eval's `simple_evaluate`.
-        grid: values by key, checked by `grid.parse_grid`.
+        given: its methods are of no account.
+        grid: values by key, checked by `grid.check_grid`.
         heldout: share of the documents that the search does not see.
-        settings: of `make_plan`.
 
     Raises:
         ConfigError: a setting or the output folder is wrong, or a point of the grid is impossible.
@@ -82,18 +75,12 @@ def make_sweep_plan(
             f"--heldout is {heldout!r}, but it is the share of items kept for the verdict",
             fix="give a number between 0 and 1, such as 0.5",
         )
-    plan = make_plan(
-        model_args,
-        options,
-        methods=[TARGET, NATIVE],
-        result_name=sweep_format.FILE_NAME,
-        **settings,
-    )
+    plan = make_plan(replace(given, methods=[TARGET, NATIVE]), sweep_format.FILE_NAME)
     points = grid_points(grid, overrides=plan.config.to_dict())
     for point in points:
         _check_point(point)
         check_state(point.config)
-    methods = [Method(each.name, "engine", each.config, plan.batch_size) for each in points]
+    methods = [Method(each.name, each.config, plan.batch_size) for each in points]
     told = {"grid": {key: list(values) for key, values in grid.items()}, "heldout": heldout}
     plan = replace(plan, more=told, more_methods=methods)
     plan.check_resumed()
@@ -106,7 +93,7 @@ def _check_point(point: GridPoint) -> None:
             f"point {point.name}: nothing is drafted, so there is nothing to choose",
             fix="leave use_sd and drafter none out of the grid: the target is always measured",
         )
-    if point.config.needs_draft and point.config.draft_model_path is None:
+    if point.config.setup.traits.needs_model and point.config.draft_model_path is None:
         raise ConfigError(
             f"point {point.name}: drafter {point.config.drafter_name!r} needs a draft model, and "
             "none is named",
@@ -126,7 +113,7 @@ def run(sweep: SweepPlan, on_start: Callable[[int], None], on_progress: OnProgre
     tasks = plan.load_tasks()
     lm = plan.load_models()
     ready = plan.read_requests(lm, tasks)
-    if any(one.prepared.request.temperature > 0 for one in ready):
+    if any(one.request.temperature > 0 for one in ready):
         raise ConfigError(
             "a request samples, but a sweep decodes greedily",
             fix="leave do_sample and temperature out of --gen_kwargs and the tasks",
@@ -137,7 +124,7 @@ def run(sweep: SweepPlan, on_start: Callable[[int], None], on_progress: OnProgre
             f"{len(ready)} requests cannot be split into a search and a held-out part",
             fix="raise --limit, or change --heldout",
         )
-    with lm.precision(), plan.open_store(lm, ready) as store:
+    with lm.precision(), plan.open_store(lm, {TARGET: plan.target.open(lm)}, ready) as store:
         loaded = Loaded(lm, tasks, seen, _deciding(plan, lm, tasks, seen, store))
         on_start(len(seen) * (1 + len(sweep.points)))
         search = Search(plan, loaded, seen, sweep.points, store, on_progress)
@@ -164,18 +151,15 @@ def run(sweep: SweepPlan, on_start: Callable[[int], None], on_progress: OnProgre
 
 
 def _deciding(
-    plan: Plan, lm: FLyLM, tasks: Tasks, ready: Sequence[Ready], store: Store
+    plan: Plan, lm: FLyLM, tasks: Tasks, ready: Sequence[Asked], store: Store
 ) -> dict[str, Metric]:
     """The metric that decides, by task, as a first look at answers has it.
 
     Raises:
         ConfigError: it is no mean over items, or one where less is better.
     """
-
-    def make(method: Method) -> Runner:
-        return make_runner(method, lm, trace=False)
-
-    found = FirstLook(plan.target, make, store, plan.metric).deciding(tasks, ready)
+    look = FirstLook(plan.target, lambda method: method.open(lm), store, plan.metric)
+    found = look.deciding(tasks, ready)
     for name, metric in found.items():
         measure = measure_of(tasks.by_name[name], metric[0])
         if not (measure.is_mean and measure.higher_is_better):
@@ -196,8 +180,8 @@ def _needed(standing: Standing, tried: Sequence[Tried], sweep: SweepPlan) -> int
 
 def _verifying(plan: Plan, point: GridPoint) -> Plan:
     """The comparison on held-out items: the target, native and the point."""
-    name = f"{point.config.acceptance_name}:{point.name}"
-    chosen = Method(name, "engine", point.config, plan.batch_size)
+    name = f"{point.config.setup.rule_name}:{point.name}"
+    chosen = Method(name, point.config, plan.batch_size)
     native = parse_method(NATIVE, point.config, plan.batch_size)
     methods = [plan.methods[0], native]
     if not chosen.is_lossless or chosen.config.drafter_name != native.config.drafter_name:
@@ -237,7 +221,7 @@ def _result(
         target=config["target_model_path"],
         draft=config["draft_model_path"],
         config=config,
-        tasks=list(dict.fromkeys(one.asked.task for one in search.ready)),
+        tasks=list(dict.fromkeys(one.task for one in search.ready)),
         grid={key: list(values) for key, values in sweep.grid.items()},
         margin=plan.margin.share,
         margin_points=plan.margin.points,
@@ -260,7 +244,7 @@ def _point(tried: Tried, on_frontier: bool, margin: Margin) -> Point:
     return Point(
         name=tried.point.name,
         settings=tried.point.settings,
-        is_lossless=not tried.point.config.is_loose,
+        is_lossless=not tried.point.config.setup.is_loose,
         num_items=tried.num_items,
         stopped=tried.stopped,
         score=tried.score,

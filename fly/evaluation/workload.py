@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
     from lm_eval.api.task import Task
 
-    from fly.decoding import Result
+    from fly.backend.requests import Prepared
+    from fly.decoding import Request, Result
 
 _GENERATION = "generate_until"
 # Of simple_evaluate's options, those that a workload cannot have, each with the way out.
@@ -36,6 +37,9 @@ _REFUSED = {
     "use_cache": "leave it out: every finished answer is kept, and --resume goes on from there",
     "predict_only": "leave it out: without scores there is nothing to compare",
 }
+
+
+Key = tuple[str, int | None, int, int]  # task, document, index of the request, copy
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,9 +51,16 @@ class Asked:
     copy: int  # among the task's repeats of the request
     seed: int  # of its draws
     doc_hash: str | None
+    prepared: Prepared | None = None  # once a model's tokenizer has read it
 
     @property
-    def key(self) -> tuple[str, int | None, int, int]:
+    def request(self) -> Request:
+        """As the engine takes it."""
+        assert self.prepared is not None
+        return self.prepared.request
+
+    @property
+    def key(self) -> Key:
         """What tells it from all others of the workload."""
         return self.task, self.instance.doc_id, self.instance.idx, self.copy
 

@@ -92,7 +92,7 @@ class Block(Line):
     peak_memory_bytes: int | None
 
 
-class Search(Line):
+class PlainSpeeds(Line):
     """What plain decoding reached at some batch sizes, in tokens/s by method."""
 
     search: dict[str, float]

@@ -10,16 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AllowInfNan
 
-from fly.formats.model import Format, Interval
+from fly.formats.frames import frame, paired_columns, spread
+from fly.formats.model import Format
+from fly.stats.records import Interval, Paired, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FILE_NAME = "compare.json"
-
-POINT = 0.01  # of a score, where a task's record says nothing else
-
-VerdictName = Literal["SAFE", "NOT SAFE", "INCONCLUSIVE"]
 # target: the reference of scores and texts; control: the target at another batch size; baseline:
 # the fastest plain decoding found, where it is none of the methods asked for.
 Role = Literal["target", "control", "baseline", "method"]
@@ -35,34 +33,6 @@ class Score(Format):
     stderr: Annotated[float, AllowInfNan(True)] | None
     higher_is_better: bool
     num_items: int | None  # that it is of; None where that is not told
-
-
-class Verdict(Format):
-    """Whether a method may stand in for the target, by a rule fixed before the run.
-
-    SAFE: the one-sided 95 % lower bound of what is kept clears the margin; NOT SAFE: the upper
-    bound is below it; else INCONCLUSIVE.  The p values are Holm's, over all verdicts of a
-    comparison.
-    """
-
-    verdict: VerdictName
-    p_safe: float  # of "no more is kept than the margin"
-    p_not_safe: float  # of "no less is kept than the margin"
-    # At the observed share of discordant items; where the target solves too few for a relative
-    # margin, the least that could support one; None where decided, or no number would.
-    items_needed: int | None
-    explanation: str
-
-
-class Paired(Format):
-    """A method's scores against the target's on the same items."""
-
-    num_items: int
-    gained: int | None  # items scored better than by the target; None for scores of all items
-    lost: int | None  # items scored worse
-    mcnemar_p: float | None  # exact, two-sided; None for graded scores
-    difference: Interval  # of mean scores, method minus target
-    recovery: Interval  # of mean scores, method by target; the other way where lower is better
 
 
 class OtherScore(Score):
@@ -173,6 +143,43 @@ class Comparison(Format):
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        from fly.formats.frames import comparison_frame
+        return frame([_row(task, method) for task in self.tasks for method in task.methods])
 
-        return comparison_frame(self)
+
+_OF_A_VERDICT = ("verdict", "p_safe", "p_not_safe", "items_needed")
+
+
+def _row(task: TaskResult, method: MethodResult) -> dict[str, Any]:
+    speed, texts = method.speed, method.texts
+    return {
+        "task": task.task,
+        "method": method.name,
+        "role": method.role,
+        "batch_size": method.batch_size,
+        "is_lossless": method.is_lossless,
+        "num_items": task.num_items,
+        "metric": method.score.metric,
+        "filter": method.score.filter,
+        "score": method.score.value,
+        "stderr": method.score.stderr,
+        **paired_columns(method.paired),
+        **{name: getattr(method.verdict, name, None) for name in _OF_A_VERDICT},
+        "tokens_per_s": speed.tokens_per_s,
+        "seconds": speed.seconds,
+        "num_blocks": speed.num_blocks,
+        **spread("speedup", speed.vs_target),
+        **spread("speedup_vs_baseline", speed.vs_baseline),
+        **spread("speedup_vs_native", speed.vs_native),
+        **_acceptance(method.acceptance),
+        "num_answers": texts.num_answers,
+        "num_equal": texts.num_equal,
+        "num_ties": texts.num_ties,
+        "mean_tokens": texts.mean_tokens,
+        "peak_memory_bytes": method.peak_memory_bytes,
+    }
+
+
+def _acceptance(acceptance: Acceptance | None) -> dict[str, Any]:
+    names = {"tau": "mean_acceptance_length"}
+    names |= {name: name for name in ("acceptance_rate", "loose_share", "rounds")}
+    return {column: getattr(acceptance, name, None) for column, name in names.items()}

@@ -1,4 +1,4 @@
-"""What all formats share: frozen records that tolerate nothing unknown, and intervals."""
+"""Base of all formats: frozen records that tolerate nothing unknown."""
 
 from __future__ import annotations
 
@@ -11,15 +11,3 @@ class Format(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
     )
-
-
-class Interval(Format):
-    """An estimate with its two-sided 95 % interval; what cannot be told is None.
-
-    `method` names how the interval was made, or says why there is none.
-    """
-
-    estimate: float | None
-    low: float | None
-    high: float | None
-    method: str

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from fly.formats.comparison import Comparison, Paired
-from fly.formats.model import Format, Interval
+from fly.formats.comparison import Comparison
+from fly.formats.frames import frame, paired_columns, spread
+from fly.formats.model import Format
+from fly.stats.records import Interval, Paired
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,6 +78,25 @@ class Sweep(Format):
         Raises:
             MissingExtraError: pandas is not installed.
         """
-        from fly.formats.frames import sweep_frame
+        return frame([_row(point, self) for point in self.points])
 
-        return sweep_frame(self)
+
+def _row(point: Point, sweep: Sweep) -> dict[str, Any]:
+    return {
+        "point": point.name,
+        **point.settings,
+        "is_lossless": point.is_lossless,
+        "num_items": point.num_items,
+        "score": point.score,
+        **paired_columns(point.paired),
+        "recovery_lower": point.recovery_lower,
+        "points_lower": point.points_lower,
+        **spread("speedup", point.speedup),
+        "tau": point.mean_acceptance_length,
+        "acceptance_rate": point.acceptance_rate,
+        "loose_share": point.loose_share,
+        "rounds": point.rounds,
+        "stopped": point.stopped,
+        "on_frontier": point.on_frontier,
+        "recommended": point.name == sweep.recommended,
+    }

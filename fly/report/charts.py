@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fly.formats.comparison import POINT
-from fly.formats.model import Interval
 from fly.formats.sweep import Point
 from fly.report import numbers
 from fly.report.plots import (
@@ -24,6 +22,7 @@ from fly.report.plots import (
     draw,
     short,
 )
+from fly.stats.records import POINT, Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from fly.formats.model import Interval
+from fly.stats.records import Interval
 
 UNKNOWN = "\N{EN DASH}"
 INFINITE = "\N{INFINITY}"

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from fly.formats.comparison import POINT, MethodResult, Paired, Score, TaskResult
-from fly.formats.model import Interval
+from fly.formats.comparison import MethodResult, Score, TaskResult
 from fly.formats.sweep import Point, Sweep
 from fly.report import numbers
 from fly.report.harness import RunTask
 from fly.report.pooling import Measured
+from fly.stats.records import POINT, Interval, Paired
 
 VERDICT_KINDS = {"SAFE": "safe", "NOT SAFE": "danger", "INCONCLUSIVE": "open"}
 _ROLES = {

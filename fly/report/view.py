@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fly.formats.comparison import Comparison, MethodResult, TaskResult
-from fly.formats.model import Interval
 from fly.report import charts, numbers
 from fly.report.charts import Entry, Line, Series
 from fly.report.folder import Results
@@ -24,6 +23,7 @@ from fly.report.tables import (
     points_table,
     run_table,
 )
+from fly.stats.records import Interval
 
 
 @dataclass(frozen=True)

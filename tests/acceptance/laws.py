@@ -7,7 +7,7 @@ from itertools import product
 
 import torch
 
-from fly.acceptance import Law, Scores, leading_true
+from fly.acceptance import RejectionSampling, Scores, leading_true
 
 V, K, LENGTH = 3, 2, 3
 
@@ -76,7 +76,7 @@ def scores_of(cases, is_drawn=True):
     drawn_from = q if is_drawn else None
 
     def at(draws):
-        law = Law(p, drawn_from, draws, sampled)
+        law = RejectionSampling(p, drawn_from, draws, sampled)
         return Scores(logits, ids, lengths, law=law, draft_probs=drawn_from)
 
     return at

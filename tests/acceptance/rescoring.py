@@ -56,13 +56,14 @@ def from_top(table: list[float], token: int, count: int | None) -> float:
 
 
 def margin(rule: Any, view: View) -> float:
-    """Two spellings, and llama.cpp's window."""
+    """Three spellings, and llama.cpp's window."""
     z, p, d = view.logits, view.p, view.drafted
     if rule.ratio is not None:
         slack = min(p[d] - rule.ratio * max(p), from_top(p, d, rule.top_n))
+    elif rule.max_difference is not None:
+        slack = min(p[d] - (max(p) - rule.max_difference), from_top(p, d, rule.top_n))
     else:
-        bound = 0.3 if rule.max_gap is None else rule.max_gap
-        slack = min(bound - (max(z) - z[d]), from_top(z, d, rule.top_n))
+        slack = min(rule.max_gap - (max(z) - z[d]), from_top(z, d, rule.top_n))
     if rule.window is None:
         return slack
     if len(view.native) <= rule.window:
@@ -78,21 +79,10 @@ def typical(rule: Any, view: View) -> float:
     return view.p[view.drafted] - min(rule.epsilon, rule.delta * math.exp(-entropy))
 
 
-def relaxed_top_n(rule: Any, view: View) -> float:
-    """Near the first, and among N."""
-    near = view.p[view.drafted] - (max(view.p) - rule.delta)
-    return min(near, from_top(view.p, view.drafted, rule.top_n))
-
-
 def mars(rule: Any, view: View) -> float:
     """The second of two logits, the first above 0."""
     z, d = view.logits, view.drafted
     return min(max(z), z[d] - rule.threshold * max(z), from_top(z, d, 2))
-
-
-def cascade(rule: Any, view: View) -> float:
-    """A share of the largest."""
-    return view.p[view.drafted] - (1 - rule.alpha) * max(view.p)
 
 
 def divergence(rule: Any, view: View) -> float:
@@ -126,9 +116,9 @@ def fly(rule: Any, view: View) -> float:
 SLACK: dict[str, Callable[[Any, View], float]] = {
     "margin": margin,
     "typical": typical,
-    "relaxed_top_n": relaxed_top_n,
+    "relaxed_top_n": margin,
     "mars": mars,
-    "cascade": cascade,
+    "cascade": margin,
     "divergence": divergence,
     "fly": fly,
 }

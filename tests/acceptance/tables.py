@@ -1,5 +1,6 @@
 """Hand-built rounds for tables of a rule's decisions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,7 +42,7 @@ def scores_of(*cases: Case, width: int | None = None, **options: Any) -> Scores:
     lengths = torch.tensor([len(case.ids) for case in cases])
     scores = Scores(logits, ids, lengths, **options)
     if not any(case.logits for case in cases):
-        vars(scores)["probs"] = probs[:, :k]  # softmax would round
+        vars(scores.table)["probs"] = probs[:, :k]  # softmax would round
     return scores
 
 
@@ -54,7 +55,7 @@ def kept(rule: Rule, *cases: Case, **options: Any) -> list[int]:
     return leading_true(rule.accept(scores_of(*cases, **options)).accepted).tolist()
 
 
-def assert_table(make: type[Rule], cases: dict[str, Case]) -> None:
+def assert_table(make: Callable[..., Rule], cases: dict[str, Case]) -> None:
     """Each case alone, then all that share their settings in one padded batch."""
     groups: dict[str, list[Case]] = {}
     for name, case in cases.items():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from fly.acceptance import Law, Reason, Scores, leading_true
+from fly.acceptance import Reason, RejectionSampling, Scores, leading_true
 from fly.acceptance.block import BlockRule
 from fly.acceptance.native import NativeRule
 from fly.config import FLyConfig
@@ -64,7 +64,7 @@ def test_ragged_batches_follow_the_formulas():
     ids = torch.randint(vocab, (size, k), generator=generator)
     lengths = torch.randint(0, k + 1, (size,), generator=generator)
     draws = torch.rand(size, k + 1, 2, generator=generator, dtype=torch.float64)
-    law = Law(p, q, draws, torch.ones(size, dtype=torch.bool))
+    law = RejectionSampling(p, q, draws, torch.ones(size, dtype=torch.bool))
     verdict = BlockRule().accept(Scores(p.log(), ids, lengths, law=law))
     kept = leading_true(verdict.accepted)
     for b, length in enumerate(lengths.tolist()):
@@ -99,7 +99,9 @@ CASES = {  # target behind 0, 1, 2 tokens; draft behind 0, 1; draws; kept
 def test_block_accepts(p, q, draws, kept):
     table = torch.zeros(1, 3, 2, dtype=torch.float64)
     table[0, :2, 0] = torch.tensor(draws, dtype=torch.float64)
-    law = Law(torch.tensor([p]), torch.tensor([q]), table, torch.ones(1, dtype=torch.bool))
+    law = RejectionSampling(
+        torch.tensor([p]), torch.tensor([q]), table, torch.ones(1, dtype=torch.bool)
+    )
     scores = Scores(
         law.target.log(), torch.zeros(1, 2, dtype=torch.int64), torch.tensor([2]), law=law
     )
@@ -114,7 +116,9 @@ def test_greedy_rows_are_decided_as_native_does():
     q = torch.nn.functional.one_hot(scores.ids, 128).float()
     for drawn_from in (q, None):
         is_sampled = torch.zeros(2, dtype=torch.bool)
-        law = Law(one_hot, drawn_from, torch.full((2, 6, 2), 0.999).double(), is_sampled)
+        law = RejectionSampling(
+            one_hot, drawn_from, torch.full((2, 6, 2), 0.999).double(), is_sampled
+        )
         mixed = Scores(scores.logits, scores.ids, scores.lengths, law=law)
         verdict = BlockRule().accept(mixed)
         for found in (alone, verdict):
@@ -147,7 +151,8 @@ def test_statistics_of_whole_answers_add_up():
 
 def test_nothing_to_look_ahead_for():
     config = FLyConfig(acceptance="block", temperature=0.5)
-    rule = BlockRule.from_config(config)
-    assert rule.lookahead == 0
+    rule = config.setup.rule
+    assert isinstance(rule, BlockRule)
+    assert rule.required_followers == 0
     assert rule.is_lossless
-    assert not config.is_loose
+    assert not config.setup.is_loose

@@ -84,7 +84,7 @@ def test_guards():
 
 def test_settings():
     rule = DivergenceRule()
-    assert (rule.divergence, rule.threshold, rule.lookahead) == ("js", 0.1, 1)
+    assert (rule.divergence, rule.threshold, rule.required_followers) == ("js", 0.1, 1)
     assert [DivergenceRule(threshold=t).is_lossless for t in (0.0, 0.1)] == [True, False]
     with pytest.raises(ConfigError, match="drafter 'ngram' has none to give"):
         FLyConfig(acceptance="divergence", drafter="ngram")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from fly.acceptance import Law, Reason, Scores, leading_true
+from fly.acceptance import Reason, RejectionSampling, Scores, leading_true
 from fly.acceptance.ears import EarsRule
 from fly.acceptance.native import NativeRule
 from fly.config import FLyConfig
@@ -40,7 +40,7 @@ def sampled(p, q, draws, ids, lengths=None, is_sampled=True, **given):
     table = torch.zeros(len(ids), ids.shape[1] + 1, 2, dtype=torch.float64)
     table[:, :-1, 0] = torch.tensor(draws, dtype=torch.float64)
     rows = torch.full((len(ids),), is_sampled)
-    law = Law(torch.tensor(p), torch.tensor(q), table, rows)
+    law = RejectionSampling(torch.tensor(p), torch.tensor(q), table, rows)
     sizes = [ids.shape[1]] * len(ids) if lengths is None else lengths
     return Scores(law.target.log(), ids, torch.tensor(sizes), law=law, **given)
 
@@ -99,7 +99,7 @@ def test_greedy_rows_are_native():
 
 def test_no_tolerance_is_native():
     same_as_native("ears", {"tolerance": 0.0}, 1.2)
-    assert EarsRule(tolerance=0.0).lookahead == 0
+    assert EarsRule(tolerance=0.0).required_followers == 0
 
 
 def test_sampled_answers_are_loosened():

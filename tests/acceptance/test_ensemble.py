@@ -4,7 +4,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from fly.acceptance import Law, Reason, Scores, leading_true
+from fly.acceptance import Reason, RejectionSampling, Scores, leading_true
 from fly.acceptance.ensemble import EnsembleRule
 from fly.acceptance.native import NativeRule
 from fly.config import FLyConfig
@@ -88,7 +88,7 @@ def test_protected_tokens_keep_exactly_the_targets_probability():
     draws = torch.zeros(size, 2, 2, dtype=torch.float64)
     draws[:, 0, 0], draws[..., 1] = middles[cases[:, 1]], middles[cases[:, 2], None]
     ids, target = drafted[cases[:, :1]], p.expand(size, 2, 4)
-    law = Law(target, q.expand(size, 1, 4), draws, torch.ones(size, dtype=torch.bool))
+    law = RejectionSampling(target, q.expand(size, 1, 4), draws, torch.ones(size, dtype=torch.bool))
     protected = torch.tensor([True, False, False, True])
     scores = Scores(
         target.log(), ids, torch.ones(size, dtype=torch.int64), protected, law=law,
@@ -133,7 +133,9 @@ def test_greedy_and_sampled_rows_are_each_decided_as_if_alone():
     alone = logits_of([p, p], [[1], [2]], draft=[q, q])
     draws = torch.full((3, 2, 2), 0.3, dtype=torch.float64)
     target = torch.tensor([[[1.0, 0.0, 0.0]] * 2, [[1.0, 0.0, 0.0]] * 2, p])
-    law = Law(target, torch.tensor([q] * 3), draws, torch.tensor([False, False, True]))
+    law = RejectionSampling(
+        target, torch.tensor([q] * 3), draws, torch.tensor([False, False, True])
+    )
     mixed = Scores(
         torch.tensor([p] * 3).log(), torch.tensor([[1], [2], [1]]), torch.ones(3).long(), law=law,
         draft_probs=law.draft,

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from fly.acceptance import Law, Reason, Scores, rules
+from fly.acceptance import Reason, RejectionSampling, Scores, rules
 from fly.errors import ConfigError
 from tests.acceptance.rescoring import (
     LOOSE,
@@ -30,7 +30,7 @@ def home(name, settings, **more):
 
 
 CASES = [(name, settings) for name in WRITTEN for settings in LOOSE.get(name, [{}])]
-LOSSY = [(name, settings) for name, settings in CASES if home(name, settings).is_loose]
+LOSSY = [(name, settings) for name, settings in CASES if home(name, settings).setup.is_loose]
 # Decoding takes its time: of each rule the first settings only.
 TEXTS = [next(case for case in LOSSY if case[0] == name) for name in dict(LOSSY)]
 SCORED = [(name, settings) for name, settings in CASES if name in SLACK]
@@ -80,14 +80,14 @@ def random_scores(is_sampled, **options):
     law = None
     if is_sampled:
         draws = torch.rand(ROWS, K + 1, 2, generator=generator, dtype=torch.float64)
-        law = Law(logits.softmax(-1), q, draws, torch.ones(ROWS, dtype=torch.bool))
+        law = RejectionSampling(logits.softmax(-1), q, draws, torch.ones(ROWS, dtype=torch.bool))
     lengths = torch.arange(ROWS) % (K + 1)
     return Scores(logits, ids, lengths, law=law, draft_probs=q, **options)
 
 
 def decided(name, settings, is_sampled, **options):
     scores = random_scores(is_sampled, **options)
-    return scores, rules.get(name).from_config(home(name, settings)).accept(scores)
+    return scores, home(name, settings).rule.accept(scores)
 
 
 def guards():
@@ -176,7 +176,7 @@ def test_with_its_loosening_off_a_rule_is_native(name, settings):
     scores = random_scores(is_sampled=True)
     verdict = rule.accept(scores)
     if rule.is_lossless:
-        assert not config.is_loose
+        assert not config.setup.is_loose
         assert not verdict.loose.any()
         assert torch.equal(verdict.accepted, scores.native)
         assert verdict.weight is None

@@ -12,6 +12,7 @@ from fly.acceptance import Reason, Scores, leading_true
 from fly.acceptance.fly import FlyRule
 from fly.acceptance.native import NativeRule
 from fly.config import FLyConfig
+from fly.settings import OfficialKeys
 from tests.models import toy_scores
 
 VARIANTS = ("official", "paper", "vllm")
@@ -209,18 +210,39 @@ def test_reasons(draft, entropies, reasons):
     assert [Reason(value).name for value in verdict.reason[0].tolist()] == reasons.split()
 
 
-def test_lookahead():
-    assert FlyRule(window=6).lookahead == 7
-    assert FlyRule(window=6, no_window=True).lookahead == 1
+def test_required_followers():
+    assert FlyRule(window=6).required_followers == 7
+    assert FlyRule(window=6, no_window=True).required_followers == 1
 
 
-def test_from_config():
-    config = FLyConfig(spd_k=9, win_len=4, fly_variant="paper", entropy_thre=0.1)
-    assert FlyRule.from_config(config) == FlyRule(4, 0.1, "normalised", "paper")
-    assert FlyRule.from_config(FLyConfig()) == FlyRule(6, 0.3, "top3", "official")
-    assert FlyRule.from_config(FLyConfig(entropy_thre=0.0)).threshold is None
-    ablated = FLyConfig(abla_no_window=True, enable_fly=False)
-    assert FlyRule.from_config(ablated).no_window
+RESOLVED = {  # official keys, the rule
+    "defaults": ({}, FlyRule(window=6, threshold=0.3, entropy="top3", variant="official")),
+    "paper": (
+        {"spd_k": 9, "win_len": 4, "fly_variant": "paper", "entropy_thre": 0.1},
+        FlyRule(window=4, threshold=0.1, entropy="normalised", variant="paper"),
+    ),
+    "threshold of its variant": (
+        {"fly_variant": "paper"},
+        FlyRule(threshold=0.05, entropy="normalised", variant="paper"),
+    ),
+    "threshold of its entropy": ({"entropy": "full"}, FlyRule(threshold=0.6, entropy="full")),
+    "official gate off": ({"entropy_thre": 0.01}, FlyRule(threshold=None)),
+    "as low a gate elsewhere": (
+        {"entropy_thre": 0.01, "fly_variant": "vllm"},
+        FlyRule(threshold=0.01, variant="vllm"),
+    ),
+    "ablated": (
+        {"abla_no_window": True, "enable_fly": False},
+        FlyRule(no_window=True, counts_window=False),
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::fly.errors.FLyWarning")
+@pytest.mark.parametrize(("keys", "rule"), RESOLVED.values(), ids=RESOLVED)
+def test_resolved_from_the_official_keys(keys, rule):
+    assert FlyRule.resolved({}, OfficialKeys(**keys)) == rule
+    assert FLyConfig(acceptance="fly", **keys).rule == rule
 
 
 def random_scores(seed: int, *, forbidden: bool = False) -> Scores:
@@ -285,7 +307,13 @@ def twin(scores: Scores, b: int, rule: FlyRule) -> list[Reason]:
 
 
 RULES = [
-    FlyRule(window, threshold, entropy, variant, no_window)
+    FlyRule(
+        window=window,
+        threshold=threshold,
+        entropy=entropy,
+        variant=variant,
+        no_window=no_window,
+    )
     for window, threshold, variant, no_window in itertools.product(
         (1, 2, 3, 5, 9), (None, 0.3), VARIANTS, (False, True)
     )
@@ -318,8 +346,8 @@ def test_equals_native_where_nothing_can_be_loosened(variant):
         scores = random_scores(seed)
         native = NativeRule().accept(scores).accepted
         for rule in (
-            FlyRule(window=2, threshold=math.inf, variant=variant),
-            FlyRule(window=2, threshold=math.inf, variant=variant, no_window=True),
+            FlyRule(window=2, threshold=99.0, variant=variant),
+            FlyRule(window=2, threshold=99.0, variant=variant, no_window=True),
             FlyRule(window=10, threshold=None, variant=variant),
         ):
             verdict = rule.accept(scores)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from fly.acceptance import Rule, Scores, leading_true, rules
+from fly.acceptance import Rule, Scores, leading_true
 from tests.decoding.test_golden import config_of
 from tests.toy import Formula, formula, golden
 
@@ -44,7 +44,7 @@ def test_every_recorded_decision_in_padded_batches() -> None:
     checked = 0
     for group in groups.values():
         config = config_of(group[0][0])  # K is no setting of the rule
-        rule = rules.get(config.acceptance_name).from_config(config)
+        rule = config.setup.rule
         for begin in range(0, len(group), 16):
             check_batch(rule, group[begin : begin + 16])
         checked += len(group)

@@ -6,7 +6,7 @@ from itertools import product
 import pytest
 import torch
 
-from fly.acceptance import Law, Scores, leading_true
+from fly.acceptance import RejectionSampling, Scores, leading_true
 from fly.acceptance.law import draw
 from fly.acceptance.native import NativeRule
 
@@ -65,7 +65,7 @@ def verified(prefix, ids, is_drawn):
     table[:, :K, 0] = draws[:, :K]
     table[..., 1] = draws[:, K:]
     proposal = torch.tensor(ids).expand(size, K)
-    law = Law(p, q, table, torch.ones(size, dtype=torch.bool))
+    law = RejectionSampling(p, q, table, torch.ones(size, dtype=torch.bool))
     scores = Scores(p.log(), proposal, torch.full((size,), K), law=law)
     kept = leading_true(NativeRule().accept(scores).accepted)
     own = scores.choice_at(kept)
@@ -117,7 +117,9 @@ def test_draws_invert_the_cumulative_weights():
 
 def scores_of(p, q, ids, lengths, draws):
     drawn_from = None if q is None else torch.tensor(q)
-    law = Law(torch.tensor(p), drawn_from, draws, torch.ones(len(p), dtype=torch.bool))
+    law = RejectionSampling(
+        torch.tensor(p), drawn_from, draws, torch.ones(len(p), dtype=torch.bool)
+    )
     return Scores(law.target.log(), torch.tensor(ids), torch.tensor(lengths), law=law)
 
 

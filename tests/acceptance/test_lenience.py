@@ -5,7 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from fly.acceptance import Law, Reason, Scores, leading_true
+from fly.acceptance import Reason, RejectionSampling, Scores, leading_true
 from fly.acceptance.lenience import LenienceRule
 from fly.acceptance.native import NativeRule
 from tests.acceptance import laws
@@ -90,7 +90,7 @@ SAMPLED = {
     ("p", "q", "lenience", "draw", "kept", "loose"), SAMPLED.values(), ids=SAMPLED
 )
 def test_sampled_rows(p, q, lenience, draw, kept, loose):
-    law = Law(
+    law = RejectionSampling(
         torch.tensor([[[p, 1 - p]] * 2]),
         torch.tensor([[[q, 1 - q]]]),
         torch.full((1, 2, 2), draw, dtype=torch.float64),
@@ -109,7 +109,7 @@ def test_no_lenience_is_native(temperature):
     scores = logits_of([[[0.4, 0.4, 0.2]] * 3], [[1, 0]])
     own, native = (rule.accept(scores) for rule in (LenienceRule(lenience=1.0), NativeRule()))
     assert torch.equal(own.reason, native.reason)
-    assert LenienceRule(lenience=1.0).lookahead == 0
+    assert LenienceRule(lenience=1.0).required_followers == 0
 
 
 def test_loosened_tokens_satisfy_the_rule():

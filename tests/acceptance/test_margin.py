@@ -1,14 +1,18 @@
-"""Margin: two spellings, the two sources' sides of equality, and llama.cpp's window."""
+"""Margin: three spellings and two other names, the sources' sides of equality, and llama.cpp's
+window."""
 
+import itertools
 import math
 
 import pytest
 import torch
 
-from fly.acceptance import Reason, Scores
+from fly.acceptance import Reason, Scores, rules
 from fly.acceptance.margin import MarginRule
 from fly.config import FLyConfig
 from fly.errors import ConfigError
+from fly.evaluation.methods import parse_method
+from fly.settings import OfficialKeys
 from tests.acceptance.tables import Case, assert_guarded, assert_table, kept, scores_of
 
 SURE = [0.0, 9.0, 0.0, 0.0]  # logits that want token 1
@@ -50,10 +54,107 @@ RATIOS = {
     ),
 }  # fmt: skip
 
+P = [0.5, 0.25, 0.125, 0.125]
+TOP = [0.9, 0.1, 0.0, 0.0]
 
-@pytest.mark.parametrize("cases", [GAPS, RATIOS], ids=["gap", "ratio"])
-def test_decisions(cases):
-    assert_table(MarginRule, cases)
+
+def probs(rows, ids, count, **settings):
+    return Case(rows, ids, count, settings=settings)
+
+
+CASCADES = {
+    "by default 0.8 of the largest": probs([[0.5, 0.41, 0.09, 0.0]], [1], 1),
+    "by default not less": probs([[0.5, 0.39, 0.11, 0.0]], [1], 0),
+    "equality is kept": probs([P], [1], 1, alpha=0.5),
+    "just short": probs([P], [1], 0, alpha=0.4999),
+    "a quarter": probs([P], [3], 1, alpha=0.75),
+    "alpha 0 is native": probs([P], [1], 0, alpha=0.0),
+    "but for ties": probs([[0.5, 0.5, 0.0, 0.0]], [1], 1, alpha=0.0),
+    "no probability": probs([[0.5, 0.5, 0.0, 0.0]], [2], 0, alpha=0.99),
+    "a match": probs([P], [0, 0], 2, alpha=0.0),
+    "cut at the first": probs([P, P, P], [1, 3, 1], 1, alpha=0.5),
+    "nothing proposed": probs([P], [], 0),
+}
+RELAXED = {
+    "by default any of ten, 0.6 below": probs([P], [3], 1),
+    "delta at equality": probs([P], [1], 1, delta=0.25),
+    "delta just short": probs([P], [1], 0, delta=0.2499),
+    "third of two": probs([P], [2], 0, top_n=2, delta=1.0),
+    "second of two": probs([P], [1], 1, top_n=2, delta=1.0),
+    "ties of the last one count": probs([P], [3], 1, top_n=3, delta=1.0),
+    "top 1 and delta 0 are native": probs([P], [1], 0, top_n=1, delta=0.0),
+    "a match": probs([P], [0, 0], 2, top_n=1, delta=0.0),
+    "more than there are tokens": probs([P], [3], 1, top_n=99),
+    "no probability": probs([[0.5, 0.5, 0.0, 0.0]], [2], 0, delta=1.0),
+    "a sure target": probs([TOP], [1], 0),
+    "cut at the first": probs([P, TOP, P], [1, 1, 1], 1),
+    "nothing proposed": probs([P], [], 0),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "cases"),
+    [("margin", GAPS), ("margin", RATIOS), ("cascade", CASCADES), ("relaxed_top_n", RELAXED)],
+    ids=["gap", "ratio", "cascade", "relaxed_top_n"],
+)
+def test_decisions(name, cases):
+    assert_table(lambda **given: rules.get(name).resolved(given, OfficialKeys()), cases)
+
+
+# name, its settings, the margin that they are
+SPELLED = {
+    "margin": ("margin", {}, {"max_gap": 0.3}),
+    "cascade": ("cascade", {}, {"ratio": 0.8}),
+    "cascade of 0.7": ("cascade", {"alpha": 0.7}, {"ratio": 1 - 0.7}),
+    "relaxed_top_n": ("relaxed_top_n", {}, {"max_difference": 0.6, "top_n": 10}),
+    "relaxed_top_n of 2": (
+        "relaxed_top_n",
+        {"top_n": 2, "delta": 0.1},
+        {"max_difference": 0.1, "top_n": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize(("name", "given", "margin"), SPELLED.values(), ids=SPELLED)
+def test_other_spellings_are_the_same_rule(name, given, margin):
+    rule = MarginRule(**margin)
+    assert FLyConfig(acceptance=name, acceptance_settings=given).rule == rule
+    assert FLyConfig(acceptance="margin", acceptance_settings=margin).rule == rule
+    text = ",".join(f"{key}={value}" for key, value in given.items())
+    config = FLyConfig(draft_model_path="draft")
+    method = parse_method(f"{name}:{text}" if text else name, config, 2)
+    assert method.config.rule == rule
+    assert method.name.partition(":")[0] == method.config.acceptance_name == name
+    assert rule.required_followers == 1
+    assert not rule.is_lossless
+
+
+def test_other_spellings_refuse_what_they_refused():
+    for name, settings in (("cascade", {"alpha": 1.0}), ("relaxed_top_n", {"ratio": 0.5})):
+        with pytest.raises(ConfigError, match=f"acceptance_settings of acceptance rule '{name}'"):
+            FLyConfig(acceptance=name, acceptance_settings=settings)
+
+
+def test_their_formulas_on_random_scores():
+    """As the rules of these names wrote them, to the last bit; many positions lie at equality."""
+    generator = torch.Generator().manual_seed(7)
+    table = (torch.randn(512, 5, 6, generator=generator) * 2).round() / 2
+    ids = torch.randint(6, (512, 4), generator=generator)
+    shaped = table / 0.7
+    scores = Scores(table, ids, torch.arange(512) % 5, processed=shaped)
+    probs = shaped[:, :-1].softmax(-1)
+    own, best = probs.gather(-1, ids[..., None])[..., 0], probs.amax(-1)
+    mismatch = scores.in_proposal & (ids != shaped[:, :-1].argmax(-1))
+    for alpha in (0.0, 0.2, 0.5, 0.9):
+        rule = rules.get("cascade").resolved({"alpha": alpha}, OfficialKeys())
+        assert torch.equal(rule.accept(scores).loose, mismatch & (own >= (1 - alpha) * best))
+    for top_n, delta in itertools.product((1, 2, 10), (0.0, 0.1, 0.6)):
+        given = {"top_n": top_n, "delta": delta}
+        rule = rules.get("relaxed_top_n").resolved(given, OfficialKeys())
+        least = probs.topk(min(top_n, 6)).values[..., -1]
+        assert torch.equal(
+            rule.accept(scores).loose, mismatch & (own >= best - delta) & (own >= least)
+        )
 
 
 CLOSE, SPLIT = near(0.25), [-9.0, 2.0, 1.2, -9.0]  # exp(0.8) > 2
@@ -107,17 +208,19 @@ def test_the_gap_reads_raw_logits_and_the_ratio_processed_ones():
     assert MarginRule(ratio=0.1).accept(scores).loose.tolist() == [[True]]
 
 
-@pytest.mark.parametrize("settings", [{"max_gap": 0.5}, {"ratio": 0.5}, {"window": 1}])
+@pytest.mark.parametrize(
+    "settings", [{"max_gap": 0.5}, {"ratio": 0.5}, {"max_difference": 0.5}, {"window": 1}]
+)
 def test_guards(settings):
     case = logits([near(0.25), SURE, SURE], [2, 1], 2)
     assert_guarded(MarginRule(**settings), case)
 
 
 def test_settings():
-    assert (MarginRule().gap, MarginRule().lookahead) == (0.3, 1)
-    assert MarginRule(window=4).lookahead == 5
-    assert MarginRule(ratio=0.9).gap is None
+    assert (MarginRule().max_gap, MarginRule().required_followers) == (0.3, 1)
+    assert MarginRule(window=4).required_followers == 5
+    assert MarginRule(ratio=0.9).max_gap is None
     assert [MarginRule(max_gap=gap).is_lossless for gap in (0.0, 0.1)] == [True, False]
     assert not MarginRule(ratio=1.0).is_lossless
-    with pytest.raises(ConfigError, match="two spellings of one setting"):
+    with pytest.raises(ConfigError, match="max_gap and ratio are two spellings of one setting"):
         FLyConfig(acceptance="margin", acceptance_settings={"max_gap": 0.1, "ratio": 0.9})

@@ -45,5 +45,5 @@ def test_guards():
 
 
 def test_settings():
-    assert (MarsRule().threshold, MarsRule().lookahead) == (0.9, 1)
+    assert (MarsRule().threshold, MarsRule().required_followers) == (0.9, 1)
     assert [MarsRule(threshold=value).is_lossless for value in (1.0, 0.9)] == [True, False]

@@ -43,4 +43,5 @@ def test_reasons():
 
 
 def test_nothing_to_look_ahead_for():
-    assert NativeRule.from_config(FLyConfig(acceptance="native")).lookahead == 0
+    assert FLyConfig(acceptance="native").rule == NativeRule()
+    assert NativeRule().required_followers == 0

@@ -76,8 +76,8 @@ def test_settings_come_from_a_configuration_and_from_a_methods_name(rule):
     config = FLyConfig(
         acceptance="floor", acceptance_settings={"least": 0.3}, draft_model_path="draft"
     )
-    assert rule.from_config(config) == rule(least=0.3)
-    assert config.is_loose
+    assert config.setup.rule == rule(least=0.3)
+    assert config.setup.is_loose
     target, own, other = parse_methods(["floor", "multilevel+floor:least=0.05,spd_k=4"], config, 2)
     assert target.is_plain
     assert own.config.acceptance_settings == {"least": 0.3}

@@ -63,6 +63,6 @@ def test_guards():
 
 def test_defaults_are_medusas():
     rule = TypicalRule()
-    assert (rule.epsilon, rule.delta, rule.lookahead) == (0.09, 0.3, 1)
+    assert (rule.epsilon, rule.delta, rule.required_followers) == (0.09, 0.3, 1)
     assert rule.delta == pytest.approx(math.sqrt(rule.epsilon))
     assert not rule.is_lossless

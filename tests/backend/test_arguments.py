@@ -91,7 +91,7 @@ def test_models_must_be_named(pair):
 )
 def test_no_draft_is_asked_for_where_none_drafts(pair, settings):
     split = ModelArguments.split({"target_model_path": str(pair.target), **settings})
-    assert not split.config.needs_draft
+    assert not split.config.setup.traits.needs_model
 
 
 BATCH_SIZES = {  # as given, as HFLM gets it

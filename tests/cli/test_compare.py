@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from fly.cli import main
-from fly.formats.answers import Answer, Block, Header, Search
+from fly.formats.answers import Answer, Block, Header, PlainSpeeds
 from fly.formats.comparison import Comparison, MethodResult
 from fly.formats.items import Item
 from tests.cli.without_defaults import defaults
@@ -49,7 +49,7 @@ def run(tmp_path_factory) -> SimpleNamespace:
         code=code,
         out=out,
         header=Header(**lines[0]),
-        search=[Search(**line) for line in lines if "search" in line],
+        search=[PlainSpeeds(**line) for line in lines if "search" in line],
         blocks=[Block(**line) for line in lines if "block" in line],
         answers=[Answer(**line) for line in lines if line.get("kind") == "answer"],
         result=Comparison.model_validate_json((out / "compare.json").read_text()),

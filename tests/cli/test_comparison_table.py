@@ -9,14 +9,12 @@ from fly.formats.comparison import (
     Cost,
     MethodResult,
     OtherScore,
-    Paired,
     Score,
     Speed,
     TaskResult,
     Texts,
-    Verdict,
 )
-from fly.formats.model import Interval
+from fly.stats.records import Interval, Paired, Verdict
 
 UNKNOWN = Interval(estimate=None, low=None, high=None, method="too few")
 

@@ -12,7 +12,8 @@ import transformers
 from transformers import PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from fly.decoding.probe import Tier
+from fly.decoding import probe
+from fly.decoding.probe import CacheKind
 from tests.models import WINDOW, tiny
 
 README = Path(__file__).parent.parent.parent / "README.md"
@@ -27,14 +28,14 @@ class Family:
     name: str
     kind: str  # model_type
     settings: Mapping[str, object] = field(default_factory=dict)
-    tier: Tier = Tier.BATCHED
-    floor: Tier | None = Tier.BATCHED  # with transformers 4.57; None where it does not exist there
+    cache: CacheKind = probe.BATCHED
+    floor: CacheKind | None = probe.BATCHED  # with transformers 4.57; None: it does not exist there
     remark: str = ""
 
     @property
-    def tier_here(self) -> Tier | None:
+    def cache_here(self) -> CacheKind | None:
         """What the installed transformers must give."""
-        return self.tier if IS_NEWEST else self.floor
+        return self.cache if IS_NEWEST else self.floor
 
     @property
     def exists(self) -> bool:
@@ -120,7 +121,7 @@ BATCHED = [
     ),
 ]
 ROWWISE = [
-    Family("Bloom", "bloom", {}, Tier.ROWWISE, Tier.ROWWISE, "ALiBi"),
+    Family("Bloom", "bloom", {}, probe.ROWWISE, probe.ROWWISE, "ALiBi"),
     Family(
         "Qwen3-Next",
         "qwen3_next",
@@ -134,8 +135,8 @@ ROWWISE = [
             "linear_num_value_heads": 4,
             "layer_types": ("linear_attention", "full_attention"),
         },
-        Tier.ROWWISE,
-        Tier.STEPWISE,
+        probe.ROWWISE,
+        probe.STEPWISE,
         "recurrent layers",
     ),
     Family(
@@ -153,7 +154,7 @@ ROWWISE = [
             "mlp_hidden_act": "relu2",
             **TIME_STEPS,
         },
-        Tier.ROWWISE,
+        probe.ROWWISE,
         None,
         f"recurrent layers; {TIME_STEP_REMARK}",
     ),
@@ -171,24 +172,24 @@ ROWWISE = [
             "adapter_rank": 4,
             **TIME_STEPS,
         },
-        Tier.ROWWISE,
-        Tier.STEPWISE,
+        probe.ROWWISE,
+        probe.STEPWISE,
         f"recurrent layers; {TIME_STEP_REMARK}",
     ),
     Family(
         "Falcon-H1",
         "falcon_h1",
         {**HEADS, **MAMBA, "mamba_d_ssm": 64},
-        Tier.ROWWISE,
-        Tier.STEPWISE,
+        probe.ROWWISE,
+        probe.STEPWISE,
         "recurrent state in every layer",
     ),
 ]
-UNCACHED = [Family("OpenAI GPT", "openai-gpt", {}, Tier.UNCACHED, Tier.UNCACHED, "has no cache")]
+UNCACHED = [Family("OpenAI GPT", "openai-gpt", {}, probe.UNCACHED, probe.UNCACHED, "has no cache")]
 FAMILIES = {family.name: family for family in [*BATCHED, *ROWWISE, *UNCACHED]}
 
-AS_TARGET = {Tier.STEPWISE: "plain decoding", Tier.PLAIN: "plain decoding"}
-AS_DRAFT = {Tier.STEPWISE: "yes, one token at a time", Tier.PLAIN: "no"}
+AS_TARGET = {probe.STEPWISE: "plain decoding", probe.PLAIN: "plain decoding"}
+AS_DRAFT = {probe.STEPWISE: "yes, one token at a time", probe.PLAIN: "no"}
 
 
 @functools.cache
@@ -202,15 +203,15 @@ def table() -> str:
         remarks = [family.remark] if family.remark else []
         if family.floor is None:
             remarks.append("not in transformers 4.57")
-        elif family.floor is not family.tier:
+        elif family.floor is not family.cache:
             target, draft = (part.get(family.floor, "yes") for part in (AS_TARGET, AS_DRAFT))
             remarks.append(f"transformers 4.57: as target {target}, as draft {draft}")
         cells = [
             family.name,
             f"`{family.kind}`",
-            family.tier.value,
-            AS_TARGET.get(family.tier, "yes"),
-            AS_DRAFT.get(family.tier, "yes"),
+            family.cache.name,
+            AS_TARGET.get(family.cache, "yes"),
+            AS_DRAFT.get(family.cache, "yes"),
             "; ".join(remarks),
         ]
         lines.append(f"| {' | '.join(cells)} |")

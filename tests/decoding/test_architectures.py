@@ -1,5 +1,5 @@
-"""Every architecture of the README's table, as target and as draft: the probe finds its tier, and
-native text is `generate`'s.
+"""Every architecture of the README's table, as target and as draft: the probe finds its kind of
+cache, and native text is `generate`'s.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import torch
 
 from fly.config import FLyConfig
 from fly.decoding import SpeculativeDecoder, Statistics
-from fly.decoding.probe import Tier, probe
+from fly.decoding.probe import BATCHED, PLAIN, ROWWISE, STEPWISE, probe
 from fly.errors import FLyWarning, ModelError
 from tests.crossing import mostly_slow
 from tests.decoding.architectures import FAMILIES, IS_NEWEST, README, block, table
@@ -26,7 +26,7 @@ from tests.models import (
 
 TOKENS = 20
 K = 4
-UNABLE = (Tier.STEPWISE, Tier.PLAIN)
+UNABLE = (STEPWISE, PLAIN)
 EACH = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
 
 
@@ -65,7 +65,7 @@ def test_the_probe_finds_the_tier(family):
     model = model_of(family)
     before = torch.get_rng_state()
     found = probe(model)
-    assert found.tier is family.tier_here, found.reasons
+    assert found.kind is family.cache_here, found.reasons
     assert all(found.reasons.values())
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -75,7 +75,7 @@ def test_the_probe_finds_the_tier(family):
 def test_as_target(family, batch_size, drafter):
     target = model_of(family)
     asked = prompts(5)[: 5 if batch_size > 1 else 2]
-    is_able = family.tier_here not in UNABLE
+    is_able = family.cache_here not in UNABLE
     said = contextlib.nullcontext() if is_able else pytest.warns(FLyWarning, match="plainly")
     with said as caught:
         results = decode(target, blurred(target), drafter, batch_size, asked, family.num_tokens)
@@ -126,7 +126,7 @@ def test_the_readme_shows_this_table():
 )
 def test_other_models_that_slots_cannot_serve(kind, settings):
     target = tiny(kind, **settings)
-    assert probe(target).tier is Tier.ROWWISE
+    assert probe(target).kind is ROWWISE
     results = decode(target, blurred(target), "model", 3, prompts(4))
     assert_generated(target, prompts(4), results)
     assert sum(result.statistics.matched for result in results) > 10
@@ -149,8 +149,8 @@ def forgetful(model):
 def test_a_target_that_fails_all_probes_decodes_plainly():
     target = forgetful(blurred(tiny("llama"), amount=0))
     found = probe(target)
-    assert found.tier is Tier.PLAIN
-    assert list(found.reasons) == [Tier.BATCHED, Tier.ROWWISE, Tier.STEPWISE]
+    assert found.kind is PLAIN
+    assert list(found.reasons) == [kind.name for kind in (BATCHED, ROWWISE, STEPWISE)]
     for batch_size in (1, 3):
         with pytest.warns(FLyWarning, match=r"the target, LlamaForCausalLM, .* plainly") as caught:
             results = decode(target, tiny("llama"), "model", batch_size, prompts(5), 8)
@@ -164,7 +164,7 @@ def test_a_target_that_fails_all_probes_decodes_plainly():
 def test_a_cache_that_only_single_tokens_extend_rightly():
     """Mamba reads several tokens as one.  It drafts all the same, and as target decodes plainly."""
     model, target = tiny("mamba", state_size=8), tiny("llama")
-    assert probe(model).tier is Tier.STEPWISE
+    assert probe(model).kind is STEPWISE
     results = decode(target, blurred(model), "model", 2, prompts(3), 9)
     assert_generated(target, prompts(3), results, 9)
     assert sum(result.statistics.proposed for result in results) > 20
@@ -209,7 +209,7 @@ def test_longrope_ends_with_its_original_context():
     """Up to there the frequencies are fixed; behind it they would depend on the longest row."""
     rope = {"type": "longrope", "short_factor": [1.0] * 4, "long_factor": [4.0] * 4}
     target = tiny.__wrapped__("phi3", original_max_position_embeddings=48, rope_scaling=rope)
-    assert probe(target).tier is Tier.BATCHED
+    assert probe(target).kind is BATCHED
     asked = [ids for ids in prompts(6) if len(ids) <= 28]
     assert len(asked) >= 2
     results = decode(target, blurred(target), "model", 4, asked)

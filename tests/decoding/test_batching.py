@@ -9,6 +9,7 @@ import torch
 from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder
 from fly.decoding.cache import SlotLayer
+from fly.decoding.model import SlotModel
 from fly.errors import DecodingError, FLyWarning
 from tests.crossing import mostly_slow
 from tests.models import VOCAB, assert_same, blurred, generated, prompts, tiny, tiny_tokenizer
@@ -239,6 +240,7 @@ def test_a_last_long_answer_gets_caches_of_its_own_size(monkeypatch):
         grow(layer)
 
     monkeypatch.setattr(SlotLayer, "grow", cramped)
+    monkeypatch.setattr(SlotModel, "max_reserved", 0)  # nothing is as small as this memory
     engine = decoder(target, None, 8, "none")
     with pytest.warns(FLyWarning, match="out of memory with 1 rows; making caches anew that had 8"):
         found = dict(engine.decode(asked))
@@ -314,3 +316,21 @@ def test_an_answer_goes_on_from_what_was_decoded_before(drafter):
     for index, start in enumerate(begun):
         assert found[index].token_ids[: len(start)] == start
         assert found[index].statistics.emitted == len(found[index].token_ids) - len(start)
+
+
+@pytest.mark.parametrize("drafter", ["model", "multilevel", "suffix", "retrieval", "bandit"])
+def test_nothing_of_a_call_that_was_given_up_is_taken_for_another(drafter):
+    """Its requests have the same numbers as the next call's, and sit in the same places."""
+    target = tiny("llama")
+    draft = None if drafter in ("suffix", "retrieval") else blurred(target)
+    engine = decoder(target, draft, 4, drafter, settings={"acceptance": "native"})
+    first, asked = prompts(8, seed=1), prompts(8, seed=2)
+    next(engine.decode([Request(ids, 4 + 9 * (i % 2)) for i, ids in enumerate(first)]))
+    results = engine.generate(asked, max_new_tokens=20)
+    want = [generated(target, ids, 20) for ids in asked]
+    assert_same(target, asked, [result.token_ids for result in results], want)
+    sources = getattr(engine.drafter, "_sources", [engine.drafter])
+    for source in sources:
+        assert not getattr(source, "_rows", None)
+        assert not getattr(source, "_guessers", None)
+        assert not (hasattr(source, "reader") and source.reader._held)

@@ -4,7 +4,7 @@ import random
 
 import torch
 
-from fly.decoding.cache import SlotCache, Write
+from fly.decoding.cache import SlotCache, SlotMapping
 
 HEADS, SIZE = 2, 3
 
@@ -13,12 +13,11 @@ def states(rows: int, tokens: int, seed: int) -> torch.Tensor:
     return torch.randn(rows, HEADS, tokens, SIZE, generator=torch.Generator().manual_seed(seed))
 
 
-def write(cache, first, slots, visible, seed=0, value_size=SIZE, is_even=False):
+def write(cache, first, slots, kv_len, seed=0, value_size=SIZE, is_even=False):
     """Write random keys and values through layer 0; returns both and the views that came back."""
+    start = max(row[0] for row in slots)
     slots = torch.tensor(slots)
-    cache.reserve(first + len(slots), visible)
-    rows = torch.arange(first, first + len(slots))[:, None]
-    cache.write = Write(rows, slots, first, visible, is_even)
+    cache.write_at(SlotMapping(slots, first, start, kv_len, is_even))
     keys, values = states(*slots.shape, seed), states(*slots.shape, seed + 1)[..., :value_size]
     return keys, values, cache.update(keys, values, 0)
 
@@ -105,8 +104,7 @@ def test_sizes_as_attention_asks_for_them():
 def test_a_copied_row_is_its_first_slots_and_zeros():
     cache = SlotCache(2)
     for layer in range(2):
-        cache.reserve(3, 4)
-        cache.write = Write(torch.arange(3)[:, None], torch.arange(4).expand(3, 4), 0, 4)
+        cache.write_at(SlotMapping(torch.arange(4).expand(3, 4), 0, 0, 4))
         cache.update(states(3, 4, layer), states(3, 4, layer + 9), layer)
     before = [[b.clone() for b in layer.buffers] for layer in cache.layers]
     cache.copy_row(2, 0, 3)

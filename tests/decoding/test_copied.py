@@ -12,7 +12,6 @@ from fly.decoding import Request, SpeculativeDecoder, Statistics
 from fly.drafting import Proposal, drafters
 from fly.drafting.bandit import BanditDrafter
 from fly.drafting.model import ModelDrafter
-from fly.drafting.pacing import PacedDrafter
 from fly.drafting.retrieval import RetrievalDrafter
 from fly.drafting.tree import TreeDrafter
 from fly.errors import ConfigError
@@ -40,7 +39,7 @@ def config(drafter, settings, **more):
     return FLyConfig(**own | settings | more)
 
 
-LOSSY = {name: each for name, each in SETTINGS.items() if config("model", each).is_loose}
+LOSSY = {name: each for name, each in SETTINGS.items() if config("model", each).setup.is_loose}
 
 
 def pooled(results):
@@ -215,7 +214,7 @@ def test_chains_of_copies_in_place_of_trees_of_others(monkeypatch):
     monkeypatch.setattr(drafters, "_entries", dict(drafters._entries))
     drafters.register("own_tree")(OwnTree)
     own = FLyConfig(drafter="own_tree")
-    assert own.is_loose
+    assert own.setup.is_loose
     decoder = SpeculativeDecoder(tiny("bloom"), None, tiny_tokenizer(), own)
     assert decoder.served["drafter"] == "ngram"
     assert decoder.is_lossless
@@ -254,10 +253,10 @@ def test_of_a_bandit_rounds_of_the_draft_model_alone_are_loosened(loosens):
     own = config(
         "bandit",
         {"acceptance": "cascade", "acceptance_settings": {"alpha": 0.9}},
-        drafter_settings={"arms": ARMS, "policy": "exp3", "explore": 1.0},
+        drafter_settings={"arms": ARMS, "policy": "thompson", "explore": 1.0},
         loosen_copied=loosens,
     )
-    assert own.is_loose
+    assert own.setup.is_loose
     target = tiny("llama")
     decoder, marks = watched(
         SpeculativeDecoder(
@@ -274,19 +273,3 @@ def test_of_a_bandit_rounds_of_the_draft_model_alone_are_loosened(loosens):
             loose[is_marked] += record.reasons.count(2)
     assert loose[False] > 0
     assert (loose[True] > 0) == loosens
-
-
-def test_a_paced_drafter_passes_marks_on():
-    class Marking(ModelDrafter):
-        def propose(self, rows, limits, choose=None):
-            found = Proposal.from_lists([[5]] * len(rows), torch.device("cpu"))
-            return replace(found, copies_context=True)
-
-    class AnyRow:
-        ids, key = (5, 6), ""
-
-    class NoModel:
-        device = torch.device("cpu")
-
-    paced = PacedDrafter(Marking(NoModel(), 4), 4, 0)
-    assert paced.propose([AnyRow()], [4]).copies_context

@@ -11,6 +11,7 @@ from fly.acceptance import Reason, Scores
 from fly.acceptance.fly import FlyRule
 from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder, Statistics
+from fly.decoding.deciding import RuleDecider
 from tests.crossing import mostly_slow
 from tests.decoding.watching import watch
 from tests.models import (
@@ -140,7 +141,7 @@ def test_fly_behind_an_infinite_gate_is_native(name):
         decoder(target, blurred(target), config_of(name, **FLY, acceptance=rule), 4)
         for rule in ("native", "fly")
     )
-    fly._engine = replace(fly._engine, rule=FlyRule(window=2, threshold=float("inf")))
+    fly._engine = replace(fly._engine, decider=RuleDecider(FlyRule(window=2, threshold=99.0)))
     answers = [d.generate(prompts(9), max_new_tokens=TOKENS) for d in (native, fly)]
     assert [r.token_ids for r in answers[1]] == [r.token_ids for r in answers[0]]
     assert pooled(answers[1]).loose == 0

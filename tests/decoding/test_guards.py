@@ -30,7 +30,7 @@ def row_of(prompt, answer=()):
 
 def places(markers=None, first=0, tokenizer=None, vocab_size=256):
     config = FLyConfig(only_inside=markers, strict_first_n=first)
-    return Places.from_config(config, tokenizer or Bytes(), vocab_size, CPU)
+    return Places.from_guards(config.setup.guards, tokenizer or Bytes(), vocab_size, CPU)
 
 
 def locked(guard, *pairs, parents=None):

@@ -23,7 +23,7 @@ def test_in_int8(name):
     found = logits(view)
     error = float((found - said).square().mean().sqrt() / said.std())
     assert 0 < error < 0.25
-    assert probe(view.eval()).tier is FAMILIES[name].tier_here
+    assert probe(view.eval()).kind is FAMILIES[name].cache_here
     assert_unchanged(model, before)
     assert torch.equal(logits(model), said)
     own = {id(weight) for weight in model.parameters()}

@@ -11,6 +11,7 @@ from fly.acceptance import Reason
 from fly.acceptance.fly import FlyRule
 from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder, Statistics
+from fly.decoding.deciding import RuleDecider
 from tests.decoding.test_equality import compare_slots, counters, rescored
 from tests.models import (
     EOS,
@@ -149,9 +150,9 @@ def test_fly_behind_an_infinite_gate_is_native(case):
     than native does, so that other draws decide.
     """
     decoder = case.decoder()
-    rule = replace(decoder._engine.rule, threshold=float("inf"))
+    rule = decoder.rule.model_copy(update={"threshold": float("inf")})
     assert isinstance(rule, FlyRule)
-    decoder._engine = replace(decoder._engine, rule=rule)
+    decoder._engine = replace(decoder._engine, decider=RuleDecider(rule))
     native = case.answers(case.decoder(acceptance="native"))
     assert [r.token_ids for r in case.answers(decoder)] == [r.token_ids for r in native]
 
@@ -164,7 +165,7 @@ LOOSE = {"acceptance": "fly", "protect_special_tokens": False}
 def test_every_loosened_position_satisfies_gate_and_window(case):
     """Scored again from one forward without any cache."""
     decoder = case.decoder(record_rounds=True)
-    rule = decoder._engine.rule
+    rule = decoder.rule
     inspected = rule.window - (rule.variant == "official")
     for request, result in zip(case.requests, case.answers(decoder), strict=True):
         text = list(request.prompt_ids)

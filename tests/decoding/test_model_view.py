@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fly.decoding.model_view import layer_list, view_of, without_layers
-from fly.decoding.probe import Tier, probe
+from fly.decoding.probe import BATCHED, probe
 from fly.errors import ModelError
 from tests.decoding.architectures import FAMILIES
 from tests.models import prompts, tiny
@@ -64,7 +64,7 @@ def test_without_a_layer(name, number):
     model = model_of(name)
     before = snapshot(model)
     view = without_layers(model, [number])
-    assert probe(view.eval()).tier is FAMILIES[name].tier_here
+    assert probe(view.eval()).kind is FAMILIES[name].cache_here
     assert len(layer_list(view)) == view.config.get_text_config().num_hidden_layers
     assert_unchanged(model, before)
     assert {id(w) for w in view.parameters()} < {id(w) for w in model.parameters()}
@@ -92,7 +92,7 @@ def test_the_kinds_of_layers_stay_with_them():
     for number, layer in enumerate(layer_list(view)):
         assert layer.self_attn.layer_idx == number
         assert layer.self_attn.is_sliding is False
-    assert probe(view.eval()).tier is Tier.BATCHED
+    assert probe(view.eval()).kind is BATCHED
 
 
 def test_layers_that_do_not_exist():

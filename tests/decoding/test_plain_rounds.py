@@ -103,7 +103,7 @@ def test_a_round_that_failed_is_tried_again():
 def engine(name, batch_size=4, **settings):
     target = tiny("llama")
     config = FLyConfig(drafter=name, spd_k=3, **{"acceptance": "native", **settings})
-    draft = blurred(target) if config.needs_draft else None
+    draft = blurred(target) if config.setup.traits.needs_model else None
     return SpeculativeDecoder(target, draft, tiny_tokenizer(), config, batch_size=batch_size)
 
 
@@ -202,7 +202,7 @@ def timed(rounds, speed):
 
 def said(rounds=12, speed=0.7, batch_size=8, **settings):
     config = FLyConfig(**{"acceptance": "native", **settings})
-    return remark(timed(rounds, speed), config, batch_size)
+    return remark(timed(rounds, speed), config.setup, batch_size)
 
 
 def test_slower_is_said_with_what_to_change():

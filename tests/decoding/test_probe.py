@@ -10,7 +10,17 @@ from fly.decoding import SpeculativeDecoder
 from fly.decoding.int8 import in_int8
 from fly.decoding.masks import MaskPlan
 from fly.decoding.model import SlotModel
-from fly.decoding.probe import EXACT, Tier, deviation, probe, serve, share, tolerance
+from fly.decoding.probe import (
+    BATCHED,
+    CACHE_KINDS,
+    EXACT,
+    PLAIN,
+    UNCACHED,
+    deviation,
+    probe,
+    share,
+    tolerance,
+)
 from fly.decoding.rowwise import RowModel
 from tests.decoding.architectures import FAMILIES
 from tests.models import generate, prompts, tiny, tiny_tokenizer
@@ -21,7 +31,7 @@ HALF = ("Llama", "Mistral", "Gemma 2", "GPT-2", "Mixtral", "gpt-oss", "DeepSeek-
 @pytest.mark.parametrize("name", HALF)
 def test_half_precision_is_no_reason_to_leave_a_tier(name):
     model = copy.deepcopy(FAMILIES[name].model()).bfloat16()
-    assert probe(model).tier is Tier.BATCHED
+    assert probe(model).kind is BATCHED
 
 
 @torch.inference_mode()
@@ -50,8 +60,8 @@ def test_a_draft_may_differ_from_itself():
     """In 8 bits a number on the border between two steps goes to either, by the forward's shape."""
     model = in_int8(tiny("llama", hidden_size=128, num_hidden_layers=16))
     assert EXACT < deviation(SlotModel(model), model) < 0.1
-    assert probe(model).tier is Tier.PLAIN
-    assert probe(model, is_draft=True).tier is Tier.BATCHED
+    assert probe(model).kind is PLAIN
+    assert probe(model, is_draft=True).kind is BATCHED
 
 
 @torch.inference_mode()
@@ -59,21 +69,21 @@ def test_a_draft_as_unsteady_as_a_real_model_in_8_bits():
     """SmolLM2-135M's logits are off by 0.11, and in forwards of other shapes no less."""
     model = shaky(0.15)
     assert deviation(SlotModel(model), model) > 0.1
-    assert probe(model, is_draft=True).tier is Tier.BATCHED
+    assert probe(model, is_draft=True).kind is BATCHED
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("amount", [0.0, 0.05])
 def test_a_draft_whose_cache_is_wrong_is_seen(amount, monkeypatch):
-    """However unsteady it is besides.  Of the tiers with which nobody drafts one is left."""
+    """However unsteady it is besides.  Of the kinds with which nobody drafts one is left."""
     monkeypatch.setattr("fly.decoding.rowwise.CachedRow._rewind", believe)
-    monkeypatch.setattr("fly.decoding.probe.SlotModel", None)
-    assert probe(shaky(amount), is_draft=True).tier is Tier.PLAIN
+    monkeypatch.setattr("fly.decoding.probe.CACHE_KINDS", CACHE_KINDS[1:])
+    assert probe(shaky(amount), is_draft=True).kind is PLAIN
 
 
 def test_a_draft_without_a_steady_logit_is_refused():
     """Its tokens would be guesses whatever the cache."""
-    assert probe(shaky(3.0), is_draft=True).tier is Tier.PLAIN
+    assert probe(shaky(3.0), is_draft=True).kind is PLAIN
 
 
 def believe(row, start):
@@ -109,7 +119,7 @@ def test_adapters_that_put_tokens_before_the_text(kind):
         for name, weights in model.named_parameters():
             if "prompt_encoder" in name:
                 weights.normal_(std=0.5)
-    assert probe(model).tier is Tier.UNCACHED
+    assert probe(model).kind is UNCACHED
     config = FLyConfig(acceptance="native", spd_k=4)
     engine = SpeculativeDecoder(model, tiny("llama"), tiny_tokenizer(), config, batch_size=2)
     results = engine.generate(prompts(3), max_new_tokens=12)
@@ -123,7 +133,7 @@ def test_equal_logits_are_served():
     model = copy.deepcopy(tiny("llama", eos_token_id=None))
     with torch.no_grad():
         model.lm_head.weight.zero_()
-    assert probe(model).tier is Tier.BATCHED
+    assert probe(model).kind is BATCHED
     config = FLyConfig(acceptance="native", drafter="ngram")
     engine = SpeculativeDecoder(model, None, tiny_tokenizer(), config)
     [result] = engine.generate([[5, 6, 7]], max_new_tokens=9)
@@ -151,23 +161,23 @@ def test_products_that_are_rounded_may_differ_more():
 
 def test_a_model_under_autocast_is_batched():
     with torch.autocast("cpu", torch.bfloat16):
-        assert probe(tiny("llama")).tier is Tier.BATCHED
+        assert probe(tiny("llama")).kind is BATCHED
 
 
 @pytest.mark.parametrize("context", [2, 3, 5, 9])
 def test_a_short_context(context):
     model = tiny("gpt2", max_position_embeddings=context)
-    assert probe(model).tier is Tier.BATCHED
+    assert probe(model).kind is BATCHED
 
 
 def test_tokens_without_numbers_are_no_reason_to_leave_a_tier():
     model = copy.deepcopy(tiny("llama"))
     with torch.no_grad():
         model.model.embed_tokens.weight[4] = float("nan")
-    assert probe(model).tier is Tier.BATCHED
+    assert probe(model).kind is BATCHED
     with torch.no_grad():
         model.lm_head.weight[:] = float("nan")
-    assert probe(model).tier is Tier.BATCHED, "decoding will say that logits are not finite"
+    assert probe(model).kind is BATCHED, "decoding will say that logits are not finite"
 
 
 def test_running_out_of_memory_says_nothing_about_the_tier():
@@ -187,5 +197,5 @@ def test_the_model_stays_as_it_was():
     probe(model)
     assert all(torch.equal(before[name], states) for name, states in model.state_dict().items())
     assert not any(weights.grad is not None for weights in model.parameters())
-    served = serve(Tier.BATCHED, model)
+    served = SlotModel(model)
     assert served.cache.num_rows == served.cache.capacity == 0

@@ -39,7 +39,7 @@ def propose(draft, ids, config):
     if config.drafter_name == "ngram":
         return search(ids, config.max_ngram_size, config.spd_k)
     proposal = []
-    for _ in range(config.spd_k if config.needs_draft else 0):
+    for _ in range(config.spd_k if config.setup.traits.needs_model else 0):
         [row] = rows_behind(draft, [*ids, *proposal], 1)
         proposal.append(argmax(row))
     return proposal
@@ -63,12 +63,12 @@ def is_kept(i, proposal, choices, rows, config, new, stops):
     """Whether proposed token i stays if all before it do."""
     if proposal[i] == choices[i]:
         return True
-    if config.acceptance_name == "native" or {proposal[i], choices[i]} & SPECIALS:
+    if config.setup.rule_name == "native" or {proposal[i], choices[i]} & SPECIALS:
         return False
     before = [*new, *proposal[:i]]
     if any(belongs_to_a_stop(before, token, stops) for token in (proposal[i], choices[i])):
         return False
-    if top3_entropy(rows[i]) < config.entropy_threshold:
+    if top3_entropy(rows[i]) < config.setup.fly_rule.threshold:
         return False
     if config.abla_no_window:
         return True

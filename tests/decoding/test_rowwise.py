@@ -47,14 +47,14 @@ def test_random_rounds(family, served, options):
             [*ids[start:], *fate.choices(range(4, VOCAB), k=width)][:width]
             for ids, start in zip(texts, starts, strict=True)
         ]
-        got = rows.extend(torch.tensor(drafted), torch.tensor(starts), 99)
+        got = rows.extend(torch.tensor(drafted), starts)
         for index, (ids, start) in enumerate(zip(texts, starts, strict=True)):
             assert_right(model, got[index], [*ids[:start], *drafted[index]], start)
             kept = fate.randint(0, width)
             new = [*ids[:start], *drafted[index][:kept]]
             texts[index] = [*max(ids, new, key=len), fate.randrange(4, VOCAB)]
     rows.move(2, 0, len(texts[2]))
-    got = rows.extend(torch.tensor([texts[2][-1:]]), torch.tensor([len(texts[2]) - 1]), 99)
+    got = rows.extend(torch.tensor([texts[2][-1:]]), [len(texts[2]) - 1])
     assert_right(model, got[0], texts[2], len(texts[2]) - 1)
 
 
@@ -86,7 +86,7 @@ def test_work_is_bounded(kept, monkeypatch):
     fed.clear()
     for number in range(num_rounds):
         ids = torch.arange(width)[None] + 4 + number
-        rows.extend(ids, torch.tensor([length]), length + width)
+        rows.extend(ids, [length])
         length += kept
     assert max(fed) <= REPLAY_TOKENS + width
     assert len(fed) <= num_rounds * (1 + kept / REPLAY_TOKENS) + 1
@@ -101,9 +101,9 @@ def test_a_long_draft_of_which_nothing_is_kept(monkeypatch):
     text = list(range(4, 44))
     rows.prefill([text], 0)
     for start in range(40, 40 + 2 * REPLAY_TOKENS + 5):
-        rows.extend(torch.tensor([[5]]), torch.tensor([start]), start + 1)
+        rows.extend(torch.tensor([[5]]), [start])
     assert rows._rows[0].last_copy > 41 + REPLAY_TOKENS
-    got = rows.extend(torch.tensor([[7]]), torch.tensor([41]), 42)
+    got = rows.extend(torch.tensor([[7]]), [41])
     assert_right(model, got[0], [*text, 5, 7], 41)
     assert rows._rows[0].last_copy <= 41
 
@@ -115,12 +115,12 @@ def test_behind_the_context_nothing_is_fed():
     text = [4 + n % 80 for n in range(CONTEXT)]
     rows.prefill([text[:-2]], 0)
     ids = torch.tensor([[*text[-2:], 0, 0]])
-    got = rows.extend(ids, torch.tensor([CONTEXT - 2]), CONTEXT + 2)
+    got = rows.extend(ids, [CONTEXT - 2])
     assert got.shape == (1, 4, VOCAB)
     assert_right(model, got[0, :2], text, CONTEXT - 2)
     assert not got[0, 2:].any()
     for start in (CONTEXT, CONTEXT + 1):
-        assert not rows.extend(ids[:, 2:3], torch.tensor([start]), start + 1).any()
+        assert not rows.extend(ids[:, 2:3], [start]).any()
 
 
 @torch.inference_mode()
@@ -132,7 +132,7 @@ def test_long_prompts_are_read_in_pieces(monkeypatch):
     text = list(range(4, 64))
     rows.prefill([text[:-1]], 0)
     assert fed == [16, 16, 16, 10]
-    got = rows.extend(torch.tensor([text[-1:]]), torch.tensor([59]), 60)
+    got = rows.extend(torch.tensor([text[-1:]]), [59])
     assert fed[4:] == [2]
     assert_right(model, got[0], text, 59)
 
@@ -140,9 +140,9 @@ def test_long_prompts_are_read_in_pieces(monkeypatch):
 @torch.inference_mode()
 def test_a_draft_knows_no_more_ids_than_its_target():
     rows = RowModel(tiny("llama"), common_vocab=70)
-    got = rows.extend(torch.tensor([[80, 5]]), torch.tensor([0]), 2)
+    got = rows.extend(torch.tensor([[80, 5]]), [0])
     assert got.shape == (1, 2, 70)
-    same = RowModel(tiny("llama")).extend(torch.tensor([[69, 5]]), torch.tensor([0]), 2)
+    same = RowModel(tiny("llama")).extend(torch.tensor([[69, 5]]), [0])
     assert torch.allclose(got, same[..., :70], atol=1e-5)
 
 
@@ -151,7 +151,7 @@ def test_rows_can_be_forgotten():
     rows = RowModel(tiny("llama"))
     rows.prefill([[5, 6, 7]], 0)
     rows.clear()
-    got = rows.extend(torch.tensor([[9]]), torch.tensor([0]), 1)
+    got = rows.extend(torch.tensor([[9]]), [0])
     assert_right(tiny("llama"), got[0], [9], 0)
 
 

@@ -124,20 +124,24 @@ def test_a_second_start_does_not_search(tmp_path, searches):
 def test_without_a_folder_it_is_the_users(tmp_path, searches, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     target = idle((2,))
-    derive_draft(target, tiny_tokenizer(), config_of({}))
-    derive_draft(target, tiny_tokenizer(), config_of({}))
+    derive_draft(target, tiny_tokenizer(), config_of({}).setup.drafter)
+    derive_draft(target, tiny_tokenizer(), config_of({}).setup.drafter)
     assert len(searches) == len(list((tmp_path / "fly" / "self").iterdir())) == 1
 
 
 def test_named_layers_are_not_searched(searches):
-    draft = derive_draft(tiny("llama", num_hidden_layers=4), None, config_of({"left_out": [0, 2]}))
+    draft = derive_draft(
+        tiny("llama", num_hidden_layers=4), None, config_of({"left_out": [0, 2]}).setup.drafter
+    )
     assert len(layer_list(draft)) == 2
     assert not searches
 
 
 def test_says_what_it_found(tmp_path, caplog):
     with caplog.at_level(logging.INFO, "fly.decoding.self_draft"):
-        derive_draft(idle((1, 3)), tiny_tokenizer(), config_of({"cache_dir": str(tmp_path)}))
+        derive_draft(
+            idle((1, 3)), tiny_tokenizer(), config_of({"cache_dir": str(tmp_path)}).setup.drafter
+        )
     assert "without layers [1, 3]" in caplog.text
     assert "times as fast" in caplog.text
 
@@ -145,7 +149,7 @@ def test_says_what_it_found(tmp_path, caplog):
 def test_says_that_a_draft_is_slower_than_none(tmp_path, caplog):
     """Where every layer is missed; seen whatever logging is set to."""
     target = tiny("llama", num_hidden_layers=4)
-    derive_draft(target, tiny_tokenizer(), config_of({"cache_dir": str(tmp_path)}))
+    derive_draft(target, tiny_tokenizer(), config_of({"cache_dir": str(tmp_path)}).setup.drafter)
     (record,) = [each for each in caplog.records if each.levelname == "WARNING"]
     assert record.name == "fly.decoding.self_draft"
     assert "misses every one of its layers" in record.getMessage()

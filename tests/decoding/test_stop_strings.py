@@ -12,7 +12,8 @@ from fly.decoding import Request, SpeculativeDecoder, Thinking
 from fly.decoding.rows import Row
 from fly.decoding.stop_strings import opening_of
 from fly.decoding.stopping import StopRules
-from fly.evaluation.runners import GenerateRunner
+from fly.evaluation.generate import GenerateEngine
+from tests.evaluation.made_up import loaded
 from tests.models import (
     END_ID,
     PIECES,
@@ -189,8 +190,8 @@ def test_generate_of_transformers_ends_there_too():
     want = dict(engine.decode(asked))
     assert {result.finish_reason for result in want.values()} >= {"stop"}
     for batch_size, options in ((1, {}), (3, {}), (1, {"assistant_model": blurred(target)})):
-        runner = GenerateRunner(target, tokenizer, batch_size, options)
-        for index, result in runner.decode(asked):
+        engine = GenerateEngine(loaded(target, tokenizer), batch_size, options)
+        for index, result in engine.decode(asked):
             assert result.token_ids == want[index].token_ids
             assert result.text == want[index].text
             assert (

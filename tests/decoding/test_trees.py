@@ -3,7 +3,7 @@ chosen."""
 
 import warnings
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import pytest
@@ -15,10 +15,11 @@ from fly.acceptance.fly import FlyRule
 from fly.acceptance.loose import LooseRule
 from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder, Statistics
+from fly.decoding.deciding import RuleDecider
 from fly.decoding.model import SlotModel
 from fly.decoding.rowwise import RowModel
 from fly.decoding.trees import Branches
-from fly.drafting import Lineage
+from fly.drafting import TreeMask
 from fly.errors import ConfigError, DecodingError, FLyWarning
 from fly.evaluation.sharing import SharedDecoding
 from tests.crossing import mostly_slow
@@ -107,12 +108,11 @@ def test_logits_are_those_of_every_branch_alone(kind, num_rows):
     slots.prefill([list(ids) for ids in asked], 0)
     parents = torch.stack([random_tree(size, generator) for _ in asked])
     tokens = torch.randint(4, 90, (num_rows, size), generator=generator)
-    starts = torch.tensor([len(ids) for ids in asked])
-    end = int(starts.max()) + size
-    lineage = Lineage.from_parents(parents)
-    assert lineage.depths.max() > WINDOW
-    whole = slots.extend_tree(tokens, starts, end, lineage)
-    rest = slots.extend_tree(tokens[:, 9:], starts + 9, end, lineage)
+    starts = [len(ids) for ids in asked]
+    tree = TreeMask.from_parents(parents)
+    assert tree.depths.max() > WINDOW
+    whole = slots.extend_tree(tokens, starts, tree)
+    rest = slots.extend_tree(tokens[:, 9:], [start + 9 for start in starts], tree)
     assert torch.allclose(rest, whole[:, 9:], atol=1e-4)
     for row, ids in enumerate(asked):
         for place in range(size):
@@ -320,7 +320,7 @@ def test_the_best_branch_is_chosen(monkeypatch):
     settings = {"acceptance": "fly", "abla_no_window": True, "entropy_thre": 0.3}
     settings |= {"protect_special_tokens": False}
     for pieces in (2**26, 1):
-        monkeypatch.setattr("fly.decoding.trees.BRANCH_LOGITS", pieces)
+        monkeypatch.setattr("fly.acceptance.tables.LARGEST", pieces)
         wild = WildTrees(seed=4)
         engine = decoder(target, drafter=wild, record_rounds=True, batch_size=3, **settings)
         results = engine.generate(prompts(5), max_new_tokens=20)
@@ -422,7 +422,7 @@ class AnyRule(LooseRule):
 def test_rules_see_branches_as_chains(temperature):
     target = tiny("llama")
     engine = decoder(target, batch_size=3)
-    engine._engine = replace(engine._engine, rule=AnyRule())
+    engine._engine = replace(engine._engine, decider=RuleDecider(AnyRule()))
     results = engine.generate(
         prompts(5), max_new_tokens=20, temperature=temperature, repetition_penalty=1.2
     )
@@ -497,12 +497,11 @@ def test_decoders_of_trees_and_chains_share_models():
 
 
 def test_rules_that_need_a_chain_are_refused(monkeypatch):
-    @dataclass(frozen=True)
     class Drawn(FlyRule):
         needs_law: ClassVar[bool] = True
 
     monkeypatch.setitem(rules._entries, "drawn", Drawn)
-    assert FLyConfig(acceptance="drawn").acceptance_name == "drawn"
+    assert FLyConfig(acceptance="drawn").setup.rule_name == "drawn"
     with pytest.raises(ConfigError, match="'drawn' decides by the law that a chain is drawn from"):
         FLyConfig(acceptance="drawn", tree_verify=True)
 

@@ -60,6 +60,6 @@ class WildTrees(Drafter):
         text = next((text[len(ids) :] for text in self.known if text[: len(ids)] == ids), [])
         return grafted(text[: fate.randint(0, 12)], fate, fate.randint(1, 25))
 
-    def observe(self, proposal, logits, kept):
+    def observe(self, rows, proposal, logits, kept):
         """What the target thought of every token."""
         self.seen.append((proposal, logits, list(kept)))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from fly.decoding import round as module
+from fly.decoding import deciding as module
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from tokenizers import (
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from fly.decoding.protocol import CausalModel
 from fly.demo import DRAFT_PATH, TARGET_PATH
 from fly.demo.problems import heldout
 from fly.drafting.spelling import Spelling
@@ -151,18 +152,19 @@ def permuted(tokenizer, model, *, seed=1, renamed: Sequence[str] = ()):
     return shuffled, other
 
 
-class Scribe:
+class Scribe(CausalModel):
     """A draft model that knows texts by heart: behind what it has read it says what comes next, in
     its own tokens, and </s> at the end.  It reads its slots as a cache would: what was not written
     anew is still there.
     """
+
+    device = torch.device("cpu")
 
     def __init__(self, tokenizer, texts: Sequence[str]) -> None:
         self.spelling = Spelling(tokenizer, "scribe")
         self.texts = [text.encode() for text in texts]
         self.vocab_size, self.num_positions = len(tokenizer), None
         self.config = SimpleNamespace(eos_token_id=None)
-        self.device = torch.device("cpu")
         self.rows: dict[int, list[int]] = {}
         self.reads = 0  # tokens
 
@@ -171,10 +173,10 @@ class Scribe:
             self.rows[row] = list(prompt)
             self.reads += len(prompt)
 
-    def extend(self, ids, starts, visible):
+    def extend(self, ids, starts):
         """Logits [B, n, V]."""
         logits = torch.zeros(*ids.shape, self.vocab_size)
-        for row, (new, start) in enumerate(zip(ids.tolist(), starts.tolist(), strict=True)):
+        for row, (new, start) in enumerate(zip(ids.tolist(), starts, strict=True)):
             held = self.rows.setdefault(row, [])
             if start > len(held):  # a row that does not draft and has not read its text
                 continue

@@ -34,9 +34,8 @@ class World:
             [(0, k + 1) for k in range(len(laws))],
             clock=lambda: self.now,
         )
-        self.rows = [SimpleNamespace(ids=[1, 2, 3], key="task") for _ in range(num_rows)]
+        self.rows = [SimpleNamespace(ids=[1, 2, 3], index=n, key="task") for n in range(num_rows)]
         self.row = self.rows[0]
-        self.bandit.admit(self.rows, 0)
 
     def play(self, num_rounds):
         """Tokens and seconds of these rounds."""

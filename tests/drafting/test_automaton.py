@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fly.drafting.automaton import Cursor, SuffixAutomaton, continuation
-from fly.drafting.lookup import NO_MATCH
+from fly.drafting.lookup import NO_MATCH, Cursor, SuffixAutomaton, continuation
 from tests.drafting.counting import lines_of
 
 texts = st.integers(1, 4).flatmap(lambda size: st.lists(st.integers(1, size), max_size=60))

@@ -1,6 +1,8 @@
 """Chain drafting proposes the draft's own greedy text, in ragged batches and over many rounds."""
 
+import itertools
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +11,7 @@ import torch
 from fly.config import FLyConfig
 from fly.decoding.model import SlotModel
 from fly.decoding.protocol import CausalModel
-from fly.drafting import End, Parts
+from fly.drafting import End, Parts, Proposal
 from fly.drafting.guessing import NgramText, RecentText, SuffixText
 from fly.drafting.model import ModelDrafter
 from fly.drafting.multilevel import MultilevelDrafter
@@ -28,8 +30,18 @@ DRAFTERS = {
 }
 
 
+NUMBERS = itertools.count()
+
+
 def rows_of(*texts):
-    return [SimpleNamespace(ids=list(text)) for text in texts]
+    return [SimpleNamespace(ids=list(text), index=next(NUMBERS), key="") for text in texts]
+
+
+def leave(drafter, rows, gone):
+    """A request ends; the last row takes its place."""
+    drafter.forget(rows[gone].index)
+    rows[gone] = rows[-1]
+    del rows[-1]
 
 
 def ragged(proposal):
@@ -43,7 +55,7 @@ def ragged(proposal):
 def started(make, model, rows, common_vocab=None):
     """A drafter that has read the rows' prompts."""
     drafter = make(model if isinstance(model, CausalModel) else SlotModel(model, common_vocab))
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     return drafter
 
 
@@ -66,14 +78,10 @@ def play(make, model, num_rows, num_rounds, seed=0):
             row.ids += [*tokens[:kept], fate.randrange(4, VOCAB)]
         drafter.commit(rows)
         if fate.random() < 0.5:  # one row leaves; the last one takes its place
-            gone = fate.randrange(len(rows))
-            if gone < len(rows) - 1:
-                drafter.move(len(rows) - 1, gone, len(rows[-1].ids))
-                rows[gone] = rows[-1]
-            del rows[-1]
+            leave(drafter, rows, fate.randrange(len(rows)))
         if not rows or fate.random() < 0.6:
             rows += rows_of(texts.pop())
-            drafter.admit(rows, len(rows) - 1)
+            drafter.prefill(rows)
 
 
 @pytest.mark.parametrize("num_rows", [1, 4])
@@ -170,6 +178,22 @@ def test_pad_right():
 def test_from_config():
     model = SlotModel(tiny("llama"))
     parts = Parts(torch.device("cpu"), VOCAB, model=model)
-    drafter = ModelDrafter.from_config(FLyConfig(spd_k=9), parts)
+    drafter = ModelDrafter.from_config(FLyConfig(spd_k=9).setup.drafter, parts)
     assert (drafter.k, drafter.model) == (9, model)
     assert model.num_positions == CONTEXT
+
+
+@pytest.mark.parametrize(
+    ("draft_forwards", "gains", "took"),
+    [
+        (0, None, [0, 0, 0, 0, 0]),
+        (4, None, [0, 1, 2, 3, 4]),
+        (3, [[2, 1, 4]], [0, 1, 1, 2, 3]),
+        (3, [[1, 1, 1]], [0, 1, 2, 3, 3]),
+        (0, [[]], [0, 0, 0, 0, 0]),
+    ],
+)
+def test_forwards_that_the_first_tokens_took(draft_forwards, gains, took):
+    found = Proposal.from_lists([[5] * 4], torch.device("cpu"))
+    found = replace(found, draft_forwards=draft_forwards, gains=gains)
+    assert [found.forwards_for(0, length) for length in range(5)] == took

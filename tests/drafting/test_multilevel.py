@@ -11,12 +11,11 @@ from fly.decoding import Request, SpeculativeDecoder
 from fly.decoding.model import SlotModel
 from fly.drafting import End, Parts
 from fly.drafting.guessing import NgramText, RecentText, SuffixText
-from fly.drafting.levels import Levels
 from fly.drafting.model import ModelDrafter
-from fly.drafting.multilevel import GUESS_COST, MultilevelDrafter
+from fly.drafting.multilevel import GUESS_COST, Levels, MultilevelDrafter
 from fly.errors import ConfigError
 from tests.crossing import mostly_slow
-from tests.drafting.test_model import ragged, rows_of, started
+from tests.drafting.test_model import leave, ragged, rows_of, started
 from tests.models import (
     VOCAB,
     Tape,
@@ -108,7 +107,8 @@ def test_surplus_tokens_are_dropped_and_forgotten():
     assert ragged(drafter.propose(rows, [3])) == [ids_of("abc")]
     rows[0].ids += ids_of("x")
     drafter.commit(rows)
-    assert drafter._guessers[0].text.ids == ids_of("abcabcabcx")
+    [guesser] = drafter._index(rows)
+    assert guesser.text.ids == ids_of("abcabcabcx")
 
 
 REPEATING, NEW = "abcabcabcabc", "uvwxyzopqrst"
@@ -134,7 +134,7 @@ def test_guesses_are_as_long_as_the_rows_with_most_tokens_left_want_them(
         Tape("_" * 11 + "abcabcabcABCDEF"),
         rows,
     )
-    for guesser in drafter._guessers:
+    for guesser in drafter._guessers.values():
         guesser._right, guesser._noted = [9.0] * 9, [9.0] * 9  # so that long guesses pay
     drafter.propose(rows, list(limits))
     first = drafter.steps[texts.index(REPEATING)][0]
@@ -168,8 +168,8 @@ def test_a_moved_row_keeps_its_guesses():
     text = "abcabcabcabc"
     rows = rows_of(ids_of("uvwxyz"), ids_of(text))
     drafter = started(multilevel, Tape("_" * (len(text) - 1) + "abc" * 8), rows)
-    drafter.move(1, 0, len(text))
-    proposal = drafter.propose(rows[1:], [K])
+    leave(drafter, rows, 0)
+    proposal = drafter.propose(rows, [K])
     assert ragged(proposal) == [ids_of("abc" * 4)]
     assert proposal.draft_forwards == 2
 
@@ -206,15 +206,15 @@ def test_rows_that_finish_early_wait_unharmed():
 
 @EACH
 def test_text_without_a_repetition_takes_plain_steps(make):
-    """The draft model is given the very ids, positions and bounds that plain drafting gives it."""
+    """The draft model is given the very ids and positions that plain drafting gives it."""
     calls = {}
     for name, maker in (("levels", make), ("chain", lambda model: ModelDrafter(model, K))):
         tape = Tape("_" * 19 + "abcdefghijklmnopqrstuvwxyz")
         seen = calls[name] = []
 
-        def extend(ids, starts, visible, tape=tape, seen=seen):
-            seen.append((ids.tolist(), starts.tolist(), visible))
-            return Tape.extend(tape, ids, starts, visible)
+        def extend(ids, starts, tape=tape, seen=seen):
+            seen.append((ids.tolist(), list(starts)))
+            return Tape.extend(tape, ids, starts)
 
         tape.extend = extend
         rows = rows_of(range(200, 220))
@@ -231,8 +231,7 @@ def test_an_accelerator_is_waited_for_only_where_there_is_hope(make, monkeypatch
         tape = Tape("_" * (len(ids) - 1) + "abcdefghijklmnopqrstuvwxyz")
         rows = rows_of(ids)
         drafter = started(make, tape, rows)
-        drafter.guess_length = 0
-        for guesser in drafter._guessers:
+        for guesser in drafter._guessers.values():
             guesser._longest = 0  # so that all forwards are plain
             guesser.draft(drafted)
             guesser.take_back()
@@ -246,9 +245,9 @@ def test_an_accelerator_is_waited_for_only_where_there_is_hope(make, monkeypatch
                 go_on(self, count, found),
             ),
         )
-        monkeypatch.setattr("fly.drafting.levels.HOST", "elsewhere")
+        monkeypatch.setattr("fly.drafting.multilevel.HOST", "elsewhere")
         assert ragged(drafter.propose(rows, [K])) == [ids_of("abcdefghijkl")]
-        assert read == ([1] * (K - 1) if drafter.guess_cost == 0 else counts)
+        assert read == ([1] * (K - 1) if guesser.is_free else counts)
         monkeypatch.undo()
 
 
@@ -282,21 +281,25 @@ def test_texts_and_proposals_equal_the_chain_drafter_s(
         assert all(ours[1] == theirs[1] for ours, theirs in pairs[:-1])
 
 
+def guesser_of(parts, **settings):
+    """The drafter, and the guesser of a row."""
+    drafter = MultilevelDrafter.from_config(FLyConfig(**settings).setup.drafter, parts)
+    return drafter, drafter._index(rows_of([5]))[0]
+
+
 def test_from_config():
-    model = SlotModel(tiny("llama"))
-    parts = Parts(torch.device("cpu"), VOCAB, model=model)
-    config = FLyConfig(use_ngram=True, spd_k=9, max_ngram_size=3, num_ngram_pred_tokens=2)
-    drafter = MultilevelDrafter.from_config(config, parts)
-    assert (drafter.k, drafter.guess_length, drafter.guess_cost) == (9, 2, GUESS_COST)
-    text = drafter.make_text()
-    assert isinstance(text, RecentText)
-    assert len(text._places) == 3
-    earliest = FLyConfig(drafter="multilevel", drafter_settings={"match": "earliest"})
-    assert isinstance(MultilevelDrafter.from_config(earliest, parts).make_text(), NgramText)
+    parts = Parts(torch.device("cpu"), VOCAB, model=SlotModel(tiny("llama")))
+    sizes = {"spd_k": 9, "max_ngram_size": 3, "num_ngram_pred_tokens": 2}
+    drafter, guesser = guesser_of(parts, use_ngram=True, **sizes)
+    assert (drafter.k, guesser._longest, guesser._cost) == (9, 2, GUESS_COST)
+    assert isinstance(guesser.text, RecentText)
+    assert len(guesser.text._places) == 3
+    earliest = {"match": "earliest"}
+    _, guesser = guesser_of(parts, drafter="multilevel", drafter_settings=earliest)
+    assert isinstance(guesser.text, NgramText)
     chosen = {"guess": "suffix", "guess_cost": 0.0}
-    config = FLyConfig(drafter="multilevel", drafter_settings=chosen)
-    drafter = MultilevelDrafter.from_config(config, parts)
-    assert isinstance(drafter.make_text(), SuffixText)
-    assert drafter.guess_cost == 0
+    _, guesser = guesser_of(parts, drafter="multilevel", drafter_settings=chosen)
+    assert isinstance(guesser.text, SuffixText)
+    assert guesser._cost == 0
     with pytest.raises(ConfigError, match="guess_cost"):
         FLyConfig(drafter="multilevel", drafter_settings={"guess_cost": -1.0})

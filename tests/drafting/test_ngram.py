@@ -18,7 +18,7 @@ BOTH = pytest.mark.parametrize("which", ["earliest", "latest"])
 def proposed(texts, limits, k=4, which="earliest"):
     rows = rows_of(*map(ids_of, texts))
     drafter = NgramDrafter(k, 3, CPU, which)
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     proposal = drafter.propose(rows, limits)
     assert proposal.draft_forwards == 0
     return ["".join(map(chr, ids)) for ids in ragged(proposal)]
@@ -55,11 +55,11 @@ def test_equals_a_search_over_many_rounds(which):
 
 def test_from_config():
     config = FLyConfig(drafter="ngram", acceptance="native", spd_k=9, max_ngram_size=3)
-    assert config.drafter_traits.copies_context
-    drafter = NgramDrafter.from_config(config, Parts(CPU, VOCAB))
-    assert (drafter.k, drafter._rows.max_ngram, drafter._rows.which) == (9, 3, "earliest")
+    assert config.setup.traits.copies_context
+    drafter = NgramDrafter.from_config(config.setup.drafter, Parts(CPU, VOCAB))
+    assert (drafter.k, drafter.max_ngram, drafter.which) == (9, 3, "earliest")
     config = FLyConfig(drafter="ngram", acceptance="native", drafter_settings={"match": "latest"})
-    assert NgramDrafter.from_config(config, Parts(CPU, VOCAB))._rows.which == "latest"
+    assert NgramDrafter.from_config(config.setup.drafter, Parts(CPU, VOCAB)).which == "latest"
 
 
 def test_an_unknown_match_is_refused():

@@ -10,11 +10,13 @@ from tests.drafting.test_model import rows_of
 
 def test_proposes_nothing():
     rows = rows_of([1, 2], [3])
-    drafter = NoDrafter.from_config(FLyConfig(use_sd=False), Parts(torch.device("cpu"), 9))
-    drafter.admit(rows, 0)
+    drafter = NoDrafter.from_config(
+        FLyConfig(use_sd=False).setup.drafter, Parts(torch.device("cpu"), 9)
+    )
+    drafter.prefill(rows)
     proposal = drafter.propose(rows, [5, 5])
     drafter.commit(rows)
-    drafter.move(1, 0, 1)
+    drafter.forget(rows[0].index)
     assert proposal.ids.shape == (2, 0)
     assert proposal.lengths.tolist() == [0, 0]
     assert proposal.draft_forwards == 0

@@ -14,6 +14,7 @@ from scipy.stats import chisquare
 
 from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder, Statistics
+from fly.decoding.protocol import CausalModel
 from fly.drafting import Parts
 from fly.drafting.other_tokenizer import OtherTokenizerDrafter
 from fly.errors import ConfigError, FLyWarning
@@ -28,6 +29,7 @@ from tests.drafting.foreign import (
     problems,
     sentencepiece,
 )
+from tests.drafting.test_model import leave
 from tests.models import (
     EOS,
     VOCAB,
@@ -182,23 +184,24 @@ TEXTS = {
 }
 
 
-class Known:
+class Known(CausalModel):
     """A target that says one text by heart behind a prompt of one token (tests.models.Tape, for any
     number of ids).
     """
 
+    device = torch.device("cpu")
+
     def __init__(self, ids, size):
         self.ids, self.vocab_size, self.num_positions = ids, size, None
         self.config = SimpleNamespace(eos_token_id=None)
-        self.device = torch.device("cpu")
 
     def prefill(self, prompts, first_row):
         """Nothing is read."""
 
-    def extend(self, ids, starts, visible):
+    def extend(self, ids, starts):
         """Logits [B, n, V]."""
         logits = torch.zeros(*ids.shape, self.vocab_size)
-        for row, start in enumerate(starts.tolist()):
+        for row, start in enumerate(starts):
             for place in range(ids.shape[1]):
                 position = start + place + 1
                 said = self.ids[position] if position < len(self.ids) else 5
@@ -269,8 +272,8 @@ def test_rows_move_and_refill(name, method):
         while waiting and len(rows) < 4:
             ids = waiting.pop()
             begun = ids[: fate.randint(1, 40)]
-            rows.append(SimpleNamespace(ids=begun, key="", all=ids))
-            drafter.admit(rows, len(rows) - 1)
+            rows.append(SimpleNamespace(ids=begun, index=len(waiting), key="", all=ids))
+            drafter.prefill(rows)
         limits = [fate.choice((0, 5, 5, 2, 9)) for _ in rows]
         proposal = drafter.propose(rows, limits)
         for row, limit, new, length in zip(
@@ -285,10 +288,7 @@ def test_rows_move_and_refill(name, method):
         drafter.commit(rows)
         for index in reversed(range(len(rows))):
             if rows[index].ids == rows[index].all or fate.random() < 0.02:
-                if index < len(rows) - 1:
-                    drafter.move(len(rows) - 1, index, len(rows[-1].ids))
-                    rows[index] = rows[-1]
-                del rows[-1]
+                leave(drafter, rows, index)
         if not rows and not waiting:
             break
     assert offered > 100
@@ -416,9 +416,7 @@ def test_the_draft_is_not_held_to_the_targets_ids():
     assert mean_length([result]) > 3
     draft = tiny("llama", 3, vocab_size=len(own), max_position_embeddings=512)
     engine = decoder(demo_model("target"), draft, (demo_tokenizer(), own))
-    assert engine._models.pair.draft.extend(torch.tensor([[1]]), torch.tensor([0]), 1).shape[
-        -1
-    ] == len(own)
+    assert engine._models.pair.draft.extend(torch.tensor([[1]]), [0]).shape[-1] == len(own)
 
 
 # --- which method, and what is refused
@@ -431,7 +429,7 @@ def drafter_of(tokenizers, method="auto", **drafting):
     parts = Parts(
         torch.device("cpu"), len(target), model=model, tokenizer=target, draft_tokenizer=own
     )
-    return OtherTokenizerDrafter.from_config(config, parts)
+    return OtherTokenizerDrafter.from_config(config.setup.drafter, parts)
 
 
 def test_auto_intersects_where_the_vocabularies_overlap_enough():
@@ -459,7 +457,7 @@ def test_nothing_in_common_is_refused():
 
 def test_probabilities_are_promised_only_where_the_method_is_named():
     for method, expected in (("auto", False), ("reencode", False), ("intersect", True)):
-        traits = config_of(method).drafter_traits
+        traits = config_of(method).setup.traits
         assert traits.gives_probs == traits.is_chain == expected
         assert traits.own_tokenizer
         assert traits.needs_model

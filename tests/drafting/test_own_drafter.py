@@ -66,8 +66,20 @@ def test_finishes_what_was_begun(drafter, text, limit, offered):
     phrases = [list(map(ord, phrase)) for phrase in ("abcde", "bcdx", "dab")]
     own = drafter(phrases, 6, torch.device("cpu"))
     rows = rows_of(list(map(ord, text)), list(map(ord, "zz")))
-    own.admit(rows, 0)
     assert ragged(own.propose(rows, [limit, 9])) == [list(map(ord, offered)), []]
+
+
+def test_what_it_keeps_of_a_request_follows_its_row(drafter):
+    """Wherever that sits, until the request is forgotten."""
+    own = drafter([list(map(ord, "abcde"))], 6, torch.device("cpu"))
+    first, second = rows_of(list(map(ord, "xa")), list(map(ord, "ab")))
+    rest = {"a": list(map(ord, "bcde")), "ab": list(map(ord, "cde"))}
+    assert ragged(own.propose([first, second], [9, 0])) == [rest["a"], []]
+    assert ragged(own.propose([second, first], [9, 9])) == [rest["ab"], []], "once in an answer"
+    assert ragged(own.propose([second], [9])) == [[]]
+    own.forget(first.index)
+    assert list(own.unsaid) == [second.index]
+    assert ragged(own.propose([first, second], [9, 9])) == [rest["a"], []]
 
 
 def phrases_of(answers):
@@ -94,11 +106,12 @@ def test_native_text_is_the_targets_own(batch_size):
     assert_same(target, asked, [result.token_ids for result in results], want)
     assert sum(result.statistics.matched for result in results) > 0
     assert sum(result.statistics.refused_strict for result in results) > 0
+    assert not engine.drafter.unsaid, "all requests are forgotten"
 
 
 def test_settings_are_checked(drafter):
     parts = Parts(torch.device("cpu"), VOCAB, tokenizer=tiny_tokenizer())
-    own = drafter.from_config(configured("abc", spd_k=5), parts)
+    own = drafter.from_config(configured("abc", spd_k=5).setup.drafter, parts)
     assert (len(own.phrases), own.k) == (1, 5)
     with pytest.raises(ConfigError, match="phrases"):
         FLyConfig(drafter="phrases")

@@ -15,13 +15,14 @@ from fly.drafting import Drafter, Proposal
 from fly.drafting.chances import (
     NUM_BINS,
     UNKNOWN,
-    Chances,
+    AcceptanceRates,
     Growing,
     KeptTokens,
     best_further,
     bin_of,
 )
-from fly.drafting.pacing import PacedDrafter
+from fly.drafting.pacing import AdaptiveLength, DraftLength
+from fly.drafting.reading import DraftReader
 from tests.crossing import mostly_slow
 from tests.models import assert_same, blurred, generated, prompts, tiny, tiny_tokenizer
 
@@ -56,28 +57,44 @@ class World:
 
         self.source = Source()
 
-    def rate(self, drafter, num_rounds, limit=K):
+    def rate(self, length, num_rounds, limit=K):
         """Tokens per virtual second."""
         tokens, begin = 0, self.now
         for _ in range(num_rounds):
-            proposal = drafter.propose([self.row], [limit])
+            paced_proposal(length, self.source, [self.row], [limit])
             kept = 0
             for sure in self.offered:
                 if self.rng.random() >= sure:
                     break
                 kept += 1
             self.now += ROUND + STEP * len(self.offered) if self.offered else PLAIN
-            if not isinstance(drafter, type(self.source)):
-                drafter.observe(proposal, torch.zeros(1, 1, 1), [kept])
+            length.observe([kept])
             self.row.ids = [0] * (len(self.row.ids) + kept + 1)
-            drafter.commit([self.row])
+            length.commit([self.row])
             tokens += kept + 1
             self.round += 1
         return tokens / (self.now - begin)
 
 
-def paced(world, tail=0):
-    return PacedDrafter(world.source, K, tail, clock=lambda: world.now)
+def paced_proposal(length, drafter, rows, limits):
+    """As the engine asks for it."""
+    proposal = drafter.propose(rows, length.limits(rows, limits))
+    length.proposed(proposal)
+    return proposal
+
+
+def paced(world, tail=0, **given):
+    """A length that the world's drafter asks between its tokens."""
+    world.source.pace = AdaptiveLength(K, tail, clock=lambda: world.now, is_asked=True, **given)
+    return world.source.pace
+
+
+def follow(length, rows, kept):
+    """The rows' texts as they are behind the round."""
+    length.observe(kept)
+    for row, count in zip(rows, kept, strict=True):
+        row.ids = [0] * (len(row.ids) + count + 1)
+    length.commit(rows)
 
 
 def best_fixed(confidences, num_rounds=700):
@@ -85,7 +102,7 @@ def best_fixed(confidences, num_rounds=700):
     rates = []
     for limit in range(1, K + 1):
         world = World(confidences)
-        rates.append(world.rate(world.source, num_rounds, limit))
+        rates.append(world.rate(DraftLength(), num_rounds, limit))
     return max(rates)
 
 
@@ -116,9 +133,9 @@ def drawn(turn, rng):
 )
 def test_against_the_best_fixed_length(confidences, wanted):
     world = World(confidences)
-    drafter = paced(world)
-    world.rate(drafter, 300)
-    assert world.rate(drafter, 1500) > wanted * best_fixed(confidences)
+    length = paced(world)
+    world.rate(length, 300)
+    assert world.rate(length, 1500) > wanted * best_fixed(confidences)
 
 
 def test_a_hopeless_draft_costs_next_to_nothing():
@@ -129,23 +146,23 @@ def test_a_hopeless_draft_costs_next_to_nothing():
 
 def test_speculates_again_when_it_pays_again():
     world = World(lambda turn, rng: 0.02 if turn < 1000 else 0.97)
-    drafter = paced(world)
-    world.rate(drafter, 1000)
-    world.rate(drafter, 1000)
-    assert world.rate(drafter, 1000) > 0.9 * best_fixed(even(0.97))
-    report = drafter.report()
+    length = paced(world)
+    world.rate(length, 1000)
+    world.rate(length, 1000)
+    assert world.rate(length, 1000) > 0.9 * best_fixed(even(0.97))
+    report = length.report()
     assert report["probes"] >= 3
     assert report["rounds_by_draft_length"]["0"] > 800
 
 
 def test_tasks_are_learned_apart():
     world = World(lambda turn, rng: 0.97 if world.row.key == "easy" else 0.05)
-    drafter = paced(world)
+    length = paced(world)
     for turn in range(40):
         world.row.key = "easy" if turn % 2 else "hard"
-        world.rate(drafter, 40)
+        world.rate(length, 40)
     world.row.key = "easy"
-    assert world.rate(drafter, 100) > 2 / PLAIN
+    assert world.rate(length, 100) > 2 / PLAIN
 
 
 def test_a_drafter_that_is_not_asked_in_between_gets_a_length():
@@ -156,9 +173,10 @@ def test_a_drafter_that_is_not_asked_in_between_gets_a_length():
             world.offered = [0.6] * limits[0]
             return Proposal.from_lists([[0] * limits[0]], torch.device("cpu"))
 
-    drafter = PacedDrafter(Lookup(), K, 0, clock=lambda: world.now)
-    world.rate(drafter, 600)
-    lengths = {int(k): n for k, n in drafter.report()["rounds_by_draft_length"].items()}
+    world.source = Lookup()
+    length = AdaptiveLength(K, 0, clock=lambda: world.now)
+    world.rate(length, 600)
+    lengths = {int(k): n for k, n in length.report()["rounds_by_draft_length"].items()}
     assert max(lengths, key=lengths.get) in (1, 2, 3)
 
 
@@ -183,11 +201,11 @@ def learned(sure, tail=2, longest=12):
 
 
 def expected(task, bins, tail=2):
-    """Tokens that a proposal brings, from every chance that a token is the first refused."""
+    """Tokens that a proposal brings, from every probability that a token is the first refused."""
     first_last = max(0, len(bins) - tail)
-    chances = [task.inner.of[place] for place in bins[:first_last]]
-    chances += [task.last.of[place] for place in bins[first_last:]]
-    return sum(math.prod(chances[: place + 1]) for place in range(len(chances)))
+    probabilities = [task.inner.of[place] for place in bins[:first_last]]
+    probabilities += [task.last.of[place] for place in bins[first_last:]]
+    return sum(math.prod(probabilities[: place + 1]) for place in range(len(probabilities)))
 
 
 def grown(task, bins, limit=99):
@@ -261,24 +279,22 @@ def test_the_more_rows_the_more_tokens_are_looked_at_together(num_rows, most, mo
     """And all are learned from."""
     clock = SimpleNamespace(now=0.0)
     rows = [SimpleNamespace(ids=[0], key="") for _ in range(num_rows)]
-    drafter = PacedDrafter(Scripted([[5] * K] * num_rows), K, 2, {1}, clock=lambda: clock.now)
+    source = Scripted([[5] * K] * num_rows)
+    pace = source.pace = AdaptiveLength(K, 2, {1}, clock=lambda: clock.now, is_asked=True)
     sizes = []
-    read = PacedDrafter._read
+    read = AdaptiveLength._read
 
     def counted(self):
         sizes.append(len(self._now.unread))
         read(self)
 
-    monkeypatch.setattr(PacedDrafter, "_read", counted)
+    monkeypatch.setattr(AdaptiveLength, "_read", counted)
     for _ in range(10):
-        proposal = drafter.propose(rows, [K] * num_rows)
+        proposal = paced_proposal(pace, source, rows, [K] * num_rows)
         (length,) = set(proposal.lengths.tolist())
-        assert all(len(row.bins) == length for row in drafter._now.rows)
+        assert all(len(row.bins) == length for row in pace._now.rows)
         clock.now += 5.0 + 0.2 * length
-        drafter.observe(proposal, torch.zeros(num_rows, 1, 1), [length] * num_rows)
-        for row in rows:
-            row.ids = [0] * (len(row.ids) + length + 1)
-        drafter.commit(rows)
+        follow(pace, rows, [length] * num_rows)
     assert length == K
     assert max(sizes) == most
 
@@ -299,15 +315,13 @@ def test_drafting_is_timed_to_the_last_token_which_is_not_told(num_rows, k):
             return Proposal.from_lists([[5] * drafted] * num_rows, torch.device("cpu"))
 
     rows = [SimpleNamespace(ids=[0], key="") for _ in range(num_rows)]
-    drafter = PacedDrafter(Slow([]), k, 2, clock=lambda: clock.now)
+    source = Slow([])
+    pace = source.pace = AdaptiveLength(k, 2, clock=lambda: clock.now, is_asked=True)
     for _ in range(10):
-        (length,) = set(drafter.propose(rows, [k] * num_rows).lengths.tolist())
-        assert not length or drafter._now.drafting == length
+        (length,) = set(paced_proposal(pace, source, rows, [k] * num_rows).lengths.tolist())
+        assert not length or pace._now.drafting == length
         clock.now += 40.0
-        drafter.observe(Proposal.from_lists([[]], torch.device("cpu")), None, [length] * num_rows)
-        for row in rows:
-            row.ids = [0] * (len(row.ids) + length + 1)
-        drafter.commit(rows)
+        follow(pace, rows, [length] * num_rows)
     assert length == k
 
 
@@ -315,19 +329,16 @@ def test_a_proposal_ends_with_the_last_rows_end_token():
     clock = SimpleNamespace(now=0.0)
     rows = [SimpleNamespace(ids=[0], key="") for _ in range(2)]
     source = Scripted([[5, 1, *[7] * K], [5] * 4 + [1] + [7] * K])
-    drafter = PacedDrafter(source, K, 0, {1}, clock=lambda: clock.now)
+    pace = source.pace = AdaptiveLength(K, 0, {1}, clock=lambda: clock.now, is_asked=True)
     lengths = []
     for _ in range(40):
-        proposal = drafter.propose(rows, [K, K])
-        clock.now += 5.0 + 0.2 * max(proposal.lengths.tolist())
-        drafter.observe(proposal, torch.zeros(2, 1, 1), [2, min(5, max(proposal.lengths.tolist()))])
-        for row, length in zip(rows, proposal.lengths.tolist(), strict=True):
-            row.ids = [0] * (len(row.ids) + length + 1)
-        drafter.commit(rows)
-        lengths.append(max(proposal.lengths.tolist()))
+        longest = max(paced_proposal(pace, source, rows, [K, K]).lengths.tolist())
+        clock.now += 5.0 + 0.2 * longest
+        follow(pace, rows, [2, min(5, longest)])
+        lengths.append(longest)
     assert set(lengths[10:]) == {5}
     # What follows the end token, refused here, tells nothing.
-    (task,) = drafter._kept.values()
+    (task,) = pace._kept.values()
     assert task.inner.seen == task.inner.kept
 
 
@@ -338,9 +349,9 @@ def test_a_token_before_the_end_token_is_an_inner_one_when_others_follow():
     assert row.if_ended() == pytest.approx(expected(task, [0, 9], 3))
     for followers in (1, 2, 3, 4):
         row.note(9)
-        chances = [task.inner.of[0] if followers >= 2 else task.last.of[0]]
-        chances.append(task.inner.of[9] if followers >= 3 else task.last.of[9])
-        assert row.if_ended() == pytest.approx(chances[0] * (1 + chances[1]))
+        probabilities = [task.inner.of[0] if followers >= 2 else task.last.of[0]]
+        probabilities.append(task.inner.of[9] if followers >= 3 else task.last.of[9])
+        assert row.if_ended() == pytest.approx(probabilities[0] * (1 + probabilities[1]))
     task.note([0, 9], 2, 6)
     assert (task.inner.seen[9], task.last.seen[9]) == pytest.approx(
         (learned(0.8, tail=3).inner.seen[9] + 1, learned(0.8, tail=3).last.seen[9])
@@ -368,28 +379,24 @@ def test_lookups_that_find_nothing_are_given_up():
             lists = [[0] * min(5, limit) * hit for limit, hit in zip(limits, found, strict=True)]
             return Proposal.from_lists(lists, torch.device("cpu"))
 
-    drafter = PacedDrafter(Lookup(), 5, 0, clock=lambda: clock.now)
+    source, pace = Lookup(), AdaptiveLength(5, 0, clock=lambda: clock.now)
     for _ in range(600):
-        lengths = drafter.propose(rows, [K] * batch).lengths.tolist()
+        lengths = paced_proposal(pace, source, rows, [K] * batch).lengths.tolist()
         clock.now += PLAIN * (2.0 if any(lengths) else 1.0) + 2.0 * (max(lengths) > 0) * batch
-        kept = [round(0.75 * length) for length in lengths]
-        drafter.observe(None, None, kept)
-        for row, count in zip(rows, kept, strict=True):
-            row.ids = [0] * (len(row.ids) + count + 1)
-        drafter.commit(rows)
-    rounds = drafter.report()["rounds_by_draft_length"]
-    assert drafter.report()["probes"] >= 2
+        follow(pace, rows, [round(0.75 * length) for length in lengths])
+    rounds = pace.report()["rounds_by_draft_length"]
+    assert pace.report()["probes"] >= 2
     assert rounds["0"] > 0.8 * sum(rounds.values())
-    (task,) = drafter._kept.values()
+    (task,) = pace._kept.values()
     assert task.found < 0.4
 
 
 def test_a_probe_is_long_enough_for_a_loosened_token():
     world = World(even(0.02))
-    drafter = paced(world, tail=6)
-    world.rate(drafter, 400)
-    lengths = drafter.report()["rounds_by_draft_length"]
-    assert lengths["10"] >= drafter.report()["probes"] > 2
+    length = paced(world, tail=6)
+    world.rate(length, 400)
+    lengths = length.report()["rounds_by_draft_length"]
+    assert lengths["10"] >= length.report()["probes"] > 2
 
 
 def test_near_the_most_the_few_that_are_left_are_thought_of():
@@ -397,12 +404,12 @@ def test_near_the_most_the_few_that_are_left_are_thought_of():
 
 
 def test_tokens_of_unknown_confidence_move_the_mean_alone():
-    chances = Chances()
+    probabilities = AcceptanceRates()
     for _ in range(20):
-        chances.note(UNKNOWN, False)
-    chances.renew()
-    assert chances.mean == chances.of[UNKNOWN] < 0.2
-    assert set(chances.of) == {chances.mean}
+        probabilities.note(UNKNOWN, False)
+    probabilities.renew()
+    assert probabilities.mean == probabilities.of[UNKNOWN] < 0.2
+    assert set(probabilities.of) == {probabilities.mean}
 
 
 def test_only_tokens_up_to_the_first_refusal_count():
@@ -417,8 +424,8 @@ def test_only_tokens_up_to_the_first_refusal_count():
 
 
 def test_nothing_known_is_hopeful():
-    assert Chances().mean == 0.9
-    assert min(Chances().of) > 0.85
+    assert AcceptanceRates().mean == 0.9
+    assert min(AcceptanceRates().of) > 0.85
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
@@ -427,14 +434,14 @@ def test_nothing_known_is_hopeful():
 def test_native_text_stays(kind, drafter, batch_size):
     target = tiny(kind)
     config = FLyConfig(drafter=drafter, acceptance="native", draft_length="adaptive", spd_k=8)
-    draft = blurred(target) if config.needs_draft else None
+    draft = blurred(target) if config.setup.traits.needs_model else None
     decoder = SpeculativeDecoder(target, draft, tiny_tokenizer(), config, batch_size=batch_size)
     asked = prompts(12)
     for _ in range(2):  # what was learned from the first requests holds for the next
         results = decoder.generate([list(prompt) for prompt in asked], max_new_tokens=24)
         want = [generated(target, prompt, 24) for prompt in asked]
         assert_same(target, asked, [result.token_ids for result in results], want)
-    lengths = decoder.drafter.report()["rounds_by_draft_length"]
+    lengths = decoder.report()["rounds_by_draft_length"]
     assert sum(lengths.values()) > 20
 
 
@@ -442,27 +449,33 @@ def test_a_random_draft_is_given_up_and_told(monkeypatch):
     target = tiny("llama")
     config = FLyConfig(acceptance="native", draft_length="adaptive")
     decoder = SpeculativeDecoder(target, tiny("llama", seed=9), tiny_tokenizer(), config)
-    drafter = decoder.drafter
     forwards = []
     extend = SlotModel.extend
     monkeypatch.setattr(SlotModel, "extend", lambda *given: (forwards.append(1), extend(*given))[1])
-    drafter._clock = lambda: float(len(forwards))
+    decoder._engine.length.costs.clock = lambda: float(len(forwards))
     results = decoder.generate([list(prompt) for prompt in prompts(8)], max_new_tokens=60)
     plain = sum(result.statistics.plain for result in results)
     assert plain > 0.7 * sum(result.statistics.emitted for result in results)
-    assert drafter.report()["rounds_by_draft_length"]["0"] > 30
+    assert decoder.report()["rounds_by_draft_length"]["0"] > 30
+    # Nor are prompts read for it.
+    assert decoder._engine.length.is_idle
+    read = []
+    monkeypatch.setattr(DraftReader, "prefill", lambda *given: read.append(1))
+    decoder.generate([list(prompt) for prompt in prompts(2)], max_new_tokens=2)
+    assert not read
 
 
 def test_what_may_not_draft_leaves_the_plan_alone():
     """A plain round that somebody else asked for; its time is learned from."""
     world = World(even(0.02))
-    drafter = paced(world)
-    world.rate(drafter, 60)
-    state = (drafter._pause, drafter._plain_in_a_row, drafter._num_probes)
-    weight = drafter.times._plain[1].weight
-    world.rate(drafter, 1, limit=0)
-    assert (drafter._pause, drafter._plain_in_a_row, drafter._num_probes) == state
-    assert drafter.times._plain[1].weight > weight
+    length = paced(world)
+    world.rate(length, 60)
+    costs = length.costs
+    state = dict(vars(costs.probes))
+    weight = costs.times._plain[1].weight
+    world.rate(length, 1, limit=0)
+    assert vars(costs.probes) == state
+    assert costs.times._plain[1].weight > weight
 
 
 @pytest.mark.parametrize("is_fixed", [True, False])
@@ -470,18 +483,18 @@ def test_rows_may_get_a_fixed_length(is_fixed):
     """As those that sample: a seed's text hangs on the lengths, and would on the clock."""
     world = World(even(0.5))
     fixed_for = {"fixed_for": lambda rows: rows == [world.row]} if is_fixed else {}
-    drafter = PacedDrafter(world.source, K, 0, clock=lambda: world.now, **fixed_for)
-    world.rate(drafter, 30)
-    assert (drafter.report()["rounds_by_draft_length"] == {str(K): 30}) is is_fixed
+    length = paced(world, **fixed_for)
+    world.rate(length, 30)
+    assert (length.report()["rounds_by_draft_length"] == {str(K): 30}) is is_fixed
 
 
 def test_a_length_that_is_left_open_is_paced():
     target = tiny("llama")
     for drafter, is_paced in (("suffix", True), ("self", True), ("model", False)):
         config = FLyConfig(drafter=drafter, acceptance="native", drafter_settings=OPEN[drafter])
-        draft = blurred(target) if config.needs_draft else None
+        draft = blurred(target) if config.setup.traits.needs_model else None
         decoder = SpeculativeDecoder(target, draft, tiny_tokenizer(), config)
-        assert isinstance(decoder.drafter, PacedDrafter) is is_paced
+        assert ("rounds_by_draft_length" in decoder.report()) is is_paced
 
 
 OPEN = {"suffix": {}, "self": {"left_out": [1]}, "model": {}}
@@ -498,19 +511,15 @@ def test_plain_decoding_is_timed_at_every_size_of_batch():
             lists = [[0] * min(1, limit) for limit in limits]
             return Proposal.from_lists(lists, torch.device("cpu"))
 
-    drafter = PacedDrafter(Lookup(), 5, 0, clock=lambda: clock.now)
+    source, pace = Lookup(), AdaptiveLength(5, 0, clock=lambda: clock.now)
     plain = {8: 13.0, 4: 8.0}
     for count in (8, 4):
         rows = [SimpleNamespace(ids=[0], key="") for _ in range(count)]
-        before = dict(drafter.report()["rounds_by_draft_length"])
+        before = dict(pace.report()["rounds_by_draft_length"])
         for _ in range(100):
-            lengths = drafter.propose(rows, [K] * count).lengths.tolist()
+            lengths = paced_proposal(pace, source, rows, [K] * count).lengths.tolist()
             clock.now += 16.0 if any(lengths) else plain[count]
-            kept = [length * (rng.random() < 0.5) for length in lengths]
-            drafter.observe(None, None, kept)
-            for row, number in zip(rows, kept, strict=True):
-                row.ids = [0] * (len(row.ids) + number + 1)
-            drafter.commit(rows)
-        rounds = drafter.report()["rounds_by_draft_length"]
+            follow(pace, rows, [length * (rng.random() < 0.5) for length in lengths])
+        rounds = pace.report()["rounds_by_draft_length"]
         num_plain = rounds["0"] - before.get("0", 0)
         assert num_plain < 5 if count == 8 else num_plain > 80

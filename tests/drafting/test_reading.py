@@ -11,29 +11,23 @@ from fly.decoding.rowwise import RowModel
 from fly.drafting.model import ModelDrafter
 from fly.drafting.reading import CATCH_UP, DraftReader
 from tests.crossing import mostly_slow
-from tests.drafting.test_model import ragged, rows_of
+from tests.drafting.test_model import leave, ragged, rows_of
 from tests.models import CONTEXT, VOCAB, greedy, prompts, tiny
 
 K = 4
-TIERS = {
+KINDS = {
     "slots": lambda model: SlotModel(model),
     "slots, unshared": lambda model: SlotModel(model, share_prefixes=False),
     "rows": lambda model: RowModel(model),
 }
-EACH = pytest.mark.parametrize("serve", TIERS.values(), ids=TIERS)
+EACH = pytest.mark.parametrize("serve", KINDS.values(), ids=KINDS)
 LAZY = pytest.mark.parametrize("is_lazy", [False, True])
 
 
-class LazyDrafter(ModelDrafter):
-    """Reads prompts when their rows first draft."""
-
-    def admit(self, rows, first):
-        self.reader.admit(rows, first, is_lazy=True)
-
-
-def drafter_of(serve, is_lazy, kind="llama"):
-    model = tiny(kind, seed=1)
-    return model, (LazyDrafter if is_lazy else ModelDrafter)(serve(model), K)
+def drafter_of(serve, is_lazy, kind="llama", **config):
+    model = tiny(kind, seed=1, **config)
+    served = serve(model)
+    return model, ModelDrafter(served, K, DraftReader(served, is_lazy=is_lazy))
 
 
 def offer(model, drafter, rows, limits):
@@ -59,7 +53,7 @@ def test_rows_that_draft_now_and_then(serve, is_lazy, kind):
     model, drafter = drafter_of(serve, is_lazy, kind)
     fate = random.Random(3)
     rows = rows_of(*prompts(4))
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     for _ in range(14):
         limits = [fate.choice((0, 0, 1, K)) for _ in rows]
         for row, tokens in zip(rows, offer(model, drafter, rows, limits), strict=True):
@@ -75,7 +69,7 @@ def test_catching_up_by_many_tokens(serve, is_lazy):
     model, drafter = drafter_of(serve, is_lazy)
     fate = random.Random(4)
     rows = rows_of(*prompts(3, 12))
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     offer(model, drafter, rows, [0, K, K])
     drafter.commit(rows)
     for turn in range(30):
@@ -84,7 +78,7 @@ def test_catching_up_by_many_tokens(serve, is_lazy):
         for row, tokens in zip(rows, offered, strict=True):
             row.ids += [*tokens[:1], fate.randrange(4, VOCAB), fate.randrange(4, VOCAB)]
         drafter.commit(rows)
-    lag = [len(row.ids) - (held or 0) for row, held in zip(rows, drafter.reader._held, strict=True)]
+    lag = [len(row.ids) - drafter.reader._held.get(row.index, 0) for row in rows]
     assert lag[0] > lag[1] > CATCH_UP
     for _ in range(3):
         for row, tokens in zip(rows, offer(model, drafter, rows, [K] * 3), strict=True):
@@ -101,21 +95,17 @@ def test_rows_leave_move_and_come_in_whether_read_or_not(serve, is_lazy):
         fate = random.Random(seed)
         texts = list(prompts(60, 20, seed))
         rows = rows_of(*(texts.pop() for _ in range(4)))
-        drafter.admit(rows, 0)
+        drafter.prefill(rows)
         for _ in range(12):
             limits = [fate.choice((0, 0, 0, K)) for _ in rows]
             for row, tokens in zip(rows, offer(model, drafter, rows, limits), strict=True):
                 gain(row, tokens, fate)
             drafter.commit(rows)
             if len(rows) > 1 and fate.random() < 0.6:
-                gone = fate.randrange(len(rows))
-                if gone < len(rows) - 1:
-                    drafter.move(len(rows) - 1, gone, len(rows[-1].ids))
-                    rows[gone] = rows[-1]
-                del rows[-1]
+                leave(drafter, rows, fate.randrange(len(rows)))
             if fate.random() < 0.6:
                 rows += rows_of(texts.pop())
-                drafter.admit(rows, len(rows) - 1)
+                drafter.prefill(rows)
         offer(model, drafter, rows, [K] * len(rows))
         drafter.commit(rows)
 
@@ -127,16 +117,31 @@ def test_rows_that_were_never_read_move(serve):
     model, drafter = drafter_of(serve, is_lazy=True)
     for limits, first_drafts in (([K, 0, 0], 0), ([0, 0, K], 2)):
         rows = rows_of(*prompts(3))
-        drafter.admit(rows, 0)
-        assert drafter.reader._held == [None] * 3
+        drafter.prefill(rows)
+        assert not drafter.reader._held
         offer(model, drafter, rows, limits)
-        assert [held is not None for held in drafter.reader._held] == [
-            index == first_drafts for index in range(3)
-        ]
+        assert list(drafter.reader._held) == [rows[first_drafts].index]
         drafter.commit(rows)
-        drafter.move(2, 0, len(rows[2].ids))
-        rows = [rows[2], rows[1]]
+        leave(drafter, rows, 0)
         offer(model, drafter, rows, [K, K])
+        drafter.commit(rows)
+        for row in rows:
+            drafter.forget(row.index)
+
+
+@EACH
+@LAZY
+@torch.inference_mode()
+def test_rows_may_change_places_in_any_way(serve, is_lazy):
+    """And leave for a while: the reader finds out by itself."""
+    model, drafter = drafter_of(serve, is_lazy)
+    fate = random.Random(5)
+    everyone = rows_of(*prompts(5, 12))
+    for _ in range(12):
+        rows = fate.sample(everyone, fate.randint(1, 5))
+        limits = [fate.choice((0, K)) for _ in rows]
+        for row, tokens in zip(rows, offer(model, drafter, rows, limits), strict=True):
+            gain(row, tokens, fate)
         drafter.commit(rows)
 
 
@@ -145,18 +150,19 @@ def test_rows_that_were_never_read_move(serve):
 def test_lazy_rows_share_prefixes(share):
     """Rows of one long beginning, read in different rounds and into used places."""
     model = tiny("llama", seed=1)
-    drafter = LazyDrafter(SlotModel(model, share_prefixes=share), K)
+    served = SlotModel(model, share_prefixes=share)
+    drafter = ModelDrafter(served, K, DraftReader(served, is_lazy=True))
     fate = random.Random(6)
     beginning = [fate.randrange(4, VOCAB) for _ in range(70)]
     rows = rows_of(*([*beginning, 5 + place, 50 - place] for place in range(4)))
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     for limits in ([K, 0, 0, 0], [0, 0, K, 0], [K, 0, 0, K], [0, K, 0, 0], [K] * 4):
         for row, tokens in zip(rows, offer(model, drafter, rows, limits), strict=True):
             gain(row, tokens, fate)
         drafter.commit(rows)
-    drafter.move(3, 1, len(rows[3].ids))
-    rows = [rows[0], rows[3], rows[2], *rows_of([*beginning, 9], [*beginning[:40], 8])]
-    drafter.admit(rows, 3)
+    leave(drafter, rows, 1)
+    rows += rows_of([*beginning, 9], [*beginning[:40], 8])
+    drafter.prefill(rows)
     for limits in ([0, 0, 0, K, 0], [K, 0, K, 0, K], [K] * 5):
         for row, tokens in zip(rows, offer(model, drafter, rows, limits), strict=True):
             gain(row, tokens, fate)
@@ -167,17 +173,18 @@ def test_lazy_rows_share_prefixes(share):
 @LAZY
 @torch.inference_mode()
 def test_prompts_beyond_the_context_are_never_read(serve, is_lazy):
-    model = tiny("llama", seed=1, max_position_embeddings=24)
-    drafter = (LazyDrafter if is_lazy else ModelDrafter)(serve(model), K)
+    model, drafter = drafter_of(serve, is_lazy, max_position_embeddings=24)
     texts = [list(range(4, 4 + length)) for length in (20, 30, 24, 8)]
     for order in ((0, 1, 2, 3), (1, 0, 3, 2), (2, 3, 0, 1)):
         rows = rows_of(*(texts[place] for place in order))
-        drafter.admit(rows, 0)
+        drafter.prefill(rows)
         for limits in ([0, K, 0, K], [K] * 4, [0, 0, K, K], [K] * 4):
             offer(model, drafter, rows, limits)
             for row in rows:
                 row.ids.append(50)
             drafter.commit(rows)
+        for row in rows:
+            drafter.forget(row.index)
     assert CONTEXT > 24
 
 
@@ -190,7 +197,7 @@ def test_two_drafters_share_a_reader(serve):
     fate = random.Random(8)
     rows = rows_of(*prompts(3))
     drafter = ModelDrafter(served, K)
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     for turn in range(8):
         offered = offer(model, drafter, rows, [K] * 3)
         if turn % 2:  # another proposal was verified instead
@@ -209,9 +216,9 @@ def test_nothing_is_read_for_rows_that_do_not_draft():
             self.prefilled += sum(map(len, given))
 
     model = Counting()
-    reader = DraftReader(model)
+    reader = DraftReader(model, is_lazy=True)
     rows = rows_of([1, 2, 3], [4, 5, 6, 7])
-    reader.admit(rows, 0, is_lazy=True)
+    reader.prefill(rows)
     reader.catch_up(rows, [0, 0])
     reader.commit(rows)
     assert model.prefilled == 0

@@ -1,7 +1,6 @@
 """Retrieval drafting: two sources in one tree, rows apart, and the target's own text."""
 
 import random
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from fly.drafting.retrieval import MOST_NODES, RetrievalDrafter, RetrievalSettin
 from fly.drafting.tree_pacing import FIRST_NODES, TreePace
 from fly.errors import ConfigError, FLyWarning
 from tests.crossing import mostly_slow
-from tests.drafting.test_model import rows_of
+from tests.drafting.test_model import leave, rows_of
 from tests.drafting.test_ngram_trie import continuations
 from tests.models import VOCAB, Bytes, Tape, generated, ids_of, prompts, tiny, tiny_tokenizer
 
@@ -62,12 +61,12 @@ def after_a_round(kept, own):
     """A drafter and its row that has read "abcdXab", was offered "cdXab" and kept some of it."""
     rows = rows_of(ids_of("abcdXab"))
     drafter = drafter_of(breadth=2, draft_nodes=20)
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     first = drafter.propose(rows, [5])
     assert texts(branches(first)[0]) == ["c", "cd", "cdX", "cdXa", "cdXab"]
     assert first.draft_forwards == 0
     lines = [ids_of(LIKELIEST[token]) for token in "bcdXab"]
-    drafter.observe(first, scored(first, [lines]), [len(kept)])
+    drafter.observe(rows, first, scored(first, [lines]), [len(kept)])
     rows[0].ids += ids_of(kept + own)
     drafter.commit(rows)
     return drafter, rows
@@ -91,21 +90,21 @@ def test_what_was_met_on_the_kept_branch_was_met_last():
     """The same token on two branches: the table keeps what followed on the one that became text."""
     rows = rows_of(ids_of("abZ-acZ-a"))
     drafter = drafter_of(breadth=1, min_match=1, max_ngram=4)
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     proposal = drafter.propose(rows, [3])
     paths = texts(branches(proposal)[0])
     assert {"bZ", "cZ"} <= set(paths)
     for taken, other in (("bZ", "cZ"), ("cZ", "bZ")):
         drafter = drafter_of(breadth=1, min_match=1, max_ngram=4)
         rows = rows_of(ids_of("abZ-acZ-a"))
-        drafter.admit(rows, 0)
+        drafter.prefill(rows)
         proposal = drafter.propose(rows, [3])
         answers = {taken: "1", other: "2"}
         lines = [ids_of(answers.get(path, "?")) for path in ["", *paths]]
-        drafter.observe(proposal, scored(proposal, [lines]), [2])
+        drafter.observe(rows, proposal, scored(proposal, [lines]), [2])
         rows[0].ids += ids_of(taken + "1")
         drafter.commit(rows)
-        assert list(drafter._rows[0].table[ord("Z")]) == ids_of("1")
+        assert list(drafter._rows.of(rows[0]).table[ord("Z")]) == ids_of("1")
 
 
 @pytest.mark.parametrize("draft_nodes", [2, 5, 30])
@@ -113,7 +112,7 @@ def test_sizes(draft_nodes):
     """One token of those read is the last committed one."""
     rows = rows_of(ids_of("abcabdabeacdacbaab" * 2))
     drafter = drafter_of(draft_nodes=draft_nodes)
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     assert len(branches(drafter.propose(rows, [99]))[0]) == draft_nodes - 1
 
 
@@ -121,7 +120,7 @@ def test_sizes(draft_nodes):
 def test_limits_bound_every_branch(limit, k):
     rows = rows_of(*map(ids_of, ["abcabcabcabcab", "xyzxyzxyzxyzxy"]))
     drafter = drafter_of(k)
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     longest = [
         max(map(len, paths), default=0) for paths in branches(drafter.propose(rows, [limit, 9]))
     ]
@@ -132,7 +131,7 @@ def test_limits_bound_every_branch(limit, k):
 def test_nothing_known_is_an_empty_proposal():
     rows = rows_of([5], [6, 7])
     drafter = drafter_of()
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     proposal = drafter.propose(rows, [9, 9])
     assert proposal.ids.shape == proposal.parents.shape == (2, 0)
     assert drafter.propose([], []).ids.shape == (0, 0)
@@ -141,9 +140,9 @@ def test_nothing_known_is_an_empty_proposal():
 def test_without_the_table():
     rows = rows_of(ids_of("xy"))
     drafter = drafter_of(breadth=0)
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     proposal = drafter.propose(rows, [9])
-    drafter.observe(proposal, torch.zeros(1, 1, WIDTH), [0])
+    drafter.observe(rows, proposal, torch.zeros(1, 1, WIDTH), [0])
     rows[0].ids += ids_of("x")
     drafter.commit(rows)
     assert branches(drafter.propose(rows, [9])) == [[]]
@@ -160,7 +159,7 @@ def play(num_rounds, seed, **settings):
         [[t % 6 + 4 for t in ids] for ids in prompts(40, 40, seed)],
     )
     rows, tables = rows_of(*(fresh.pop() for _ in range(3))), [{}, {}, {}]
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     for _ in range(num_rounds):
         limits = [fate.choice((15, 15, 4, 1, 0)) for _ in rows]
         proposal = drafter.propose(rows, limits)
@@ -183,17 +182,16 @@ def play(num_rounds, seed, **settings):
             children = {path[-1] for path in paths if path[:-1] == best}
             own = fate.choice([token for token in range(4, 24) if token not in children])
             row.ids += [*best, own]
-        drafter.observe(proposal, logits, kept)
+        drafter.observe(rows, proposal, logits, kept)
         drafter.commit(rows)
         if fate.random() < 0.4 and len(rows) > 1:
             gone = fate.randrange(len(rows))
-            if gone < len(rows) - 1:
-                drafter.move(len(rows) - 1, gone, len(rows[-1].ids))
-                rows[gone], tables[gone] = rows[-1], tables[-1]
-            del rows[-1], tables[-1]
+            leave(drafter, rows, gone)
+            tables[gone] = tables[-1]
+            del tables[-1]
         if fate.random() < 0.4:
             rows, tables = rows + rows_of(fresh.pop()), [*tables, {}]
-            drafter.admit(rows, len(rows) - 1)
+            drafter.prefill(rows)
 
 
 def test_equals_the_definition_over_many_rounds():
@@ -245,10 +243,12 @@ def test_native_text_is_the_targets_own(kind, batch_size, settings):
 class TreeTape(Tape):
     """A tape that reads trees: behind a token of depth d it says what follows d tokens on."""
 
-    def extend_tree(self, ids, starts, visible, lineage):
+    def extend_tree(self, ids, starts, tree):
         self.forwards += 1
-        depths = lineage.depths[:, -ids.shape[1] :]
-        rows = [[self._row(p) for p in row] for row in (starts[:, None] + depths).tolist()]
+        depths = tree.depths[:, -ids.shape[1] :]
+        rows = [
+            [self._row(p) for p in row] for row in (torch.tensor(starts)[:, None] + depths).tolist()
+        ]
         return torch.stack([torch.stack(row) for row in rows])
 
     def keep_slots(self, sources, destinations):
@@ -284,9 +284,9 @@ def test_a_target_without_trees_drafts_chains():
 
 
 def test_traits():
-    traits = FLyConfig(drafter="retrieval", acceptance="native").drafter_traits
+    traits = FLyConfig(drafter="retrieval", acceptance="native").setup.traits
     assert (traits.is_tree, traits.is_chain, traits.needs_model) == (True, False, False)
-    assert not FLyConfig(drafter="retrieval", acceptance="native").is_loose
+    assert not FLyConfig(drafter="retrieval", acceptance="native").setup.is_loose
     with pytest.raises(ConfigError, match="drafter is 'retrieval', which decodes greedily"):
         FLyConfig(drafter="retrieval", acceptance="native", temperature=1.0)
 
@@ -295,7 +295,7 @@ def test_from_config():
     config = FLyConfig(
         drafter="retrieval", acceptance="native", spd_k=9, drafter_settings={"breadth": 4}
     )
-    drafter = RetrievalDrafter.from_config(config, Parts(CPU, VOCAB))
+    drafter = RetrievalDrafter.from_config(config.setup.drafter, Parts(CPU, VOCAB))
     assert (drafter.k, drafter.settings.breadth) == (9, 4)
     published = RetrievalSettings()
     sizes = published.max_ngram, published.max_nodes, published.draft_nodes
@@ -313,14 +313,14 @@ def test_from_config():
 )
 def test_trees_are_as_large_as_pay_unless_their_size_is_given(settings, is_paced):
     config = FLyConfig(drafter="retrieval", acceptance="native", **settings)
-    drafter = RetrievalDrafter.from_config(config, Parts(CPU, VOCAB))
+    drafter = RetrievalDrafter.from_config(config.setup.drafter, Parts(CPU, VOCAB))
     assert (drafter.pace is not None) == is_paced
     assert ("rounds_by_tree_size" in drafter.report()) == is_paced
 
 
 def test_text_that_hangs_on_what_is_offered_does_not_hang_on_the_clock():
-    config = SimpleNamespace(drafter_settings={}, spd_k=15, is_loose=True)
-    assert RetrievalDrafter.from_config(config, Parts(CPU, VOCAB)).pace is None
+    spec = FLyConfig(drafter="retrieval", acceptance="native").setup.drafter
+    assert RetrievalDrafter.from_config(spec, Parts(CPU, VOCAB, is_loose=True)).pace is None
 
 
 def test_what_is_offered_is_the_beginning_of_the_whole_tree():
@@ -329,7 +329,7 @@ def test_what_is_offered_is_the_beginning_of_the_whole_tree():
     for pace in (None, TreePace()):
         rows = rows_of(ids_of("abcabdabeacdacbaab" * 2))
         drafter = RetrievalDrafter(RetrievalSettings(), 15, CPU, pace)
-        drafter.admit(rows, 0)
+        drafter.prefill(rows)
         for turn in range(6):
             offered.append(branches(drafter.propose(rows, [9]))[0])
             rows[0].ids += ids_of("cabdabeac"[turn : turn + 2])
@@ -360,9 +360,9 @@ def test_a_round_that_was_given_up_teaches_nothing():
     drafter = RetrievalDrafter(RetrievalSettings(), 15, CPU, TreePace())
     text = [1, 2, 3, 1, 2, 3]
     wide, narrow = rows_of(*[text] * 8), rows_of(*[text] * 2)
-    drafter.admit(wide, 0)
     drafter.propose(wide, [15] * 8)
-    drafter.admit(narrow, 0)
+    for row in wide:
+        drafter.forget(row.index)
     for row in narrow:
         row.ids.append(1)
     drafter.commit(narrow)

@@ -19,16 +19,16 @@ WAYS = {"layers": {"left_out": [1]}, "int8": {"how": "int8"}}
 
 def test_needs_no_draft_model_to_be_loaded():
     config = FLyConfig(drafter="self")
-    traits = config.drafter_traits
+    traits = config.setup.traits
     assert (traits.derives_model, traits.gives_probs, traits.is_chain) == (True, True, True)
-    assert not config.needs_draft
+    assert not config.setup.traits.needs_model
     assert issubclass(SelfDrafter, ModelDrafter)
     assert SelfDrafter.settings_model() is SelfSettings
 
 
 def test_is_not_lossy():
-    assert not FLyConfig(drafter="self", acceptance="native").is_loose
-    assert FLyConfig(drafter="self", acceptance="fly").is_loose
+    assert not FLyConfig(drafter="self", acceptance="native").setup.is_loose
+    assert FLyConfig(drafter="self", acceptance="fly").setup.is_loose
 
 
 def test_settings_change_the_fingerprint():

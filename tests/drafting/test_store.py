@@ -3,8 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fly.drafting.automaton import SuffixAutomaton
-from fly.drafting.lookup import NO_MATCH
+from fly.drafting.lookup import NO_MATCH, SuffixAutomaton
 from fly.drafting.store import BORDER, REREAD, AnswerStore, rest_of_answer
 from tests.drafting.counting import lines_of
 from tests.drafting.test_automaton import longest_within

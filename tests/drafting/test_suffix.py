@@ -6,12 +6,12 @@ import torch
 from fly.config import FLyConfig
 from fly.decoding import SpeculativeDecoder
 from fly.drafting import Parts
-from fly.drafting.automaton import SuffixAutomaton, continuation
+from fly.drafting.lookup import SuffixAutomaton, continuation
 from fly.drafting.suffix import SuffixDrafter, SuffixSettings
 from fly.errors import ConfigError
 from fly.evaluation.sharing import SharedDecoding
 from tests.drafting.test_automaton import longest_earlier
-from tests.drafting.test_model import K, play, ragged, rows_of
+from tests.drafting.test_model import K, leave, play, ragged, rows_of
 from tests.models import (
     VOCAB,
     assert_same,
@@ -37,7 +37,7 @@ def letters(proposal):
 
 def proposed(texts, limits, **settings):
     rows, drafter = rows_of(*map(ids_of, texts)), drafter_of(**settings)
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     return letters(drafter.propose(rows, limits))
 
 
@@ -80,14 +80,15 @@ def test_over_many_rounds():
 def finish(drafter, prompt, answer):
     """One request alone, from prompt to end."""
     rows = rows_of(ids_of(prompt))
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     rows[0].ids += ids_of(answer)
     drafter.commit(rows)
+    drafter.forget(rows[0].index)
 
 
 def ask(drafter, text, limit=9):
     rows = rows_of(ids_of(text))
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     return letters(drafter.propose(rows, [limit]))[0]
 
 
@@ -111,27 +112,26 @@ def test_the_newest_answer_of_those_that_match_alike_is_another_generation_s():
 def test_answers_that_come_in_meanwhile_are_found():
     drafter = drafter_of(store_tokens=100, **WIDE)
     rows = rows_of(ids_of("first"), ids_of("now hel"))
-    drafter.admit(rows, 0)
+    drafter.prefill(rows)
     rows[0].ids += ids_of("hello")
     drafter.commit(rows)
     assert letters(drafter.propose(rows, [9, 9]))[1] == ""
-    drafter.move(1, 0, len(rows[1].ids))  # the first has ended
-    rows = rows[1:]
+    leave(drafter, rows, 0)
     rows[0].ids += ids_of("l")
     drafter.commit(rows)
     assert letters(drafter.propose(rows, [9])) == ["o"]
-    drafter.admit([*rows, *rows_of(ids_of("?"))], 1)
+    drafter.prefill([*rows, *rows_of(ids_of("?"))])
     assert len(drafter._store) == len("hello") + 1, "a row that moved has not ended"
 
 
 def test_settings():
     native = {"drafter": "suffix", "acceptance": "native"}
     config = FLyConfig(**native, spd_k=9, drafter_settings={"store_tokens": 50})
-    drafter = SuffixDrafter.from_config(config, Parts(CPU, VOCAB))
+    drafter = SuffixDrafter.from_config(config.setup.drafter, Parts(CPU, VOCAB))
     assert (drafter.k, drafter.settings) == (9, SuffixSettings(store_tokens=50))
-    assert config.drafter_traits.remembers
-    assert config.drafter_traits.copies_context
-    assert not FLyConfig(**native).drafter_traits.remembers
+    assert config.setup.traits.remembers
+    assert config.setup.traits.copies_context
+    assert not FLyConfig(**native).setup.traits.remembers
     with pytest.raises(ConfigError, match="min_match"):
         FLyConfig(drafter="suffix", drafter_settings={"min_match": 0})
 

@@ -10,12 +10,12 @@ import torch
 
 from fly.config import FLyConfig
 from fly.decoding.model import SlotModel
-from fly.drafting import Lineage, Parts
+from fly.drafting import Parts, TreeMask
 from fly.drafting.model import ModelDrafter
 from fly.drafting.tree import Growth, TreeDrafter, TreeShape
 from fly.errors import ConfigError
 from tests.crossing import mostly_slow
-from tests.drafting.test_model import K, play, ragged, rows_of, started
+from tests.drafting.test_model import K, leave, play, ragged, rows_of, started
 from tests.models import VOCAB, prompts, tiny
 
 SHAPES = {
@@ -84,12 +84,10 @@ def play_trees(model, shape, num_rows, num_rounds, seed=0):
             row.ids += [*branch[: fate.randint(0, len(branch))], fate.randrange(4, VOCAB)]
         drafter.commit(rows)
         if len(rows) > 1 and fate.random() < 0.5:
-            gone = fate.randrange(len(rows) - 1)
-            drafter.move(len(rows) - 1, gone, len(rows[-1].ids))
-            rows[gone] = rows.pop()
+            leave(drafter, rows, fate.randrange(len(rows) - 1))
         if fate.random() < 0.6:
             rows += rows_of(texts.pop())
-            drafter.admit(rows, len(rows) - 1)
+            drafter.prefill(rows)
 
 
 @pytest.mark.parametrize("num_rows", [1, 3])
@@ -170,7 +168,7 @@ def test_levels_that_can_gain_nothing_are_not_built(monkeypatch):
     assert some.draft_forwards < every.draft_forwards == 8
 
 
-def test_lineage():
+def test_mask():
     """Level by level or at once: each sees what it follows, and itself."""
     parents = torch.tensor([[-1, -1, 0, 1, 1, 3], [-1, -1, -1, 2, 2, 4]])
     seen = torch.zeros(2, 6, 6, dtype=torch.bool)
@@ -180,8 +178,8 @@ def test_lineage():
             while above >= 0:
                 seen[row, place, above] = True
                 above = int(parents[row, above])
-    whole = Lineage.from_parents(parents)
-    grown = Lineage.empty(2, torch.device("cpu"))
+    whole = TreeMask.from_parents(parents)
+    grown = TreeMask.empty(2, torch.device("cpu"))
     for begin, end in ((0, 2), (2, 3), (3, 5), (5, 6)):
         grown = grown.grown(parents[:, begin:end])
     assert whole.depths.tolist() == [[0, 0, 1, 1, 1, 2], [0, 0, 0, 1, 1, 2]]
@@ -208,9 +206,11 @@ def test_from_config():
     config = FLyConfig(
         tree_verify=True, spd_k=9, branch_n=3, max_nodes_per_level=5, max_nodes_global=30
     )
-    drafter = TreeDrafter.from_config(config, Parts(torch.device("cpu"), VOCAB, model=model))
+    drafter = TreeDrafter.from_config(
+        config.setup.drafter, Parts(torch.device("cpu"), VOCAB, model=model)
+    )
     assert (drafter.shape, drafter.model) == (TreeShape(9, 3, 5, 30), model)
-    traits = config.drafter_traits
+    traits = config.setup.traits
     assert (traits.needs_model, traits.is_tree, traits.is_chain) == (True, True, False)
     others = [FLyConfig(**config.to_dict() | {key: 2}) for key in ("branch_n", "max_nodes_global")]
     assert len({each.fingerprint() for each in (config, *others)}) == 3

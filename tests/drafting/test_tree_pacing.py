@@ -136,7 +136,7 @@ def test_rounds_of_others_are_not_learned_from():
     world.now += 1e6
     pace.end(world.rows)
     assert pace.report() == before
-    assert pace.times.plain(1) == PLAIN
+    assert pace.costs.times.plain(1) == PLAIN
 
 
 def test_report():
@@ -164,17 +164,18 @@ def test_kinds_are_learned_behind_kept_tokens_alone():
     tree.add(other, 8, "b")
     assert tree.kinds == [("a", 0), ("a", 1), ("a", 0), ("b", 0)]
     kinds = KeptKinds()
-    hoped = [kinds.chance(kind) for kind in tree.kinds]
+    hoped = [kinds.probability(kind) for kind in tree.kinds]
     assert hoped == [1 / 2, 1 / 3, 1 / 2, 1 / 2]
     assert kinds.expected(tree) == pytest.approx([1 / 2, 1 / 3, 1 / 4, 1 / 6])
     for _ in range(100):
         kinds.note(tree, {first})
-    assert kinds.chance(("a", 0)) == pytest.approx(0.5, abs=0.01)  # the first, not the one behind
-    assert kinds.chance(("a", 1)) < 0.02
-    assert kinds.chance(("b", 0)) == 1 / 2  # stood behind a refused one
+    # The first, not the one behind it.
+    assert kinds.probability(("a", 0)) == pytest.approx(0.5, abs=0.01)
+    assert kinds.probability(("a", 1)) < 0.02
+    assert kinds.probability(("b", 0)) == 1 / 2  # stood behind a refused one
     for _ in range(2000):
         kinds.renew()
-    assert kinds.chance(("a", 1)) == pytest.approx(1 / 3, abs=0.01)
+    assert kinds.probability(("a", 1)) == pytest.approx(1 / 3, abs=0.01)
 
 
 def test_cut_and_path():

@@ -19,8 +19,9 @@ from lm_eval.tasks import TaskManager
 from tqdm import tqdm
 
 from fly.evaluation import comparing, searching
-from fly.evaluation.costs import Measured, RoundCosts
-from fly.evaluation.plan import Plan, make_plan
+from fly.evaluation.costs import MeasuredRounds, RoundCosts
+from fly.evaluation.options import Options, make_plan
+from fly.evaluation.plan import Plan
 from tests.backend.killed_runs import MAX_RUNS_A_KILL, Runs
 from tests.cli.without_defaults import defaults
 
@@ -47,12 +48,12 @@ def fix_what_clocks_decide() -> None:
                    for name, by_k in drafting.items()}  # fmt: skip
         return RoundCosts(priced(target, 1.0), counted)
 
-    def priced(items: Sequence, seconds: float) -> Measured:
+    def priced(items: Sequence, seconds: float) -> MeasuredRounds:
         rows = [
             (one.rounds + one.plain, seconds * (one.rounds + one.plain), one.prompt_tokens, 0.1)
             for one in items
         ]
-        return Measured(np.array(rows, dtype=np.float64))
+        return MeasuredRounds(np.array(rows, dtype=np.float64))
 
     comparing.search = search
     searching.RoundCosts.calibrate = staticmethod(calibrate)
@@ -60,7 +61,7 @@ def fix_what_clocks_decide() -> None:
 
 def skip_warm_up() -> None:
     """It matters to times alone, and every resumed run would pay for it."""
-    comparing.warm_up = searching.warm_up = lambda runners, ready: None
+    comparing.warm_up = searching.warm_up = lambda engines, ready: None
 
 
 def execute(plan: dict) -> list[dict]:
@@ -71,7 +72,8 @@ def execute(plan: dict) -> list[dict]:
     tqdm.monitor_interval = 0  # no thread, which a forked child would miss
     fix_what_clocks_decide()
     skip_warm_up()
-    lm = make_plan(plan["model_args"], {}, batch_size=plan["batch_size"]).load_models()
+    given = Options(model_args=plan["model_args"], harness={}, batch_size=plan["batch_size"])
+    lm = make_plan(given).load_models()
     Plan.load_models = lambda self: lm
 
     folder = Path(plan["folder"])

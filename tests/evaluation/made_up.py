@@ -1,10 +1,11 @@
-"""Requests and answers without a model."""
+"""Requests and answers without a model, and models that stand for a loaded pair."""
+
+from types import SimpleNamespace
 
 from lm_eval.api.instance import Instance
 
 from fly.backend.requests import Prepared
 from fly.decoding import Request, Result, Statistics
-from fly.evaluation.measuring import Ready
 from fly.evaluation.workload import Asked
 from fly.formats.answers import Answer
 
@@ -13,7 +14,7 @@ def ready(task, doc, *, copy=0, ids=(5, 6), **asked):
     """One request of a document."""
     instance = Instance("generate_until", {"doc": doc}, (f"{task} {doc}", {}), 0, (task, doc, 1))
     request = Request(tuple(ids), **{"max_new_tokens": 4, "key": task, **asked})
-    return Ready(Asked(task, instance, copy, doc, f"hash {doc}"), Prepared(request, ()))
+    return Asked(task, instance, copy, doc, f"hash {doc}", Prepared(request, ()))
 
 
 def result(ids=(7, 8), **more):
@@ -41,3 +42,9 @@ def answer(method, asked, ids=(7, 8), origins="", **more):
         statistics={},
         **more,
     )
+
+
+def loaded(model, tokenizer, **more):
+    """A model as engines find it in an lm of lm-eval's."""
+    more = {"draft": None, "draft_tokenizer": None, "end_ids": (), **more}
+    return SimpleNamespace(model=model, tokenizer=tokenizer, **more)

@@ -5,14 +5,18 @@ import json
 import re
 
 import pytest
+import torch
 
 import fly.evaluation
 from fly.errors import ConfigError, FLyWarning
 from fly.evaluation import comparing
+from fly.evaluation.divergence import Top2
+from fly.evaluation.methods import Method
 from fly.evaluation.plan import Plan
 from fly.evaluation.store import Store
 from fly.formats.comparison import Comparison
 from fly.formats.items import Item
+from tests.backend.pairs import byte_tokenizer
 from tests.evaluation import made_up
 from tests.evaluation.tasks import EXACT, NO_MEAN, ONLY_BLEU, TWO_FILTERS, options, write_task
 
@@ -48,6 +52,17 @@ def score(doc, results):
 class Silent:
     """Says nothing; the answers are made up where they are kept."""
 
+    device, tokenizer = torch.device("cpu"), byte_tokenizer()
+
+    def describe(self):
+        return {"models": {}, "hardware": {}}
+
+    def top2(self, prompt_ids, answer_ids, place):
+        return Top2(0.5, False)
+
+    def report(self):
+        return {}
+
     def decode(self, requests):
         for place in range(len(requests)):
             yield place, made_up.result()
@@ -65,7 +80,7 @@ def run(lm, pair, tmp_path, monkeypatch):
 
         def init(self, folder, header, make_answer):
             def make(method, ready, result):
-                text = answer(method.name.partition(":")[0], ready.asked.instance.doc_id)
+                text = answer(method.name.partition(":")[0], ready.instance.doc_id)
                 ids = list(text.encode())
                 return make_answer(method, ready, result).model_copy(
                     update={"text": text, "token_ids": ids}
@@ -76,7 +91,7 @@ def run(lm, pair, tmp_path, monkeypatch):
         monkeypatch.setattr(Store, "__init__", init)
         # Nothing here hangs on speed or on what the models say.
         monkeypatch.setattr(Plan, "load_models", lambda _: lm)
-        monkeypatch.setattr(comparing, "make_runner", lambda *_, **__: Silent())
+        monkeypatch.setattr(Method, "open", lambda *_, **__: Silent())
         monkeypatch.setattr(comparing, "warm_up", lambda *_: None)
         monkeypatch.setattr(comparing, "search", lambda *_: {"target": 2.0, "hf_generate": 1.0})
         model_args = {"config_path": str(pair.config), "device": "cpu"}
@@ -276,3 +291,21 @@ def test_equal_texts_have_no_interval(run):
     assert found.paired.recovery.estimate == 1
     assert found.paired.recovery.low is found.paired.difference.low is None
     assert found.verdict.explanation.startswith("All 8 texts are identical to the target's.")
+
+
+# --- the same settings twice
+
+
+def test_methods_of_equal_rules_are_one_in_verdicts(run):
+    def answer(name, doc):
+        return "x" if name == "margin" and doc == 3 else str(doc)
+
+    names = ["margin:ratio=0.5", "margin:ratio=0.50", "margin:ratio=0.6"]
+    result = run(EXACT, answer, num_items=40, methods=names, margin_points=20)
+    one, same, other = (method(result, name).verdict for name in names)
+    assert (one.p_safe, one.p_not_safe) == (same.p_safe, same.p_not_safe)
+    assert same.explanation.startswith("The same settings as margin:ratio=0.5, whose verdict this")
+    for verdict in (one, same, other):
+        assert verdict.explanation.endswith("Corrected for 2 verdicts (Holm).")
+    [note] = [each for each in result.notes if "same settings" in each]
+    assert note.startswith("margin:ratio=0.50: the same settings as margin:ratio=0.5; both have")

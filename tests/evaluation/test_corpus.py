@@ -6,10 +6,12 @@ import pytest
 from lm_eval.api import metrics as theirs
 from scipy import stats
 
-from fly.evaluation import corpus
-from fly.evaluation.corpus import CorpusScores, Resampling, evaluator, plan_resampling
-from fly.evaluation.margins import Points, Share
-from fly.evaluation.verdict import judge_all
+from fly.evaluation import metrics
+from fly.evaluation.metrics import evaluator
+from fly.stats import corpus
+from fly.stats.corpus import CorpusScores, Resampling, plan_resampling
+from fly.stats.margins import Points, Share
+from fly.stats.verdict import judge_all
 
 RNG = np.random.default_rng(3)
 VOCABULARY = [f"w{n}" for n in range(60)]
@@ -49,7 +51,7 @@ def compared(aggregation, target, method, *, resamples=300, **options):
 )
 def test_sums_over_sentences_give_sacrebleus_scores(name):
     aggregation, items = getattr(theirs, name), sentences(8)
-    summed = corpus._sentence_sums(aggregation, items)
+    summed = metrics._sentence_sums(aggregation, items)
     assert summed is not None
     for places in ([0, 1, 2, 3, 4, 5, 6, 7], [3, 3, 3, 0], [5]):
         again = aggregation([items[place] for place in places])
@@ -60,9 +62,9 @@ def test_counts_that_lead_elsewhere_are_not_used(monkeypatch):
     """Another version's defaults: the score is aggregated anew."""
     import sacrebleu
 
-    monkeypatch.setitem(corpus._SENTENCES, "bleu", lambda: sacrebleu.BLEU(tokenize="char"))
+    monkeypatch.setitem(metrics._SENTENCES, "bleu", lambda: sacrebleu.BLEU(tokenize="char"))
     items = sentences(5)
-    assert corpus._sentence_sums(theirs.bleu, items) is None
+    assert metrics._sentence_sums(theirs.bleu, items) is None
     found = evaluator(theirs.bleu, items)(np.arange(5))
     assert found == theirs.bleu(items)
 
@@ -102,7 +104,7 @@ def test_a_part_without_a_score_takes_no_side():
 
 def test_intervals_are_those_of_a_mean():
     """A mean is a function of all items, too: its own bootstrap finds nearly the same."""
-    from fly.evaluation.paired import compare_scores
+    from fly.stats.paired import compare_scores
 
     own = RNG.beta(4, 2, size=120)
     other = np.clip(own * RNG.choice([1, 1, 1, 0.7, 1.1], size=120), 0, 1)

@@ -6,7 +6,7 @@ import pytest
 
 from fly.config import FLyConfig
 from fly.decoding import Statistics
-from fly.evaluation.cost import RoundCost, advise, best_k, explain, measure_round
+from fly.evaluation.costs import RoundCost, advise, best_k, explain, measure_round
 from fly.evaluation.methods import parse_method
 from fly.formats.comparison import Acceptance
 

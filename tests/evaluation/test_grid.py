@@ -68,7 +68,7 @@ COPYING = {  # grid, overrides, points that loosen nothing
 @pytest.mark.parametrize(("items", "overrides", "said"), COPYING.values(), ids=COPYING)
 def test_points_whose_drafter_copies_are_counted(items, overrides, said, recwarn):
     points = grid_points(parse_grid(items), overrides=overrides)
-    assert all(not point.config.is_loose for point in points if "ngram" in point.name)
+    assert all(not point.config.setup.is_loose for point in points if "ngram" in point.name)
     messages = [str(warning.message) for warning in recwarn]
     assert len(messages) == (said is not None)
     assert said is None or re.search(f"{said}.*copies the context", messages[0])
@@ -103,6 +103,11 @@ TYPED = {
     "spd_k=5,,6": "has an empty value",
     "spd_k=5,x": "spd_k is 'x', but it must be a whole number from 1 to 128",
     "spd_k=0": "spd_k is 0, but it must be a whole number from 1 to 128",
+    "acceptance_settings.ration=1": "'acceptance_settings.ration'; did you mean 'ratio'?",
+    "drafter_settings.ratio=1": "unknown key 'drafter_settings.ratio'",
+    "settings.ratio=1": "unknown key 'settings.ratio'",
+    "acceptance_settings.ratio=": "acceptance_settings.ratio has no values",
+    "acceptance_settings.ratio=.5,0.5": "acceptance_settings.ratio has the value 0.5 twice",
     "spd_k=5.5": "spd_k is '5.5', but it must be a whole number",
     "entropy_thre=-1": "entropy_thre is -1.0, but",
     "entropy_thre=nan": "entropy_thre is nan, but",
@@ -127,6 +132,26 @@ def test_settings_of_a_rules_own():
     assert points[0].name == "acceptance=margin,ratio=0.3"
     with pytest.raises(ConfigError, match="ratio"):
         grid_points(parse_grid(["acceptance=fly", "ratio=0.3"]))
+
+
+def test_settings_behind_a_dot():
+    given = {"acceptance": "margin", "acceptance_settings": {"window": 2}, "drafter": "suffix"}
+    given |= {"loosen_copied": True, "drafter_settings": {"max_factor": 2.0}}
+    grid = parse_grid(["acceptance_settings.ratio=0.3,0.5", "drafter_settings.min_match=2"])
+    assert grid == {"acceptance_settings.ratio": [0.3, 0.5], "drafter_settings.min_match": [2]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FLyWarning)
+        points = grid_points(grid, overrides=given)
+    assert [point.config.acceptance_settings["ratio"] for point in points] == [0.3, 0.5]
+    assert {point.config.acceptance_settings["window"] for point in points} == {2}
+    assert points[0].config.drafter_settings == {"max_factor": 2.0, "min_match": 2}
+    assert points[0].name == "acceptance_settings.ratio=0.3,drafter_settings.min_match=2"
+    assert points[0].settings == {"acceptance_settings.ratio": 0.3, "drafter_settings.min_match": 2}
+
+
+def test_settings_behind_a_dot_are_those_of_the_points_rule():
+    with pytest.raises(ConfigError, match=r"point acceptance_settings\.ratio=0\.3: .*ratio"):
+        grid_points(parse_grid(["acceptance_settings.ratio=0.3"]))
 
 
 @pytest.mark.parametrize(("item", "message"), TYPED.items())
@@ -238,7 +263,7 @@ def test_lengths_are_fixed_where_they_would_follow_the_clock():
     grid = parse_grid(["drafter=suffix,self,model", "acceptance=native,fly", "spd_k=9"])
     with pytest.warns(FLyWarning, match="so 'native' decides"):
         points = grid_points(grid)
-    assert {point.config.draft_length_name for point in points} == {"fixed"}
+    assert {point.config.setup.draft_length for point in points} == {"fixed"}
     given = [point.config.draft_length for point in points]
     assert given == ["fixed"] * 3 + [None] * 3
     (kept,) = grid_points(parse_grid(["spd_k=9"]), None, {"draft_length": "adaptive"})

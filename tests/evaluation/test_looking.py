@@ -1,5 +1,6 @@
 """The first answers: what decides, and how many are looked at."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -7,7 +8,6 @@ import pytest
 from fly.config import FLyConfig
 from fly.errors import ConfigError, FLyWarning
 from fly.evaluation.looking import FirstLook
-from fly.evaluation.measuring import Ready
 from fly.evaluation.methods import parse_methods
 from fly.evaluation.workload import load_tasks
 from tests.evaluation import made_up
@@ -42,10 +42,13 @@ def look(tmp_path):
         (tmp_path / "own.py").write_text(CODE.format(value=value, condition=condition))
         write_task(tmp_path, "numbers", more, num_items)
         tasks = load_tasks(options(["numbers"], tmp_path))
-        ready = [Ready(one, made_up.ready("x", 0).prepared) for one in tasks.requests(Canned([""]))]
+        ready = [
+            replace(one, prepared=made_up.ready("x", 0).prepared)
+            for one in tasks.requests(Canned([""]))
+        ]
         decoded = []
 
-        class Runner:
+        class Engine:
             def decode(self, requests):
                 decoded.append(len(requests))
                 for place in range(len(requests)):
@@ -54,14 +57,14 @@ def look(tmp_path):
         store = SimpleNamespace(
             answers={
                 "target": {
-                    one.asked.key: made_up.answer("target", one.asked)
+                    one.key: made_up.answer("target", one)
                     for one in ready
-                    if one.asked.instance.doc_id in kept
+                    if one.instance.doc_id in kept
                 }
             },
-            answer=lambda method, one, result: made_up.answer(method.name, one.asked),
+            answer=lambda method, one, result: made_up.answer(method.name, one),
         )
-        found = FirstLook(TARGET, lambda _: Runner(), store, wanted).deciding(tasks, ready)
+        found = FirstLook(TARGET, lambda _: Engine(), store, wanted).deciding(tasks, ready)
         return found["numbers"], decoded
 
     return run

@@ -10,6 +10,7 @@ import torch
 from fly.config import FLyConfig
 from fly.evaluation import measuring
 from fly.evaluation.measuring import (
+    PeakMemory,
     control_size,
     cut,
     fastest,
@@ -18,7 +19,6 @@ from fly.evaluation.measuring import (
     spread,
     warm_up,
 )
-from fly.evaluation.memory import PeakMemory
 from fly.evaluation.methods import parse_methods
 from tests.evaluation.made_up import ready, result
 
@@ -33,6 +33,8 @@ def methods(*names):
 
 class Fake:
     """Answers in reverse order, as an engine that finishes the last first would."""
+
+    device = torch.device("cpu")
 
     def __init__(self, name="", log=None, fails_at=None):
         self.name, self.log, self.fails_at = name, [] if log is None else log, fails_at
@@ -55,8 +57,8 @@ class Kept:
         return (method, key) in self.answers
 
     def keep(self, method, one, found):
-        assert not self.has(method.name, one.asked.key), "decoded twice"
-        self.answers[method.name, one.asked.key] = found
+        assert not self.has(method.name, one.key), "decoded twice"
+        self.answers[method.name, one.key] = found
 
     def keep_block(self, block):
         self.blocks.append(block)
@@ -64,9 +66,8 @@ class Kept:
 
 def run(chosen, slices, kept, **fails):
     log, told = [], Counter()
-    runners = {each.name: Fake(each.name, log, fails.get(each.name)) for each in chosen}
-    memory = PeakMemory(torch.device("cpu"))
-    measure(chosen, runners, slices, kept, memory, lambda name, n: told.update({name: n}))
+    engines = {each.name: Fake(each.name, log, fails.get(each.name)) for each in chosen}
+    measure(chosen, engines, slices, kept, lambda name, n: told.update({name: n}))
     return log, told
 
 
@@ -78,9 +79,9 @@ def run(chosen, slices, kept, **fails):
 def test_every_request_is_in_one_block_of_its_task(count, batch_size):
     asked = [*requests(count, "one"), *requests(5, "two")]
     slices = cut(asked, batch_size)
-    found = [one.asked.key for each in slices for one in each.requests]
-    assert sorted(found) == sorted(one.asked.key for one in asked)
-    assert all({one.asked.task for one in each.requests} == {each.task} for each in slices)
+    found = [one.key for each in slices for one in each.requests]
+    assert sorted(found) == sorted(one.key for one in asked)
+    assert all({one.task for one in each.requests} == {each.task} for each in slices)
     assert len({(each.task, each.number) for each in slices}) == len(slices)
     own = [len(each.requests) for each in slices if each.task == "one"]
     assert len(own) <= 8
@@ -90,7 +91,7 @@ def test_every_request_is_in_one_block_of_its_task(count, batch_size):
 
 def test_a_block_is_spread_over_its_task():
     for each in cut(requests(64), 8):
-        places = [one.asked.instance.doc_id for one in each.requests]
+        places = [one.instance.doc_id for one in each.requests]
         assert places == list(range(each.number, 64, 8))
 
 
@@ -225,7 +226,7 @@ def test_other_errors_end_the_search():
 
 @pytest.mark.parametrize("count", [1, 2, 5, 9])
 def test_spread(count):
-    places = [one.asked.instance.doc_id for one in spread(requests(9), count)]
+    places = [one.instance.doc_id for one in spread(requests(9), count)]
     assert len(set(places)) == count
     gaps = [b - a for a, b in zip(places, [*places[1:], 9], strict=True)]
     assert max(gaps) - min(gaps) <= 1

@@ -1,7 +1,6 @@
 """Methods by name: what each stands for, and what is refused before anything is loaded."""
 
 import warnings
-from dataclasses import dataclass
 
 import pytest
 from lm_eval.tasks import TaskManager
@@ -13,9 +12,9 @@ from fly.config import FLyConfig, json_schema
 from fly.drafting import drafters
 from fly.drafting.none import NoDrafter
 from fly.errors import ConfigError, FLyWarning
-from fly.evaluation.drafting import copying_notes
 from fly.evaluation.methods import Method, parse_method, parse_methods
-from fly.evaluation.plan import make_plan
+from fly.evaluation.notes import copying_notes
+from fly.evaluation.options import Options, make_plan
 
 
 def config(**settings):
@@ -35,44 +34,45 @@ def registered(monkeypatch):
         monkeypatch.setattr(table, "_entries", dict(table._entries))
 
 
-@dataclass(frozen=True)
 class Mine(NativeRule):
     """A rule that decides like the native one and says that it looks four tokens ahead."""
 
-    is_lossless = False
+    @property
+    def is_lossless(self):
+        return False
 
     @property
-    def lookahead(self):
+    def required_followers(self):
         return 4
 
 
 # name: kind, drafter, rule, needs a draft, plain, lossless
 NAMES = {
-    "target": ("engine", "none", None, False, True, True),
-    "draft": ("draft", "none", None, True, False, False),
-    "hf_generate": ("generate", "none", None, False, True, True),
-    "hf_assisted": ("assisted", "none", None, True, False, True),
-    "hf_prompt_lookup": ("prompt_lookup", "none", None, False, False, True),
-    "native": ("engine", "model", "native", True, False, True),
-    "fly": ("engine", "model", "fly", True, False, False),
-    "model": ("engine", "model", "fly", True, False, False),
-    "ngram": ("engine", "ngram", "native", False, False, True),
-    "suffix+margin:ratio=0.5": ("engine", "suffix", "native", False, False, True),
-    "fly:drafter=retrieval": ("engine", "retrieval", "native", False, False, True),
-    "multilevel": ("engine", "multilevel", "fly", True, False, False),
-    "none": ("engine", "none", None, False, True, True),
-    "ngram+native": ("engine", "ngram", "native", False, False, True),
-    "native+ngram": ("engine", "ngram", "native", False, False, True),
-    "fly+multilevel": ("engine", "multilevel", "fly", True, False, False),
+    "target": ("OwnEngine", "none", None, False, True, True),
+    "draft": ("DraftEngine", "none", None, True, False, False),
+    "hf_generate": ("GenerateEngine", "none", None, False, False, True),
+    "hf_assisted": ("AssistedEngine", "none", None, True, False, True),
+    "hf_prompt_lookup": ("PromptLookupEngine", "none", None, False, False, True),
+    "native": ("OwnEngine", "model", "native", True, False, True),
+    "fly": ("OwnEngine", "model", "fly", True, False, False),
+    "model": ("OwnEngine", "model", "fly", True, False, False),
+    "ngram": ("OwnEngine", "ngram", "native", False, False, True),
+    "suffix+margin:ratio=0.5": ("OwnEngine", "suffix", "native", False, False, True),
+    "fly:drafter=retrieval": ("OwnEngine", "retrieval", "native", False, False, True),
+    "multilevel": ("OwnEngine", "multilevel", "fly", True, False, False),
+    "none": ("OwnEngine", "none", None, False, True, True),
+    "ngram+native": ("OwnEngine", "ngram", "native", False, False, True),
+    "native+ngram": ("OwnEngine", "ngram", "native", False, False, True),
+    "fly+multilevel": ("OwnEngine", "multilevel", "fly", True, False, False),
 }
 
 
 @pytest.mark.parametrize(("name", "expected"), NAMES.items())
 def test_what_a_name_stands_for(name, expected):
     found = method(name)
-    rule = None if found.config.drafter_name == "none" else found.config.acceptance_name
+    rule = None if found.config.drafter_name == "none" else found.config.setup.rule_name
     assert (
-        *(found.kind, found.config.drafter_name, rule),
+        *(found.engine.__name__, found.config.drafter_name, rule),
         *(found.needs_draft, found.is_plain, found.is_lossless),
     ) == expected
 
@@ -81,14 +81,14 @@ def test_every_entry_of_the_registries_is_a_method():
     for name in [*rules.names(), *drafters.names()]:
         is_sampled = name in rules and rules.get(name).temperatures == "sampled"
         found = method(name, temperature=1.0 if is_sampled else 0.0)
-        assert name in (found.config.acceptance_name, found.config.drafter_name)
+        assert name in (found.config.setup.rule_name, found.config.drafter_name)
 
 
 def test_the_configuration_holds_where_the_name_says_nothing():
     found = method("fly", win_len=3, entropy_thre=0.5)
     assert (found.config.spd_k, found.config.win_len, found.batch_size) == (9, 3, 16)
     assert method("native", use_ngram=True).config.drafter_name == "multilevel"
-    assert method("ngram", enable_fly=False).config.acceptance_name == "native"
+    assert method("ngram", enable_fly=False).config.setup.rule_name == "native"
     assert method("ngram", use_ngram=True).config.drafter_name == "ngram"
     assert method("native", use_sd=False).config.drafter_name == "model"
 
@@ -106,7 +106,7 @@ def test_the_ablation_is_of_fly_alone():
 
 def test_settings_behind_a_colon():
     found = method("fly:win_len=4,entropy_thre=0.1,batch_size=32")
-    assert (found.config.win_len, found.config.entropy_threshold) == (4, 0.1)
+    assert (found.config.win_len, found.config.setup.fly_rule.threshold) == (4, 0.1)
     assert (found.batch_size, found.name) == (32, "fly:win_len=4,entropy_thre=0.1,batch_size=32")
     assert found.settings == {
         **{"drafter": "model", "acceptance": "fly", "spd_k": 9, "win_len": 4},
@@ -197,13 +197,15 @@ def test_a_configuration_whose_drafter_copies_has_said_so():
         methods = parse_methods(["native", "margin", "fly", "model+margin"], copying, 16)
     asked = {"tasks": [], "task_manager": TaskManager(include_defaults=False)}
     with pytest.warns(FLyWarning, match="has no effect") as caught:
-        plan = make_plan({"config_path": "demo", "drafter": "suffix"}, asked)
+        plan = make_plan(
+            Options(model_args={"config_path": "demo", "drafter": "suffix"}, harness=asked)
+        )
     assert len(caught) == 1
     assert [each.name for each in methods] == ["target", "native", "model+margin"]
     assert methods[1].stands_for == ("margin", "fly")
     assert methods[2].config.acceptance_settings == {"ratio": 0.5}
     assert [each.name for each in plan.methods] == ["target", "native"]
-    told = Method("point", "engine", copying, 1).settings
+    told = Method("point", copying, 1).settings
     own = {"drafter": "ngram", "acceptance": "native", "spd_k": 9, "draft_length": "adaptive"}
     assert told == own
 
@@ -225,14 +227,14 @@ def test_copies_that_are_loosened_are_a_method_of_their_own():
 def test_a_rule_of_ones_own_is_a_method():
     rules.register("mine")(Mine)
     found = method("mine:spd_k=8")
-    assert (found.config.acceptance_name, found.config.spd_k) == ("mine", 8)
+    assert (found.config.setup.rule_name, found.config.spd_k) == ("mine", 8)
     assert (found.needs_draft, found.is_plain) == (True, False)
     assert not found.is_lossless, "nobody but its author knows what it keeps"
     assert found.settings == {"drafter": "model", "acceptance": "mine", "spd_k": 8}
-    assert rule_entry(found.config)["window"] == 3
+    assert rule_entry(found.config.setup)["window"] == 3
     assert method("multilevel+mine").config.drafter_name == "multilevel"
     assert method("ngram+mine:spd_k=8").name == "ngram+native:spd_k=8"
-    assert method("mine", abla_no_window=True).config.acceptance_name == "mine"
+    assert method("mine", abla_no_window=True).config.setup.rule_name == "mine"
     assert found.config.fingerprint() != method("fly:spd_k=8").config.fingerprint()
 
 
@@ -266,11 +268,12 @@ def test_only_fly_has_a_window_to_leave_out_and_to_be_too_short():
 
 
 def test_the_window_that_is_inspected():
-    assert rule_entry(method("fly:win_len=4").config)["window"] == 3
-    assert rule_entry(method("fly:win_len=4,fly_variant=paper").config)["window"] == 4
-    assert rule_entry(method("fly", abla_no_window=True).config)["window"] == 0
+    assert rule_entry(method("fly:win_len=4").config.setup)["window"] == 3
+    assert rule_entry(method("fly:win_len=4,fly_variant=paper").config.setup)["window"] == 4
+    assert rule_entry(method("fly", abla_no_window=True).config.setup)["window"] == 0
     assert [
-        rule_entry(method(name).config)["window"] for name in ("target", "native", "hf_generate")
+        rule_entry(method(name).config.setup)["window"]
+        for name in ("target", "native", "hf_generate")
     ] == [0, 0, 0]
 
 
@@ -341,8 +344,9 @@ PLANS = {
 @pytest.mark.parametrize(("wrong", "message"), PLANS.values(), ids=PLANS)
 def test_a_wrong_plan_loads_nothing(wrong, message, monkeypatch):
     monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", None)
+    given = {"model_args": {"config_path": "demo"}, "harness": {"tasks": ["fly_demo_math"]}}
     with pytest.raises(ConfigError, match=message.replace("?", r"\?")):
-        make_plan({"config_path": "demo"}, {"tasks": ["fly_demo_math"]}, **wrong)
+        make_plan(Options(**given, **wrong))
 
 
 # --- lengths that are pinned
@@ -361,10 +365,10 @@ def test_a_wrong_plan_loads_nothing(wrong, message, monkeypatch):
 )
 def test_a_name_that_gives_a_length_pins_it(name, length, is_pinned):
     found = method(name)
-    assert (found.config.draft_length_name, found.pins_length) == (length, is_pinned)
+    assert (found.config.setup.draft_length, found.pins_length) == (length, is_pinned)
     assert found.settings.get("draft_length", "fixed") == length
 
 
 def test_a_configuration_that_says_adaptive_is_not_overruled():
     found = method("ngram+native:spd_k=5", draft_length="adaptive")
-    assert (found.config.draft_length_name, found.pins_length) == ("adaptive", False)
+    assert (found.config.setup.draft_length, found.pins_length) == ("adaptive", False)

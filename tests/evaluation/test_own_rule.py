@@ -18,7 +18,9 @@ def test_a_registered_rule_is_compared_and_judged(pair, tmp_path, monkeypatch):
     class Mine(NativeRule):
         """Decides as the native one does, and does not say so."""
 
-        is_lossless = False
+        @property
+        def is_lossless(self):
+            return False
 
     write_task(tmp_path / "tasks", "numbers", EXACT)
     write_task(tmp_path / "tasks", "drawn", "repeats: 2" + EXACT, num_items=2)

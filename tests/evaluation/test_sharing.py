@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder
-from fly.decoding.probe import Finding, Tier, probe
+from fly.decoding.probe import BATCHED, PLAIN, Finding, probe
 from fly.demo import DRAFT_PATH, TARGET_PATH
 from fly.demo.problems import heldout
 from fly.drafting import drafters
@@ -411,7 +411,7 @@ def test_no_points_and_no_draft_are_refused():
 
 
 def test_a_target_that_cannot_verify_has_nothing_to_sweep(monkeypatch):
-    found = Finding(Tier.PLAIN, {Tier.BATCHED: "a state of its own"})
+    found = Finding(PLAIN, {BATCHED.name: "a state of its own"})
     monkeypatch.setattr("fly.decoding.serving.probe", lambda _: found)
     models = tiny("llama"), blurred(tiny("llama"))
     with warnings.catch_warnings():

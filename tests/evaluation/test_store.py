@@ -13,7 +13,7 @@ from fly.errors import ConfigError, JournalError
 from fly.evaluation.methods import parse_methods
 from fly.evaluation.store import Store, check_folder, write_result, write_text
 from fly.formats.answers import Block, Header, Rung
-from fly.formats.model import Interval
+from fly.formats.items import Item
 from tests.evaluation.made_up import answer, ready, result
 
 TARGET, FLY = parse_methods(["fly"], FLyConfig(target_model_path="t", draft_model_path="d"), 4)
@@ -30,7 +30,7 @@ BLOCK = Block(
 
 
 def make(method, one, found):
-    return answer(method.name, one.asked, found.token_ids)
+    return answer(method.name, one, found.token_ids)
 
 
 def store(folder, fingerprint="one", **settings):
@@ -222,9 +222,9 @@ def test_a_file_is_no_folder(tmp_path):
 
 
 def test_results_are_written_in_one_piece(tmp_path):
-    interval = Interval(estimate=1.5, low=None, high=None, method="none")
-    write_result(tmp_path / "some.json", interval)
-    assert Interval.model_validate_json((tmp_path / "some.json").read_text()) == interval
+    item = Item(task="toy", doc_id=1, doc_hash=None, scores={"target": 1.5}, divergences={})
+    write_result(tmp_path / "some.json", item)
+    assert Item.model_validate_json((tmp_path / "some.json").read_text()) == item
     assert [file.name for file in tmp_path.iterdir()] == ["some.json"]
 
 

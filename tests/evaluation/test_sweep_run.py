@@ -12,7 +12,7 @@ import fly.evaluation
 from fly.backend import FLyLM
 from fly.config import FLyConfig
 from fly.evaluation.environment import told
-from fly.evaluation.plan import make_plan
+from fly.evaluation.options import Options, make_plan
 from fly.formats.answers import Answer, Rung
 from fly.formats.sweep import Sweep
 from tests.cli.without_defaults import defaults
@@ -77,16 +77,17 @@ def test_the_file_is_what_was_returned(swept):
 
 
 def test_points_are_those_of_a_decoder_of_their_own(swept):
-    plan = make_plan(MODEL_ARGS, {"tasks": ["fly_demo_math"], "limit": NUM_ITEMS}, batch_size=BATCH)
+    harness = {"tasks": ["fly_demo_math"], "limit": NUM_ITEMS}
+    plan = make_plan(Options(model_args=MODEL_ARGS, harness=harness, batch_size=BATCH))
     lm = FLyLM(**MODEL_ARGS, batch_size=BATCH)
-    ready = {one.asked.key: one for one in plan.read_requests(lm, plan.load_tasks())}
+    ready = {one.key: one for one in plan.read_requests(lm, plan.load_tasks())}
     longest = sorted(swept.result.points, key=lambda point: -point.num_items)[:2]
     for point in longest:
         config = FLyConfig.load(MODEL_ARGS["config_path"], point.settings)
         decoder = lm.decoder.with_config(config, batch_size=BATCH)
         own = [one for one in swept.answers if one.method == point.name]
         keys = [(one.task, one.doc_id, one.idx, one.repeat) for one in own]
-        results = dict(decoder.decode([ready[key].prepared.request for key in keys]))
+        results = dict(decoder.decode([ready[key].request for key in keys]))
         for index, answer in enumerate(own):
             assert answer.token_ids == results[index].token_ids
             assert answer.origins == results[index].origins

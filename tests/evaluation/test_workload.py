@@ -5,7 +5,7 @@ from lm_eval import simple_evaluate
 
 from fly.backend.occurrences import hash_document
 from fly.errors import ConfigError, FLyError, RequestError
-from fly.evaluation.plan import make_plan
+from fly.evaluation.options import Options, make_plan
 from fly.evaluation.workload import Tasks, load_tasks
 from fly.tasks import TASKS_PATH
 from tests.evaluation.tasks import EXACT, SCORED_ONLY, options, write_task
@@ -154,7 +154,8 @@ def test_temperatures_are_known_before_a_model_is(folder):
 @pytest.mark.parametrize("is_known", [True, False], ids=["in the task", "in its requests alone"])
 def test_a_method_that_does_not_fit_a_tasks_temperature(lm, pair, folder, monkeypatch, is_known):
     model_args = {"config_path": str(pair.config), "device": "cpu", "temperature": 0.7}
-    plan = make_plan(model_args, options(["numbers"], folder), methods=["native", "block"])
+    asked = options(["numbers"], folder)
+    plan = make_plan(Options(model_args=model_args, harness=asked, methods=["native", "block"]))
     if not is_known:
         monkeypatch.setattr(Tasks, "temperatures", lambda *_: {})
     with pytest.raises(

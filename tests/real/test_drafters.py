@@ -8,7 +8,7 @@ from benchmarks.smollm2 import load
 from fly.config import FLyConfig
 from fly.decoding import SpeculativeDecoder
 from fly.errors import ConfigWarning
-from fly.evaluation.equality import compare
+from fly.evaluation.divergence import compare
 
 pytestmark = pytest.mark.real
 

@@ -17,16 +17,14 @@ from fly.formats.comparison import (
     Comparison,
     Cost,
     MethodResult,
-    Paired,
     Score,
     Speed,
     TaskResult,
     Texts,
-    Verdict,
 )
 from fly.formats.items import Divergence, Item
-from fly.formats.model import Interval
 from fly.formats.sweep import Point, Saving, Sweep
+from fly.stats.records import Interval, Paired, Verdict
 
 WORDS = [
     *("the", "of", "a", "to", "and", "in", "that", "is", "for", "it", "as", "was", "on", "with"),

@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -139,7 +140,7 @@ def test_interval_chart_draws_methods_and_margin():
 
 
 def test_charts_without_data_are_left_out():
-    unknown = folders.interval(1, 0).model_copy(update={"estimate": None})
+    unknown = replace(folders.interval(1, 0), estimate=None)
     entries = [charts.Entry("t", "m", unknown)]
     assert charts.intervals("a", "A", "x", entries, []) is None
     assert charts.by_position("b", "t", []) is None
