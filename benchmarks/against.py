@@ -89,7 +89,7 @@ def serve(settings: Mapping[str, object]) -> None:
         if batch_size not in decoders:
             config = fly.FLyConfig(**settings)
             decoders[batch_size] = fly.SpeculativeDecoder(
-                *models, tokenizer, config, batch_size=batch_size
+                models[0], models[1], tokenizer, config, batch_size=batch_size
             )
         begin = time.perf_counter()
         results = decoders[batch_size].generate(prompts, max_new_tokens=MAX_NEW_TOKENS)

@@ -78,7 +78,7 @@ class Pair:
 
     def decode(self, answer: Sequence[int]) -> str:
         """An answer's text."""
-        return str(self.tokenizer.decode(answer, skip_special_tokens=True))
+        return str(self.tokenizer.decode(list(answer), skip_special_tokens=True))
 
     def decoder(
         self, batch_size: int, *, share_prefixes: bool = True, **settings: object
@@ -94,9 +94,11 @@ class Pair:
         )
 
 
-def load(path: object) -> PreTrainedModel:
+def load(path: Any) -> PreTrainedModel:
     """A model in float32."""
-    return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+    model.eval()
+    return model
 
 
 def problems(count: int, seed: int) -> list[Problem]:
@@ -118,11 +120,14 @@ def timed(decode: Callable[[Prompts], Sequence[Result]]) -> Method:
     return run
 
 
-def engine(pair: Pair, batch_size: int, *, temperature: float = 0.0, **settings: object) -> Method:
+def engine(pair: Pair, batch_size: int, *, temperature: float = 0.0, **settings: Any) -> Method:
     """Our engine with these settings."""
     decoder = pair.decoder(batch_size, **settings)
-    options = {"max_new_tokens": MAX_NEW_TOKENS, "temperature": temperature}
-    return timed(lambda prompts: decoder.generate(prompts, **options))
+    return timed(
+        lambda prompts: decoder.generate(
+            prompts, max_new_tokens=MAX_NEW_TOKENS, temperature=temperature
+        )
+    )
 
 
 def plain_generate(pair: Pair, batch_size: int, **options: object) -> Method:
@@ -149,8 +154,9 @@ def plain_generate(pair: Pair, batch_size: int, **options: object) -> Method:
 def generate_batch(pair: Pair, prompts: Prompts, options: Mapping[str, Any]) -> Answers:
     """One call of `generate`; answers end with their end token."""
     padded = pair.tokenizer.pad({"input_ids": list(prompts)}, return_tensors="pt")
+    model: Any = pair.target
     with torch.inference_mode():
-        output = pair.target.generate(
+        output = model.generate(
             **padded, max_new_tokens=MAX_NEW_TOKENS, **({"do_sample": False} | dict(options))
         )
     eos_id = pair.tokenizer.eos_token_id
@@ -249,5 +255,5 @@ def parsed(options: argparse.ArgumentParser) -> argparse.Namespace:
 def save(path: Path, report: Mapping[str, object], *, embedded: bool = True) -> None:
     """Write a report behind what a reader needs to judge or repeat it."""
     weights = {"weights_sha256": weight_hashes()} if embedded else {}
-    whole = environment.describe() | weights | report
+    whole = {**environment.describe(), **weights, **report}
     path.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")

@@ -197,7 +197,7 @@ def compare_share(prompts: Prompts) -> dict[int, Counter[str]]:
     torch.set_num_threads(1)
     pair = Pair()
     references = plain_generate(pair, 1)(prompts).answers
-    counts = {}
+    counts: dict[int, Counter[str]] = {}
     for size in NATIVE_BATCHES:
         answers = engine(pair, size, acceptance="native")(prompts).answers
         counts[size] = Counter(

@@ -33,7 +33,7 @@ K = 15
 NUM_SHOTS = (1, 2, 3)  # functions that a prompt holds already
 NAME_PARTS = (3, 4, 5)  # nouns that a long name is made of
 PLAIN, AGAIN = "model", "model again"
-DRAFTERS: dict[str, dict[str, object]] = {
+DRAFTERS: dict[str, dict[str, Any]] = {
     PLAIN: {"drafter": "model"},
     AGAIN: {"drafter": "model"},
     "ngram": {"drafter": "multilevel"},
@@ -108,7 +108,7 @@ def main() -> None:
     options.add_argument("--drafters", nargs="+", default=list(DRAFTERS))
     arguments = parsed(options)
     pair, batch_size = Pair(), arguments.batch_size
-    chosen = {"acceptance": arguments.acceptance, "spd_k": K}
+    chosen: dict[str, Any] = {"acceptance": arguments.acceptance, "spd_k": K}
     methods = {
         name: engine(pair, batch_size, **chosen, **DRAFTERS[name])
         for name in dict.fromkeys((PLAIN, AGAIN, *arguments.drafters))

@@ -66,7 +66,8 @@ def main() -> None:
     driver = browser()
     try:
         if arguments.pictures:
-            take_pictures(driver, *arguments.pictures, arguments.item)
+            compared, swept = arguments.pictures
+            take_pictures(driver, compared, swept, arguments.item)
         else:
             measure(driver)
     finally:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from blocks import Method, Name, Pair, Prompts, engine, interleave, plain_generate
 
@@ -71,9 +72,17 @@ def search(pair: Pair, prompts: Prompts) -> tuple[Best, dict[str, dict[str, floa
             for k in SOME_K
         ]
     )
-    best = Best(*map(fastest, (generate, fly, native, alone, drawn, sampled)))
+    best = Best(
+        fastest(generate),
+        fastest(fly),
+        fastest(native),
+        fastest(alone),
+        fastest(drawn),
+        fastest(sampled),
+    )
     names = ("generate", "fly", "native", "generate_sampled", "native_sampled")
-    tables = zip(names, (generate, fly, native, drawn, sampled), strict=True)
+    found: list[Mapping[Any, float]] = [generate, fly, native, drawn, sampled]
+    tables = zip(names, found, strict=True)
     return best, {name: {str(k): v for k, v in table.items()} for name, table in tables}
 
 

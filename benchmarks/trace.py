@@ -8,6 +8,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from blocks import (
     MAX_NEW_TOKENS,
@@ -29,7 +30,7 @@ from fly.decoding import Request, Result, SpeculativeDecoder
 
 SEED = 505
 BATCH_SIZE = 32
-METHODS: dict[str, dict[str, object]] = {
+METHODS: dict[str, dict[str, Any]] = {
     "fly": {},
     "native": {"acceptance": "native"},
     "target": {"use_sd": False},

@@ -21,6 +21,8 @@ def pytest_collection_finish() -> None:
     """The million objects of imported libraries are not gone through again by each collection,
     which statsmodels asks for in every table of verdicts.
     """
+    import hypothesis  # noqa: F401  asks who refers to objects of its own, and must not be frozen out
+
     gc.collect()
     gc.freeze()
 
