@@ -58,7 +58,7 @@ def method(pair: Pair, **settings: Any) -> Method:
     return timed(lambda asked: [result for _, result in sorted(decoder.decode(asked))])
 
 
-def draw(pair: Pair, task: str, count: int) -> list[Request]:
+def draw(pair: Pair, task: Any, count: int) -> list[Request]:
     """Prompts of one task, or of all by turns."""
     if task == "stream":
         parts = [draw(pair, name, count // 2) for name in ("arithmetic", "repeating")]

@@ -8,12 +8,23 @@ os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import gc
 from pathlib import Path
 
 import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """The million objects of imported libraries are not gone through again by each collection,
+    which statsmodels asks for in every table of verdicts.
+    """
+    import hypothesis  # noqa: F401  asks who refers to objects of its own, and must not be frozen out
+
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

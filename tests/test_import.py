@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import fly
+from tests.crossing import mostly_slow
 
 HEAVY = ("torch", "transformers", "lm_eval", "pydantic", "rich")
 
@@ -58,7 +59,7 @@ ORDERS = {
 }
 
 
-@pytest.mark.parametrize("imports", ORDERS.values(), ids=ORDERS)
+@pytest.mark.parametrize("imports", mostly_slow(ORDERS.values()), ids=ORDERS)
 def test_backend_leaves_hf_intact(imports):
     run(
         f"{imports}\n"

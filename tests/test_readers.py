@@ -84,6 +84,7 @@ def test_any_configuration(tmp_path, found):
         FLyConfig.load(file)
 
 
+@pytest.mark.slow
 @FUZZ
 @given(st.dictionaries(KEYS, VALUES, min_size=1, max_size=3))
 def test_any_overrides(found):
@@ -183,6 +184,7 @@ def written(tmp_path_factory):
     return sorted(file for file in files if file.is_file())
 
 
+@pytest.mark.slow
 @settings(FUZZ, max_examples=FUZZ.max_examples // 5)  # reading a folder takes a while
 @given(st.data())
 def test_any_result(written, data):

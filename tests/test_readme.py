@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+pytestmark = pytest.mark.docs
 PRINTED = ["INCONCLUSIVE", "exact_match", "LlamaForCausalLM", "####"]
 
 
@@ -18,6 +19,7 @@ def test_there_are_four_examples() -> None:
     assert len(EXAMPLES) == len(PRINTED)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("code", "printed"), list(zip(EXAMPLES, PRINTED, strict=True)))
 @pytest.mark.usefixtures("hf_home")
 def test_example_runs(code: str, printed: str) -> None:

@@ -15,7 +15,7 @@ from fly.config import FLyConfig
 from fly.settings import OfficialKeys
 from tests.models import toy_scores
 
-VARIANTS = ("official", "paper", "vllm")
+VARIANTS: tuple[Any, ...] = ("official", "paper", "vllm")
 
 
 def kept(rule: FlyRule, *case: Any, **options: Any) -> int:

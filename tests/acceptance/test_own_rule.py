@@ -16,6 +16,7 @@ from tests.acceptance.loosened import check_loose_tokens, logits_of
 from tests.acceptance.sampled import decoded
 from tests.models import blurred, prompts, tiny, tiny_tokenizer
 
+pytestmark = pytest.mark.docs
 PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 (RULE,) = (
     code

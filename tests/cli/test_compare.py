@@ -14,6 +14,7 @@ from fly.formats.items import Item
 from tests.cli.without_defaults import defaults
 
 ROOT = Path(__file__).parent.parent.parent
+pytestmark = pytest.mark.slow
 NUM_ITEMS, BATCH, MAX_TOKENS = 6, 2, 100
 
 

@@ -12,6 +12,7 @@ from fly.config import FLyConfig
 from fly.decoding import SpeculativeDecoder, Statistics
 from fly.decoding.probe import BATCHED, PLAIN, ROWWISE, STEPWISE, probe
 from fly.errors import FLyWarning, ModelError
+from tests.crossing import mostly_slow
 from tests.decoding.architectures import FAMILIES, IS_NEWEST, README, block, table
 from tests.models import (
     assert_same,
@@ -69,7 +70,7 @@ def test_the_probe_finds_the_tier(family):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(("batch_size", "drafter"), [(1, "model"), (4, "multilevel")])
+@pytest.mark.parametrize(("batch_size", "drafter"), mostly_slow([(4, "multilevel"), (1, "model")]))
 @EACH
 def test_as_target(family, batch_size, drafter):
     target = model_of(family)
@@ -88,7 +89,7 @@ def test_as_target(family, batch_size, drafter):
         assert len(caught) == 1
 
 
-@pytest.mark.parametrize("batch_size", [1, 4])
+@pytest.mark.parametrize("batch_size", mostly_slow([1, 4]))
 @EACH
 def test_as_draft(family, batch_size):
     """What it proposes is its own greedy text, round after round of refusals."""

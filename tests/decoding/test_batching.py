@@ -11,6 +11,7 @@ from fly.decoding import Request, SpeculativeDecoder
 from fly.decoding.cache import SlotLayer
 from fly.decoding.model import SlotModel
 from fly.errors import DecodingError, FLyWarning
+from tests.crossing import mostly_slow
 from tests.models import VOCAB, assert_same, blurred, generated, prompts, tiny, tiny_tokenizer
 
 FLY = {"spd_k": 6, "win_len": 2, "entropy_thre": 0.3}
@@ -70,7 +71,7 @@ class Counting:
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])
-@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+@pytest.mark.parametrize("kind", mostly_slow(["llama", "gemma2"]))
 def test_a_shared_beginning_is_computed_once(kind, batch_size, monkeypatch):
     target = tiny(kind, seed=4)
     shots = prompts(2, longest=60, seed=11)[0] * 60
@@ -158,7 +159,7 @@ class Cramped:
 
 
 @pytest.mark.parametrize("short_of_memory", ["target", "draft"])
-@pytest.mark.parametrize("most", [1, 3])
+@pytest.mark.parametrize("most", mostly_slow([1, 3]))
 def test_out_of_memory_halves_the_batch(short_of_memory, most, monkeypatch):
     target = tiny("llama")
     draft = blurred(target)
@@ -289,7 +290,7 @@ def test_verbose_logs_every_round(caplog):
     assert not caplog.records
 
 
-@pytest.mark.parametrize("batch_size", ["auto", "auto:3"])
+@pytest.mark.parametrize("batch_size", mostly_slow(["auto", "auto:3"]))
 def test_automatic_batches_give_the_same_answers(batch_size):
     target = tiny("llama")
     requests = requests_of_all_kinds(40)

@@ -18,6 +18,7 @@ from fly.errors import ConfigError
 from fly.evaluation.sharing import SharedDecoding
 from fly.settings import Traits
 from tests.acceptance.rescoring import LOOSE, base, config_of, requests, temperature_of
+from tests.crossing import mostly_slow
 from tests.models import Bytes, Tape, blurred, ids_of, tiny, tiny_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::fly.errors.FLyWarning")  # said in test_config
@@ -67,7 +68,7 @@ def copied(drafter, settings, seed=0, **more):
 
 
 @pytest.mark.parametrize("name", LOSSY)
-@pytest.mark.parametrize("drafter", ["ngram", "suffix"])
+@pytest.mark.parametrize("drafter", mostly_slow(["ngram", "suffix"]))
 def test_copies_are_judged_natively_by_every_rule(drafter, name):
     settings = LOSSY[name]
     if rules.get(settings["acceptance"]).needs_draft_probs:
@@ -158,7 +159,10 @@ TREES = [("marked_tree", name) for name in ("fly 0", "no window", "margin 2")]
 
 
 @pytest.mark.usefixtures("marking")
-@pytest.mark.parametrize(("drafter", "name"), [*(("marked", name) for name in LOSSY), *TREES])
+@pytest.mark.parametrize(
+    ("drafter", "name"),
+    mostly_slow([*TREES, *(("marked", name) for name in LOSSY)], len(TREES) + 3),
+)
 def test_marked_proposals_are_judged_natively_by_every_rule(drafter, name):
     rule = rules.get(LOSSY[name]["acceptance"])
     settings = config_args(LOSSY[name]) | {"drafter": drafter}

@@ -12,6 +12,7 @@ from fly.acceptance.fly import FlyRule
 from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder, Statistics
 from fly.decoding.deciding import RuleDecider
+from tests.crossing import mostly_slow
 from tests.decoding.watching import watch
 from tests.models import (
     ARCHITECTURES,
@@ -57,7 +58,7 @@ def counters(result):
     return {k: v for k, v in counts.items() if k != "draft_forwards" and "seconds" not in k}
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("batch_size", mostly_slow([3, 1, 8]))
 @pytest.mark.parametrize("drafter", DRAFTERS)
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_native_text_equals_generate(kind, drafter, batch_size):
@@ -117,7 +118,7 @@ def test_the_target_may_be_its_own_draft(name):
 
 
 @pytest.mark.parametrize("variant", ["official", "paper", "vllm"])
-@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+@pytest.mark.parametrize("kind", mostly_slow(["llama", "gemma2"]))
 def test_fly_does_not_depend_on_the_batch(kind, variant):
     target = tiny(kind)
     config = config_of(fly_variant=variant, entropy="top3", **FLY)

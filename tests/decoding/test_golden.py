@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import Any
 
@@ -11,7 +12,8 @@ from fly.config import FLyConfig
 from fly.decoding import Result, SpeculativeDecoder, Statistics
 from fly.drafting.multilevel import MultilevelDrafter
 from fly.errors import ConfigError, FLyWarning
-from tests.decoding.watching import watch
+from tests.crossing import mostly_slow
+from tests.decoding.watching import Seen, watch
 from tests.toy import ToyTokenizer, golden, toy_pair
 
 RELEASED_GUESSES = {"match": "earliest", "guess_cost": 0.0}
@@ -53,6 +55,16 @@ def decode(case: dict[str, Any], batch_size: int, **settings: Any) -> Result:
     return results[prompts.index(case["prompt"])]
 
 
+@functools.cache
+def decoded(name: str, batch_size: int) -> tuple[Result, list[Seen]]:
+    """The same of a whole case, with the scores of its rounds; tests share it."""
+    case = CASES[name]
+    with pytest.MonkeyPatch.context() as patch:
+        watched = watch(patch)
+        result = decode(case, batch_size)
+    return result, watched[asked(case, batch_size).index(case["prompt"])]
+
+
 def asked(case: dict[str, Any], batch_size: int) -> list[list[int]]:
     prompt = case["prompt"]
     if batch_size == 1:
@@ -60,17 +72,13 @@ def asked(case: dict[str, Any], batch_size: int) -> list[list[int]]:
     return [prompt[::-1], prompt[:1], prompt, [*prompt, *prompt], prompt[1:] or prompt]
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", mostly_slow([3, 1]))
 @pytest.mark.parametrize("name", CASES)
-def test_rounds_and_counters_are_the_reference_s(
-    name: str, batch_size: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rounds_and_counters_are_the_reference_s(name: str, batch_size: int) -> None:
     case = CASES[name]
-    watched = watch(monkeypatch)
-    result = decode(case, batch_size)
+    result, seen = decoded(name, batch_size)
     assert result.rounds is not None
     assert len(result.rounds) == len(case["rounds"])
-    seen = watched[asked(case, batch_size).index(case["prompt"])]
     for ours, scored, theirs in zip(result.rounds, seen, case["rounds"], strict=True):
         assert ours.draft_ids == theirs["draft"]
         assert scored.target_ids == theirs["target"]
@@ -97,7 +105,7 @@ def check_counters(ours: Statistics, case: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_answers_are_the_reference_s_up_to_their_end(name: str) -> None:
     case = CASES[name]
-    result = decode(case, batch_size=3)
+    result, _ = decoded(name, 3)
     emitted = case["sequence"][len(case["prompt"]) :]
     budget = case["params"]["total_gen_tok"]
     end = min(budget, case["eos"]["index"] + 1) if case["eos"]["reached"] else budget
@@ -112,7 +120,7 @@ def test_counting_changes_no_text_and_not_counting_drafts_no_more_than_needed() 
     """
     saved = 0
     for name in [name for name in CASES if name.endswith(("3", "7"))]:
-        counted = decode(CASES[name], 3)
+        counted, _ = decoded(name, 3)
         plain = decode(CASES[name], 3, enable_statistics=False)
         assert counted.token_ids == plain.token_ids
         assert counted.origins == plain.origins

@@ -22,6 +22,7 @@ from fly.decoding.trees import Branches
 from fly.drafting import TreeMask
 from fly.errors import ConfigError, DecodingError, FLyWarning
 from fly.evaluation.sharing import SharedDecoding
+from tests.crossing import mostly_slow
 from tests.decoding.test_equality import assert_slots, counters, rescored
 from tests.decoding.test_sampling import PROCESSORS, PROMPT, next_probs
 from tests.decoding.trees import WildTrees, proposal_of
@@ -133,7 +134,7 @@ def test_branches():
     ]
 
 
-@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("batch_size", mostly_slow([8, 1]))
 @pytest.mark.parametrize("kind", ARCHITECTURES)
 def test_native_text_equals_generate(kind, batch_size):
     """Of more requests than rows, to whatever end."""
@@ -147,7 +148,7 @@ def test_native_text_equals_generate(kind, batch_size):
     assert min(counts.matched, counts.corrections) > 10
 
 
-@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("batch_size", mostly_slow([8, 1]))
 @pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2"])
 def test_native_text_is_the_targets_whatever_is_offered(kind, batch_size):
     """And every slot of the cache holds its position after every round."""
@@ -238,7 +239,7 @@ def test_a_single_branch_is_the_chain(kind):
             assert counters(tree) == counters(chain)
 
 
-@pytest.mark.parametrize("kind", ARCHITECTURES)
+@pytest.mark.parametrize("kind", mostly_slow(ARCHITECTURES, 2))
 def test_trees_gain_no_less_than_chains(kind):
     """In every round of the same text: the chain is one of the branches."""
     target = tiny(kind)

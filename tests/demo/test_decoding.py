@@ -9,6 +9,7 @@ from fly.config import FLyConfig
 from fly.decoding import Result, SpeculativeDecoder, Statistics
 from fly.demo import DRAFT_PATH, TARGET_PATH
 from fly.demo.problems import heldout
+from tests.crossing import mostly_slow
 from tests.models import assert_same, generated
 
 NUM_OF_KIND = 4
@@ -38,7 +39,7 @@ def decode(tokenizer, asked, batch_size, **settings) -> list[Result]:
     return decoder.generate(asked, max_new_tokens=MAX_NEW_TOKENS)
 
 
-@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("batch_size", mostly_slow([3, 1, 8]))
 def test_native_text_equals_generate(tokenizer, asked, batch_size):
     results = decode(tokenizer, asked, batch_size, acceptance="native")
     own = [generated(load(TARGET_PATH), ids, MAX_NEW_TOKENS) for ids in asked]

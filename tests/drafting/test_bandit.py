@@ -13,6 +13,7 @@ from fly.decoding.model import SlotModel
 from fly.drafting import Drafter, Parts, Proposal, drafters
 from fly.drafting.bandit import ArmSettings, BanditDrafter, BanditSettings
 from fly.errors import ConfigError, FLyWarning
+from tests.crossing import mostly_slow
 from tests.drafting.rounds import World, steady
 from tests.models import VOCAB, assert_same, blurred, generated, prompts, tiny, tiny_tokenizer
 
@@ -220,7 +221,7 @@ def bandit_config(**settings):
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
-@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+@pytest.mark.parametrize("kind", mostly_slow(["llama", "gemma2"]))
 def test_native_text_whatever_the_arm(kind, batch_size):
     target = tiny(kind)
     decoder = SpeculativeDecoder(

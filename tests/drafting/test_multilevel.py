@@ -14,6 +14,7 @@ from fly.drafting.guessing import NgramText, RecentText, SuffixText
 from fly.drafting.model import ModelDrafter
 from fly.drafting.multilevel import GUESS_COST, Levels, MultilevelDrafter
 from fly.errors import ConfigError
+from tests.crossing import mostly_slow
 from tests.drafting.test_model import leave, ragged, rows_of, started
 from tests.models import (
     VOCAB,
@@ -47,7 +48,7 @@ EACH = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
 
 @pytest.mark.parametrize("num_rows", [1, 5])
-@pytest.mark.parametrize("kind", ["llama", "qwen3", "mistral"])
+@pytest.mark.parametrize("kind", mostly_slow(["llama", "qwen3", "mistral"]))
 @EACH
 def test_equals_chain_drafting(make, kind, num_rows):
     model = tiny(kind, seed=1)

@@ -18,6 +18,7 @@ from fly.decoding.protocol import CausalModel
 from fly.drafting import Parts
 from fly.drafting.other_tokenizer import OtherTokenizerDrafter
 from fly.errors import ConfigError, FLyWarning
+from tests.crossing import mostly_slow
 from tests.drafting.foreign import (
     TOKENIZERS,
     Scribe,
@@ -111,7 +112,7 @@ def own_answers(texts):
 # --- greedy: the target's own text
 
 
-@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("batch_size", mostly_slow([8, 1]))
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_native_text_equals_generate_with_a_draft_that_knows_nothing(name, method, batch_size):
@@ -124,7 +125,7 @@ def test_native_text_equals_generate_with_a_draft_that_knows_nothing(name, metho
     assert pooled(results).proposed > 50
 
 
-@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("batch_size", mostly_slow([8, 1]))
 @pytest.mark.parametrize("method", METHODS)
 def test_native_text_equals_generate_with_a_draft_that_agrees(method, batch_size):
     target, (tokenizer, draft) = demo_model("target"), permuted_demo()
@@ -134,7 +135,7 @@ def test_native_text_equals_generate_with_a_draft_that_agrees(method, batch_size
     assert mean_length(results) > 2, "the draft's tokens are kept"
 
 
-@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("batch_size", mostly_slow([3, 1]))
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", TOKENIZERS)
 def test_random_texts(name, method, batch_size):

@@ -15,6 +15,7 @@ from fly.evaluation.methods import parse_methods
 from tests.drafting.test_model import ragged, rows_of
 from tests.models import VOCAB, assert_same, generated, prompts, tiny, tiny_tokenizer
 
+pytestmark = pytest.mark.docs
 PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 (DRAFTER,) = (
     code

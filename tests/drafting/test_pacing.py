@@ -23,6 +23,7 @@ from fly.drafting.chances import (
 )
 from fly.drafting.pacing import AdaptiveLength, DraftLength
 from fly.drafting.reading import DraftReader
+from tests.crossing import mostly_slow
 from tests.models import assert_same, blurred, generated, prompts, tiny, tiny_tokenizer
 
 K = 20
@@ -121,8 +122,14 @@ def drawn(turn, rng):
 
 @pytest.mark.parametrize(
     ("confidences", "wanted"),
-    [(even(0.5), 0.95), (even(0.8), 0.97), (even(0.97), 0.97), (drawn, 1.03), (mixed, 1.15)],
-    ids=["bad", "middling", "good", "drawn", "mixed"],
+    [
+        (even(0.5), 0.95),
+        (mixed, 1.15),
+        pytest.param(even(0.8), 0.97, marks=pytest.mark.slow),
+        pytest.param(even(0.97), 0.97, marks=pytest.mark.slow),
+        pytest.param(drawn, 1.03, marks=pytest.mark.slow),
+    ],
+    ids=["bad", "mixed", "middling", "good", "drawn"],
 )
 def test_against_the_best_fixed_length(confidences, wanted):
     world = World(confidences)
@@ -423,7 +430,7 @@ def test_nothing_known_is_hopeful():
 
 @pytest.mark.parametrize("batch_size", [1, 8])
 @pytest.mark.parametrize("drafter", ["model", "multilevel", "ngram"])
-@pytest.mark.parametrize("kind", ["llama", "gemma2"])
+@pytest.mark.parametrize("kind", mostly_slow(["llama", "gemma2"]))
 def test_native_text_stays(kind, drafter, batch_size):
     target = tiny(kind)
     config = FLyConfig(drafter=drafter, acceptance="native", draft_length="adaptive", spd_k=8)

@@ -17,11 +17,16 @@ STATIC_SEEDS, SWAP_SEEDS = range(40), range(20)
 WINDOW = 50  # rounds of which an arm has more than half where the bandit follows it
 
 both = pytest.mark.parametrize("policy", ["ucb1", "thompson"])
+slow = pytest.mark.slow
 
 
 @both
-@pytest.mark.parametrize("num_rows", [1, 8])
-@pytest.mark.parametrize(("rates", "least"), [(TWO, 0.97), (FOUR, 0.92)], ids=["two", "four"])
+@pytest.mark.parametrize("num_rows", [1, pytest.param(8, marks=slow)])
+@pytest.mark.parametrize(
+    ("rates", "least"),
+    [(TWO, 0.97), pytest.param(FOUR, 0.92, marks=slow)],
+    ids=["two", "four"],
+)
 def test_ends_on_the_best_arm_and_loses_little_on_the_way(policy, rates, least, num_rows):
     right, shares = 0, []
     for seed in STATIC_SEEDS:
@@ -46,10 +51,10 @@ def rounds_to_follow(policy, rates, then, num_rows, limit, seed):
 
 
 @both
-@pytest.mark.parametrize(("num_rows", "limit"), [(1, 400), (8, 200)])
+@pytest.mark.parametrize(("num_rows", "limit"), [(1, 400), pytest.param(8, 200, marks=slow)])
 @pytest.mark.parametrize(
     ("rates", "then"),
-    [(TWO, TWO[::-1]), (FOUR, FOUR[::-1]), (FOUR, (0.5, 0.6, 0.8, 0.7))],
+    [(TWO, TWO[::-1]), pytest.param(FOUR, FOUR[::-1], marks=slow), (FOUR, (0.5, 0.6, 0.8, 0.7))],
     ids=["two", "four", "best of four"],
 )
 def test_follows_arms_that_swap(policy, rates, then, num_rows, limit):

@@ -10,6 +10,7 @@ from fly.decoding.model import SlotModel
 from fly.decoding.rowwise import RowModel
 from fly.drafting.model import ModelDrafter
 from fly.drafting.reading import CATCH_UP, DraftReader
+from tests.crossing import mostly_slow
 from tests.drafting.test_model import leave, ragged, rows_of
 from tests.models import CONTEXT, VOCAB, greedy, prompts, tiny
 
@@ -46,7 +47,7 @@ def gain(row, tokens, fate):
 
 @EACH
 @LAZY
-@pytest.mark.parametrize("kind", ["llama", "mistral"])
+@pytest.mark.parametrize("kind", mostly_slow(["mistral", "llama"]))
 @torch.inference_mode()
 def test_rows_that_draft_now_and_then(serve, is_lazy, kind):
     model, drafter = drafter_of(serve, is_lazy, kind)

@@ -11,6 +11,7 @@ from fly.drafting import Parts
 from fly.drafting.retrieval import MOST_NODES, RetrievalDrafter, RetrievalSettings
 from fly.drafting.tree_pacing import FIRST_NODES, TreePace
 from fly.errors import ConfigError, FLyWarning
+from tests.crossing import mostly_slow
 from tests.drafting.test_model import leave, rows_of
 from tests.drafting.test_ngram_trie import continuations
 from tests.models import VOCAB, Bytes, Tape, generated, ids_of, prompts, tiny, tiny_tokenizer
@@ -229,7 +230,7 @@ def decode(target, asked, batch_size, num_tokens, **settings):
     "settings", [{}, {"draft_nodes": 64}, {"breadth": 0}, {"draft_nodes": 3}, {"max_nodes": 100}]
 )
 @pytest.mark.parametrize("batch_size", [1, 8])
-@pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("kind", mostly_slow(["llama", "gemma2", "gpt2"]))
 def test_native_text_is_the_targets_own(kind, batch_size, settings):
     target = tiny(kind)
     asked = prompts(9)[: 9 if batch_size > 1 else 2]

@@ -14,6 +14,7 @@ from fly.drafting import Parts, TreeMask
 from fly.drafting.model import ModelDrafter
 from fly.drafting.tree import Growth, TreeDrafter, TreeShape
 from fly.errors import ConfigError
+from tests.crossing import mostly_slow
 from tests.drafting.test_model import K, leave, play, ragged, rows_of, started
 from tests.models import VOCAB, prompts, tiny
 
@@ -90,7 +91,7 @@ def play_trees(model, shape, num_rows, num_rounds, seed=0):
 
 
 @pytest.mark.parametrize("num_rows", [1, 3])
-@pytest.mark.parametrize("kind", ["llama", "gemma2", "gpt2"])
+@pytest.mark.parametrize("kind", mostly_slow(["llama", "gemma2", "gpt2"]))
 def test_keeps_the_likeliest_branches(kind, num_rows):
     model, shape = tiny(kind, seed=1), TreeShape(3, 3, 4, 9)
     for ids, limit, found in play_trees(model, shape, num_rows, 6):

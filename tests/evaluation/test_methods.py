@@ -3,6 +3,7 @@
 import warnings
 
 import pytest
+from lm_eval.tasks import TaskManager
 
 from fly.acceptance import rules
 from fly.acceptance.native import NativeRule
@@ -194,9 +195,10 @@ def test_a_configuration_whose_drafter_copies_has_said_so():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         methods = parse_methods(["native", "margin", "fly", "model+margin"], copying, 16)
+    asked = {"tasks": [], "task_manager": TaskManager(include_defaults=False)}
     with pytest.warns(FLyWarning, match="has no effect") as caught:
         plan = make_plan(
-            Options(model_args={"config_path": "demo", "drafter": "suffix"}, harness={"tasks": []})
+            Options(model_args={"config_path": "demo", "drafter": "suffix"}, harness=asked)
         )
     assert len(caught) == 1
     assert [each.name for each in methods] == ["target", "native", "model+margin"]

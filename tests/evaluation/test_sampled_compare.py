@@ -12,6 +12,7 @@ from tests.cli.without_defaults import defaults
 ROOT = Path(__file__).parent.parent.parent
 
 
+@pytest.mark.slow
 def test_sampled_answers_differ_and_no_divergence_is_claimed(tmp_path, monkeypatch):
     from lm_eval.tasks import TaskManager
 

@@ -17,6 +17,7 @@ from fly.drafting import drafters
 from fly.drafting.model import ModelDrafter
 from fly.errors import ConfigError, DecodingError, FLyWarning, ModelError, RequestError
 from fly.evaluation.sharing import SharedDecoding, drafting_key
+from tests.crossing import mostly_slow
 from tests.drafting.foreign import permuted
 from tests.models import Bytes, Tape, blurred, prompts, tiny, tiny_tokenizer
 
@@ -139,7 +140,7 @@ def assert_origins(answer):
 
 
 @pytest.mark.parametrize(
-    ("drafter", "batch_size", "every"), [("model", 8, 1), ("multilevel", 1, 5)]
+    ("drafter", "batch_size", "every"), mostly_slow([("multilevel", 1, 5), ("model", 8, 1)])
 )
 def test_the_embedded_pair_answers_as_every_point_alone(drafter, batch_size, every):
     models = load(TARGET_PATH), load(DRAFT_PATH)
@@ -168,15 +169,18 @@ def tiny_requests():
 @pytest.mark.filterwarnings("ignore:.*loosen_copied")
 @pytest.mark.parametrize(
     ("drafter", "settings", "batch_size"),
-    [
-        ("model", {}, 1),
-        ("model", {}, 8),
-        ("multilevel", {}, 1),
-        ("multilevel", RELEASED, 1),
-        ("ngram", {}, 1),
-        ("ngram", {}, 8),
-        ("none", {}, 8),
-    ],
+    mostly_slow(
+        [
+            ("model", {}, 8),
+            ("ngram", {}, 8),
+            ("none", {}, 8),
+            ("model", {}, 1),
+            ("multilevel", {}, 1),
+            ("multilevel", RELEASED, 1),
+            ("ngram", {}, 1),
+        ],
+        3,
+    ),
 )
 def test_random_models_answer_as_every_point_alone(drafter, settings, batch_size):
     """In an order that gains little: short proposals first, which serve nobody's long ones."""
@@ -212,7 +216,7 @@ def test_copies_are_judged_natively_here_too():
         assert ids == texts["native 4 locked"] or "loose" in name
 
 
-@pytest.mark.parametrize("method", ["reencode", "intersect"])
+@pytest.mark.parametrize("method", mostly_slow(["intersect", "reencode"]))
 def test_a_draft_with_another_tokenizer_is_shared_too(method):
     """What it proposes hangs on the text alone, not on the rounds that brought it."""
     target = tiny("llama")

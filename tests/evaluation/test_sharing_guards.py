@@ -8,6 +8,7 @@ import pytest
 from fly.decoding.probe import probe
 from fly.evaluation.sharing import SharedDecoding, drafting_key
 from tests.acceptance.rescoring import LOOSE, config_of
+from tests.crossing import mostly_slow
 from tests.evaluation.test_sharing import answers_of, assert_as_alone, tiny_requests
 from tests.models import blurred, tiny, tiny_tokenizer
 
@@ -39,7 +40,7 @@ def points(**guard):
     return found
 
 
-@pytest.mark.parametrize("name", GUARDS)
+@pytest.mark.parametrize("name", mostly_slow(sorted(GUARDS), 1))
 def test_guarded_points_answer_as_alone(name):
     target = tiny("llama")
     models = target, blurred(target, 0.06)

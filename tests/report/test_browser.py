@@ -9,6 +9,8 @@ import pytest
 from fly.report import write_report
 from tests.report import folders
 
+pytestmark = pytest.mark.slow
+
 HOSTILE = [
     "<script>window.__pwned.push('script')</script>",
     "</script><script>window.__pwned.push('closed')</script>",

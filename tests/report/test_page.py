@@ -35,15 +35,18 @@ def folder(request, tmp_path_factory) -> Path:
     return MAKERS[request.param](tmp_path_factory.mktemp(request.param))
 
 
+@pytest.fixture(scope="module")
+def page(folder) -> str:
+    return write_report(folder).read_text(encoding="utf-8")
+
+
 def data_of(page: str) -> dict:
     [data] = re.findall(r'id="data">(.*?)</script>', page, re.DOTALL)
     return json.loads(data)
 
 
-def test_page_is_whole_and_loads_nothing(folder):
-    path = write_report(folder)
-    assert path == folder / FILE_NAME
-    page = path.read_text(encoding="utf-8")
+def test_page_is_whole_and_loads_nothing(folder, page):
+    assert (folder / FILE_NAME).read_text(encoding="utf-8") == page
     assert page.lstrip().startswith("<!doctype html>")
     assert page.count("<script") == page.count("</script>") == 2
     markup = re.sub(r"<script.*?</script>|<style.*?</style>", "", page, flags=re.DOTALL)
@@ -51,8 +54,7 @@ def test_page_is_whole_and_loads_nothing(folder):
     assert not re.findall(r"\son\w+=|\sstyle=|javascript:", markup)
 
 
-def test_policy_names_script_and_style(folder):
-    page = render(load_folder(folder))
+def test_policy_names_script_and_style(page):
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)[1]
     assert policy.startswith("default-src 'none'")
     for tag in ("script", "style"):
@@ -61,8 +63,8 @@ def test_policy_names_script_and_style(folder):
         assert f"{tag}-src 'sha256-{digest}'" in policy
 
 
-def test_same_results_give_the_same_page(folder):
-    assert render(load_folder(folder)) == render(load_folder(folder))
+def test_same_results_give_the_same_page(folder, page):
+    assert render(load_folder(folder)) == page
 
 
 def test_verdicts_and_figures_are_told(tmp_path):
@@ -212,6 +214,7 @@ def test_hostile_names_stay_text(tmp_path):
     assert HOSTILE in data_of(page)["tasks"]
 
 
+@pytest.mark.slow
 def test_large_report_stays_small(tmp_path):
     folder = folders.write_comparison(
         tmp_path, tasks=["gsm8k"], num_items=500, num_tokens=500, methods=("target", "fly")

@@ -10,6 +10,7 @@ from fly.stats.judged import items_to_decide
 from fly.stats.margins import Points, Share
 from fly.stats.paired import compare_scores
 from fly.stats.verdict import holm, judge_all
+from tests.crossing import mostly_slow
 
 
 def scores(both=0, lost=0, gained=0, neither=0, **options):
@@ -60,7 +61,7 @@ def chance_of_safe(num_either, ratio, lost, gained):
 
 
 @pytest.mark.parametrize(("num_either", "ratio"), [(25, 0.8), (25, 1.25), (40, 0.9)])
-@pytest.mark.parametrize("place", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("place", mostly_slow([0.1, 0.0, 0.5]))
 def test_size_by_enumeration(num_either, ratio, place):
     """On the boundary, wherever the unknown share lies, SAFE is said in 5 % of cases at most."""
     low, high = max(0.0, 1 - ratio), 1 / (1 + ratio)
