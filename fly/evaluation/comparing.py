@@ -97,40 +97,49 @@ def carry_out(
     def open_engine(method: Method) -> Engine:
         return method.open(lm, trace=plan.trace)
 
-    engines = {method.name: open_engine(method) for method in plan.methods}
-    with lm.precision(), plan.open_store(lm, engines, ready) as store:
-        deciding = loaded.deciding
-        if deciding is None:
-            look = FirstLook(plan.target, open_engine, store, plan.metric)
-            deciding = look.deciding(loaded.tasks, ready)
-        contest = choose(plan, store, open_engine, ready)
-        for method in contest.methods:
-            if method.name not in engines:
-                engines[method.name] = open_engine(method)
-        slices = cut(ready, plan.batch_size, contest.baseline.batch_size)
-        on_start(len(ready) * len(contest.methods))
-        keys = [one.key for one in ready]
-        if not all(store.has(method.name, key) for method in contest.methods for key in keys):
-            warm_up(engines, ready)
-        measure(contest.methods, engines, slices, store, on_progress)
-        target = engines[contest.methods[0].name]
-        names = dict.fromkeys(one.task for one in ready)
-        compared = [
-            _compared(loaded, name, deciding[name], contest.methods, store, target)
-            for name in names
-        ]
-        notes = [
-            *task_notes(compared, Counter(one.task for one in slices)),
-            *drafting_notes({name: engine.report() for name, engine in engines.items()}),
-            *copying_notes(contest.methods),
-            *length_notes(contest.methods),
-            *same_notes(contest.methods),
-            *speed_notes(compared),
-        ]
-        result = _result(plan, contest, compared, slices, notes)
+    with lm.precision():
+        engines = {method.name: open_engine(method) for method in plan.methods}
+        with plan.open_store(lm, engines, ready) as store:
+            deciding = loaded.deciding
+            if deciding is None:
+                look = FirstLook(plan.target, open_engine, store, plan.metric)
+                deciding = look.deciding(loaded.tasks, ready)
+            contest = choose(plan, store, open_engine, ready)
+            for method in contest.methods:
+                if method.name not in engines:
+                    engines[method.name] = open_engine(method)
+            slices = cut(ready, plan.batch_size, contest.baseline.batch_size)
+            on_start(len(ready) * len(contest.methods))
+            asked = [(method.name, one.key) for method in contest.methods for one in ready]
+            if not all(store.has(*answer) for answer in asked):
+                warm_up(engines, ready)
+            measure(contest.methods, engines, slices, store, on_progress)
+            target = engines[contest.methods[0].name]
+            compared = [
+                _compared(loaded, task, deciding[task], contest.methods, store, target)
+                for task in dict.fromkeys(one.task for one in ready)
+            ]
+            notes = _notes(contest.methods, engines, compared, slices)
+            result = _result(plan, contest, compared, slices, notes)
     if plan.folder is not None:
         _save(plan.folder, result, [item for one in compared for item in one.items()])
     return result
+
+
+def _notes(
+    methods: Sequence[Method],
+    engines: Mapping[str, Engine],
+    compared: Sequence[Compared],
+    slices: Sequence[Slice],
+) -> list[str]:
+    return [
+        *task_notes(compared, Counter(one.task for one in slices)),
+        *drafting_notes({name: engine.report() for name, engine in engines.items()}),
+        *copying_notes(methods),
+        *length_notes(methods),
+        *same_notes(methods),
+        *speed_notes(compared),
+    ]
 
 
 def choose(

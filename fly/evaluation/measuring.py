@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -17,11 +17,12 @@ from fly.decoding import Request
 from fly.errors import FLyWarning
 from fly.evaluation.engines import Engine
 from fly.evaluation.methods import Method
-from fly.evaluation.workload import Asked, Key
+from fly.evaluation.store import Store
+from fly.evaluation.workload import Asked
 from fly.formats.answers import Block
 
 if TYPE_CHECKING:
-    from fly.decoding import Result
+    pass
 
 BLOCKS = 8  # of a task, if its requests fill as many batches
 BLOCKS_MIN = 5  # that a task is cut into before its blocks fill the plain baseline's batch
@@ -32,22 +33,6 @@ WARM_UP = 2  # requests, before anything is timed
 _CLEAR, _STATUS = Path("/proc/self/clear_refs"), Path("/proc/self/status")
 _RESET_PEAK = "5"  # proc(5): resets the peak resident set size
 _PEAK = "VmHWM:"  # kB
-
-
-class Keeper(Protocol):
-    """Keeps what is finished."""
-
-    def has(self, method: str, key: Key) -> bool:
-        """Whether the answer is there."""
-        ...
-
-    def keep(self, method: Method, ready: Asked, result: Result) -> None:
-        """Save an answer."""
-        ...
-
-    def keep_block(self, block: Block) -> None:
-        """Save what a block took."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -77,7 +62,7 @@ def measure(
     methods: Sequence[Method],
     engines: Mapping[str, Engine],
     slices: Sequence[Slice],
-    keeper: Keeper,
+    store: Store,
     on_progress: Callable[[str, int], None],
 ) -> None:
     """Decode everything that is not kept yet.
@@ -86,16 +71,16 @@ def measure(
         methods: in the order of the first block.
         engines: by the method's name.
         slices: the blocks.
-        keeper: holds and takes what is finished.
+        store: holds and takes what is finished.
         on_progress: told a method's name and how many answers it has finished.
     """
     for turn, one in enumerate(slices):
         start = turn % len(methods)
         for method in [*methods[start:], *methods[:start]]:
-            pending = [r for r in one.requests if not keeper.has(method.name, r.key)]
+            pending = [r for r in one.requests if not store.has(method.name, r.key)]
             on_progress(method.name, len(one.requests) - len(pending))
             if pending:
-                _decode(method, engines[method.name], one, pending, keeper, on_progress)
+                _decode(method, engines[method.name], one, pending, store, on_progress)
 
 
 def _decode(
@@ -103,7 +88,7 @@ def _decode(
     engine: Engine,
     whole: Slice,
     pending: Sequence[Asked],
-    keeper: Keeper,
+    store: Store,
     on_progress: Callable[[str, int], None],
 ) -> None:
     """Decode the pending part of a block; timed only where that is the whole of it, since what was
@@ -120,10 +105,10 @@ def _decode(
             break
         index, result = found
         num_tokens += len(result.token_ids)
-        keeper.keep(method, pending[index], result)
+        store.keep(method, pending[index], result)
         on_progress(method.name, 1)
     if len(pending) == len(whole.requests):
-        keeper.keep_block(
+        store.keep_block(
             Block(
                 block=whole.number,
                 method=method.name,
