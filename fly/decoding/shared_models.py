@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fly.config import FLyConfig
-from fly.decoding.scheduler import Scheduler
+from fly.decoding.rows import Scheduler
 from fly.decoding.self_draft import derive_draft
 from fly.decoding.serving import Pair, serve_draft
 

@@ -2,8 +2,7 @@
 
 import random
 
-from fly.decoding.rows import Request, Row
-from fly.decoding.scheduler import Scheduler, queue_order
+from fly.decoding.rows import Request, Row, Scheduler, queue_order
 
 
 def row_of(index, ids):
