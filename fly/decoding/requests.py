@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from fly.config.variants import misfit_at
 from fly.decoding.arguments import plain_value, read_arguments
-from fly.decoding.rows import Request
+from fly.decoding.request import Request
 from fly.errors import FLyWarning, RequestError, quoted
 
 if TYPE_CHECKING:

@@ -1,56 +1,24 @@
-"""Records that travel through the engine: requests, rows while they are decoded, outcomes of
-rounds, results; and the scheduler, which says what request sits in what row.
+"""Records that travel through the engine: rows while they are decoded, outcomes of rounds,
+results; and the scheduler, which says what request sits in what row.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from fly.acceptance import Reason
 from fly.decoding.prefixes import common_prefix
+from fly.decoding.request import Request
 from fly.decoding.statistics import Statistics
 
 if TYPE_CHECKING:
     from fly.decoding.processing import Processing
-    from fly.decoding.stop_strings import Said
 
 FinishReason = Literal["eos", "stop", "length"]
-
-
-@dataclass(frozen=True)
-class Thinking:
-    """What a model says before its answer.  Stop strings count only behind it, and behind the
-    blanks that follow."""
-
-    end: str | int  # what it ends with: a text, or a token's id; of a special token the id
-    is_over: bool = False  # before the first new token
-
-
-@dataclass(frozen=True)
-class Request:
-    """One prompt to continue."""
-
-    prompt_ids: tuple[int, ...]
-    max_new_tokens: int
-    stop: tuple[str, ...] = ()  # strings that end the answer wherever they appear in it
-    temperature: float = 0.0  # 0 decodes greedily
-    seed: int = 0  # of its draws; two requests of one seed and prompt get the same answer
-    # Further arguments of transformers' generate: top_k, top_p, ..., eos_token_id
-    generation: Mapping[str, Any] = field(default_factory=dict)
-    key: str = ""  # the caller's name for it, for instance the task
-    thinking: Thinking | None = None  # None: stop strings count everywhere
-
-    @property
-    def eos_ids(self) -> frozenset[int] | None:
-        """The end tokens that it names in place of the model's; None: the model's."""
-        named = self.generation.get("eos_token_id")
-        if named is None:
-            return None
-        return frozenset([named] if isinstance(named, int) else named)
 
 
 @dataclass(frozen=True)
@@ -140,6 +108,15 @@ class Result:
     round_lens: list[tuple[int, int]] = field(
         default_factory=list
     )  # tokens proposed and kept (before anything is trimmed), of the rounds with a proposal
+
+
+class Said(NamedTuple):
+    """All that matters of an answer so far to stop strings (stop_strings.py)."""
+
+    tail: bytes = b""  # the end of its text, empty where all of it is blank or thinking
+    counts: bool = True  # stop strings count here
+    is_concerned: bool = False  # the last token completes, begins or continues a stop string
+    has_stop: bool = False  # the last token completes one
 
 
 @dataclass
