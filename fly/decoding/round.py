@@ -16,10 +16,9 @@ from torch import Tensor
 from fly.acceptance import Decision, Scores
 from fly.decoding.deciding import Decider, Proposed
 from fly.decoding.guards import Guards
-from fly.decoding.outcome import Outcome
 from fly.decoding.plain_rounds import PlainRounds
 from fly.decoding.protocol import CausalModel
-from fly.decoding.rows import Row
+from fly.decoding.rows import Outcome, Row
 from fly.decoding.sampling import RoundSampler
 from fly.decoding.stopping import StopRules
 from fly.decoding.trees import TreeRound

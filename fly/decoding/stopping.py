@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from fly.decoding.rows import FinishReason, Request, Row, Thinking
+from fly.decoding.request import Request, Thinking
+from fly.decoding.rows import FinishReason, Row
 from fly.decoding.spans import Pieces
 from fly.decoding.stop_strings import StopStrings
 
