@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fly.evaluation.speed import speed_ratio
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fly import FLyConfig, SpeculativeDecoder
 from fly.demo import DRAFT_PATH, TARGET_PATH
 from fly.demo.problems import heldout
 from fly.evaluation import environment
+from fly.stats.speed import speed_ratio
 
 CONTROL = "native again / native (A/A)"
 SEED, MAX_NEW_TOKENS = 303, 192
