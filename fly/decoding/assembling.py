@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fly.decoding.deciding import Decider, RuleDecider
 from fly.decoding.guards import Guards, Places, protected_tokens
 from fly.decoding.plain_rounds import PlainRounds
-from fly.decoding.round import Engine
+from fly.decoding.round import RoundContext
 from fly.decoding.rows import Row
 from fly.decoding.serving import ServedModels
 from fly.decoding.stop_guard import StopGuard
@@ -32,7 +32,7 @@ def make_engine(
     record_rounds: bool,
     decider: Decider | None,
     end_ids: Collection[int] = (),
-) -> Engine:
+) -> RoundContext:
     """Rule, drafter, guards and what ends an answer.
 
     Args:
@@ -67,7 +67,7 @@ def make_engine(
         make=make_drafter,
         pace=length.pace,
     )
-    return Engine(
+    return RoundContext(
         target=target,
         drafter=make_drafter(setup.drafter, parts),
         length=length,

@@ -237,7 +237,7 @@ class MeasuredRounds:
 
 
 @dataclass(frozen=True)
-class RoundCosts:
+class PriceTable:
     """What rounds cost by drafter and K, at the batch size they were measured at."""
 
     target: MeasuredRounds  # decoding plainly in the same engine
@@ -248,7 +248,7 @@ class RoundCosts:
         cls,
         target: Sequence[Statistics],
         drafting: Mapping[str, Mapping[int, Sequence[Statistics]]],
-    ) -> RoundCosts:
+    ) -> PriceTable:
         """Read the statistics of real decodes: of the plain target, and of each drafter at its
         smallest and its largest K at least.
 

@@ -5,7 +5,7 @@ import pytest
 
 from fly.decoding import Statistics
 from fly.errors import ConfigError
-from fly.evaluation.costs import RoundCosts
+from fly.evaluation.costs import PriceTable
 
 
 def decoded(rounds, seconds, *, prompt=10, prefill=0.5, emitted=20, plain=0):
@@ -24,7 +24,7 @@ def decoded(rounds, seconds, *, prompt=10, prefill=0.5, emitted=20, plain=0):
 
 
 # A round of K = 4 costs 0.2 s, one of K = 8 costs 0.4 s, a plain one 0.1 s.
-COSTS = RoundCosts.calibrate(
+COSTS = PriceTable.calibrate(
     [decoded(0, 2.0, plain=20)] * 3,
     {"model": {8: [decoded(5, 2.0)] * 2, 4: [decoded(5, 1.0), decoded(10, 2.0)]}},
 )
@@ -65,7 +65,7 @@ def test_measured_decodes_are_reproduced():
         for n, s in zip(rng.integers(3, 20, 30), rng.uniform(0.1, 0.3, 30), strict=True)
     ]
     target = [decoded(0, 0.09 * p.emitted, plain=p.emitted, emitted=p.emitted) for p in point]
-    costs = RoundCosts.calibrate(target, {"model": {5: point}})
+    costs = PriceTable.calibrate(target, {"model": {5: point}})
     emitted = sum(p.emitted for p in point)
     assert costs.tokens_per_s("model", 5, point) == pytest.approx(
         emitted / sum(p.seconds for p in point)
@@ -124,4 +124,4 @@ def test_answers_without_tokens_have_no_speed():
 @pytest.mark.parametrize("items", [[], [decoded(0, 0.0)], [decoded(3, 0.0)]])
 def test_nothing_measured_is_refused(items):
     with pytest.raises(ConfigError, match="no rounds were measured"):
-        RoundCosts.calibrate(items, {})
+        PriceTable.calibrate(items, {})
