@@ -48,12 +48,10 @@ def make_engine(
     if pair.drafter != setup.drafter.name:  # the models cannot do what was asked for
         setup = setup.with_drafter(pair.drafter)
     stops = StopRules(tokenizer, eos_ids(pair.source, end_ids))
-    counted, is_rule = 0, decider is None
-    if decider is None:
-        decider = RuleDecider(setup.rule, record_rounds, setup.counts_official)
-        counted = _counted(setup)
-    required = decider.required_followers
-    end = End(stops.eos_ids, max(required, counted))
+    is_judged = decider is not None
+    counted = 0 if is_judged else _counted(setup)
+    decider = decider or RuleDecider(setup.rule, record_rounds, setup.counts_official)
+    end = End(stops.eos_ids, max(decider.required_followers, counted))
     length = _length(setup, end)
     parts = Parts(
         device=target.device,
@@ -73,11 +71,13 @@ def make_engine(
         length=length,
         decider=decider,
         stops=stops,
-        guards=_guards(setup.guards, tokenizer, stops, target, may_loosen=required > 0),
+        guards=_guards(
+            setup.guards, tokenizer, stops, target, may_loosen=decider.required_followers > 0
+        ),
         record_rounds=record_rounds,
         num_counted=counted,
         is_verbose=setup.is_verbose,
-        plain_rounds=_plain_rounds(setup, is_judged=not is_rule),
+        plain_rounds=_plain_rounds(setup, is_judged=is_judged),
     )
 
 
