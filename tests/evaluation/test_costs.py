@@ -5,7 +5,7 @@ import pytest
 
 from fly.decoding import Statistics
 from fly.errors import ConfigError
-from fly.evaluation.costs import PriceTable
+from fly.evaluation.costs import PriceTable, each_once
 
 
 def decoded(rounds, seconds, *, prompt=10, prefill=0.5, emitted=20, plain=0):
@@ -32,19 +32,20 @@ COSTS = PriceTable.calibrate(
 
 @pytest.mark.parametrize(("k", "seconds"), [(4, 0.2), (5, 0.25), (6, 0.3), (8, 0.4)])
 def test_a_round_costs_what_was_measured_or_lies_between(k, seconds):
-    assert COSTS.per_round("model", k) == pytest.approx(seconds)
+    assert COSTS.price("model", k, each_once).per_round == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(("drafter", "k"), [("model", 3), ("model", 9), ("ngram", 4)])
 def test_what_was_not_measured_is_told(drafter, k):
     with pytest.raises(ConfigError, match=f"drafter '{drafter}' at spd_k {k} was not measured"):
-        COSTS.per_round(drafter, k)
+        COSTS.price(drafter, k, each_once)
 
 
 def test_tokens_per_second_are_rounds_and_prefill():
     point = [decoded(5, 99.0, emitted=20), decoded(5, 99.0, emitted=10, prompt=30)]
+    counts = np.array([[10.0, 40.0, 30.0]])
     # 10 rounds of 0.2 s, and 40 prompt tokens of 0.05 s
-    assert COSTS.tokens_per_s("model", 4, point) == pytest.approx(30 / (2 + 2))
+    assert COSTS.price("model", 4, each_once).rate(counts) == pytest.approx(30 / (2 + 2))
 
 
 def test_equal_items_have_an_interval_without_width():
@@ -66,10 +67,6 @@ def test_measured_decodes_are_reproduced():
     ]
     target = [decoded(0, 0.09 * p.emitted, plain=p.emitted, emitted=p.emitted) for p in point]
     costs = PriceTable.calibrate(target, {"model": {5: point}})
-    emitted = sum(p.emitted for p in point)
-    assert costs.tokens_per_s("model", 5, point) == pytest.approx(
-        emitted / sum(p.seconds for p in point)
-    )
     found = costs.speedup("model", 5, point, target, seed=3)
     assert found.estimate == pytest.approx(
         sum(t.seconds for t in target) / sum(p.seconds for p in point)
