@@ -10,13 +10,13 @@ from collections.abc import Sequence
 
 from fly.decoding.request import Thinking
 from fly.decoding.rows import Row, Said
-from fly.decoding.spans import Pieces
+from fly.decoding.spans import TokenTexts
 
 
 class StopStrings:
     """The stop strings of one request, none of them empty."""
 
-    def __init__(self, stop: Sequence[str], thinking: Thinking | None, pieces: Pieces) -> None:
+    def __init__(self, stop: Sequence[str], thinking: Thinking | None, pieces: TokenTexts) -> None:
         """Follow answers.
 
         Args:
