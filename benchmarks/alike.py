@@ -26,9 +26,8 @@ def spellings(ratio: float, temperature: float) -> dict[str, dict[str, float]]:
     }
     if temperature:  # there the gap is of raw logits, and lenience goes by draws
         return same
-    gap: dict[str, dict[str, float]] = {"margin, as a gap": {"max_gap": -math.log(ratio)}}
-    gap["lenience"] = {"lenience": ratio}
-    return same | gap
+    gap = {"margin, as a gap": {"max_gap": -math.log(ratio)}}
+    return same | gap | {"lenience": {"lenience": ratio}}
 
 
 def differing(answers: Mapping[str, Answers]) -> dict[str, int]:

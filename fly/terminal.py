@@ -99,15 +99,15 @@ def progress(*, disable: bool = False) -> Progress:
     )
     from rich.text import Text
 
-    class _Plain(TextColumn):
+    class _PlainColumn(TextColumn):
         def render(self, task: Any) -> Text:
             return Text(visible(self.text_format.format(task=task)))
 
     return Progress(
-        _Plain("{task.description}"),
+        _PlainColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        _Plain("{task.fields[state]}"),
+        _PlainColumn("{task.fields[state]}"),
         TimeRemainingColumn(),
         console=console(is_error=True),
         refresh_per_second=REFRESHES_PER_S,

@@ -87,3 +87,10 @@ def test_an_arm_of_a_bandit_reads_the_official_keys():
     assert bandit().fingerprint() == bandit(spd_k=15).fingerprint()
     assert bandit().fingerprint() != bandit(max_ngram_size=2).fingerprint()
     assert bandit().fingerprint() == bandit(branch_n=2).fingerprint()
+
+
+def test_a_copy_means_what_its_own_settings_mean():
+    config = FLyConfig(enable_statistics=True, acceptance="native")
+    copied = config.model_copy(update={"enable_statistics": False, "drafter": "ngram"})
+    assert not copied.setup.counts_official
+    assert copied.setup == FLyConfig(acceptance="native", drafter="ngram").setup

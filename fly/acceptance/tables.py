@@ -18,8 +18,8 @@ LARGEST = 2**26  # numbers in one piece of a flat table while it is looked at (2
 
 
 @dataclass(frozen=True, eq=False)
-class Places:
-    """Places of a batch, T in every row."""
+class PlaceIndex:
+    """PlaceIndex of a batch, T in every row."""
 
     count: int  # T
     index: Tensor | None = None  # [B, T] int64 lines of a flat table; None: the table is [B, T+, V]
@@ -53,17 +53,17 @@ class Places:
             return table[:, : self.count]
         return table.flatten(0, -2)[self.index]
 
-    def first(self, count: int) -> Places:
+    def first(self, count: int) -> PlaceIndex:
         """The first `count` of every row."""
-        return Places(count, None if self.index is None else self.index[:, :count])
+        return PlaceIndex(count, None if self.index is None else self.index[:, :count])
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
     """Where the lines of one round stand in the target's tables and in the draft's."""
 
-    target: Places  # K+1 places
-    draft: Places  # K places
+    target: PlaceIndex  # K+1 places
+    draft: PlaceIndex  # K places
     spans: Sequence[tuple[int, int, int]] = ()  # flat: first lines in both and length, by row
     has_last: bool = True  # there is a line for what follows a whole proposal
     is_padded: bool = False  # after a row's own lines there are some that nobody asked for
@@ -71,7 +71,7 @@ class Layout:
     @classmethod
     def dense(cls, k: int) -> Layout:
         """Tables [B, K+1, V] and [B, K, V]."""
-        return cls(Places(k + 1), Places(k), is_padded=True)
+        return cls(PlaceIndex(k + 1), PlaceIndex(k), is_padded=True)
 
     @classmethod
     def ragged(cls, lengths: Sequence[int], num_lines: int, device: torch.device) -> Layout:
@@ -89,10 +89,12 @@ class Layout:
         last = torch.tensor([length - 1 for length in lengths], device=device)[:, None]
         target = (first[:, :1] + steps.minimum(last + more)).clamp(0, num_lines - 1)
         draft = (first[:, 1:] + steps[:-1].minimum(last)).clamp_min(0)
-        return cls(Places(len(steps), target), Places(len(steps) - 1, draft), spans, bool(more))
+        return cls(
+            PlaceIndex(len(steps), target), PlaceIndex(len(steps) - 1, draft), spans, bool(more)
+        )
 
     @cached_property
-    def judged(self) -> Places:
+    def judged(self) -> PlaceIndex:
         """The target's lines that judge a proposed token."""
         return self.target.first(self.draft.count)
 
@@ -158,7 +160,7 @@ class LogitTable:
         """What `probs` gives to the likeliest token."""
         return self.over_probs(lambda probs: probs.amax(-1))
 
-    def p_of(self, judged: Places, ids: Tensor) -> Tensor:
+    def p_of(self, judged: PlaceIndex, ids: Tensor) -> Tensor:
         """What `probs` gives to tokens at places.  [B, K]"""
         if judged.index is None:
             return judged.pick(self.probs, ids)

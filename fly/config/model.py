@@ -92,6 +92,12 @@ class FLyConfig(Keys):
             warnings.simplefilter("ignore", ConfigWarning)
             return FLyConfig(**(self.to_dict() | keys))
 
+    def model_copy(
+        self, *, update: Mapping[str, Any] | None = None, deep: bool = False
+    ) -> FLyConfig:
+        """As `changed`: pydantic's own copy would keep what the old settings meant."""
+        return self.changed(**(update or {}))
+
     def with_fixed_length(self) -> FLyConfig:
         """The same; a length that is left open and would follow the clock is fixed."""
         is_open = self.draft_length is None and self.setup.draft_length == "adaptive"

@@ -2,7 +2,8 @@
 
 from fly.decoding.arguments import OTHER_METHODS, SHAPING
 from fly.decoding.decoder import SpeculativeDecoder
-from fly.decoding.rows import MismatchRecord, Request, Result, RoundRecord, Thinking
+from fly.decoding.request import Request, Thinking
+from fly.decoding.rows import MismatchRecord, Result, RoundRecord
 from fly.decoding.statistics import Statistics
 
 __all__ = [

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fly.decoding.deciding import Decider, RuleDecider
 from fly.decoding.guards import Guards, Places, protected_tokens
 from fly.decoding.plain_rounds import PlainRounds
-from fly.decoding.round import Engine
+from fly.decoding.round import RoundContext
 from fly.decoding.rows import Row
 from fly.decoding.serving import ServedModels
 from fly.decoding.stop_guard import StopGuard
@@ -32,7 +32,7 @@ def make_engine(
     record_rounds: bool,
     decider: Decider | None,
     end_ids: Collection[int] = (),
-) -> Engine:
+) -> RoundContext:
     """Rule, drafter, guards and what ends an answer.
 
     Args:
@@ -48,12 +48,10 @@ def make_engine(
     if pair.drafter != setup.drafter.name:  # the models cannot do what was asked for
         setup = setup.with_drafter(pair.drafter)
     stops = StopRules(tokenizer, eos_ids(pair.source, end_ids))
-    counted, is_rule = 0, decider is None
-    if decider is None:
-        decider = RuleDecider(setup.rule, record_rounds, setup.counts_official)
-        counted = _counted(setup)
-    required = decider.required_followers
-    end = End(stops.eos_ids, max(required, counted))
+    is_judged = decider is not None
+    counted = 0 if is_judged else _counted(setup)
+    decider = decider or RuleDecider(setup.rule, record_rounds, setup.counts_official)
+    end = End(stops.eos_ids, max(decider.required_followers, counted))
     length = _length(setup, end)
     parts = Parts(
         device=target.device,
@@ -67,17 +65,19 @@ def make_engine(
         make=make_drafter,
         pace=length.pace,
     )
-    return Engine(
+    return RoundContext(
         target=target,
         drafter=make_drafter(setup.drafter, parts),
         length=length,
         decider=decider,
         stops=stops,
-        guards=_guards(setup.guards, tokenizer, stops, target, may_loosen=required > 0),
+        guards=_guards(
+            setup.guards, tokenizer, stops, target, may_loosen=decider.required_followers > 0
+        ),
         record_rounds=record_rounds,
         num_counted=counted,
         is_verbose=setup.is_verbose,
-        plain_rounds=_plain_rounds(setup, is_judged=not is_rule),
+        plain_rounds=_plain_rounds(setup, is_judged=is_judged),
     )
 
 

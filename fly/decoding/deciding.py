@@ -11,9 +11,8 @@ from torch import Tensor
 
 from fly.acceptance import Decision, Rule, Scores, leading_true
 from fly.decoding.guards import Guards
-from fly.decoding.outcome import Outcome
 from fly.decoding.protocol import CausalModel
-from fly.decoding.rows import Row
+from fly.decoding.rows import Outcome, Row
 from fly.decoding.sampling import RoundSampler
 from fly.decoding.tracing import record_round
 from fly.drafting import Proposal

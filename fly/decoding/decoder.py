@@ -16,10 +16,10 @@ from fly.decoding.assembling import make_engine
 from fly.decoding.deciding import Decider, RuleDecider
 from fly.decoding.processing import Defaults, ProcessingFactory
 from fly.decoding.protocol import CausalModel
+from fly.decoding.request import Request
 from fly.decoding.requests import RequestCheck, named
 from fly.decoding.round import charge, run_round
-from fly.decoding.rows import Request, Result, Row
-from fly.decoding.scheduler import Scheduler
+from fly.decoding.rows import Result, Row, Scheduler
 from fly.decoding.serving import NO_DRAFTER, ServedModels, load_models
 from fly.decoding.shared_models import SharedModels
 from fly.decoding.sizing import MAX_ROWS, BatchSize

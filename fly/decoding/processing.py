@@ -18,7 +18,7 @@ from fly.decoding.arguments import OTHER_METHODS
 from fly.errors import RequestError, quoted
 
 if TYPE_CHECKING:
-    from fly.decoding.rows import Request
+    from fly.decoding.request import Request
 
 # Look at one row of logits and at no earlier token, so that all positions go through at once.
 CONTEXT_FREE = frozenset(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from fly.decoding.arguments import plain_value, read_arguments
-from fly.decoding.rows import Request
+from fly.decoding.request import Request
 from fly.errors import FLyWarning, RequestError, quoted
 
 if TYPE_CHECKING:

@@ -16,10 +16,9 @@ from torch import Tensor
 from fly.acceptance import Decision, Scores
 from fly.decoding.deciding import Decider, Proposed
 from fly.decoding.guards import Guards
-from fly.decoding.outcome import Outcome
 from fly.decoding.plain_rounds import PlainRounds
 from fly.decoding.protocol import CausalModel
-from fly.decoding.rows import Row
+from fly.decoding.rows import Outcome, Row
 from fly.decoding.sampling import RoundSampler
 from fly.decoding.stopping import StopRules
 from fly.decoding.trees import TreeRound
@@ -31,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Engine:
+class RoundContext:
     """What a round needs besides the rows."""
 
     target: CausalModel
@@ -46,7 +45,7 @@ class Engine:
     plain_rounds: PlainRounds | None = None  # in between, timed; None: there are none
 
 
-def run_round(rows: Sequence[Row], engine: Engine) -> None:
+def run_round(rows: Sequence[Row], engine: RoundContext) -> None:
     """Advance all rows; a row that reached its end gets its finish reason.
 
     Raises:
@@ -94,7 +93,7 @@ def charge(rows: Sequence[Row], **seconds: float) -> None:
         row.statistics.spend(**shares)
 
 
-def _limit(row: Row, engine: Engine) -> int:
+def _limit(row: Row, engine: RoundContext) -> int:
     """Proposed tokens that can matter to a row: the budget's, what the rule or the reference's
     counters must see behind them, and the context's.
     """

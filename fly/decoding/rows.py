@@ -1,51 +1,24 @@
-"""Records that travel through the engine: what is asked, what is decoded, what is answered."""
+"""Records that travel through the engine: rows while they are decoded, outcomes of rounds,
+results; and the scheduler, which says what request sits in what row.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from itertools import chain
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from fly.acceptance import Reason
+from fly.decoding.prefixes import common_prefix
+from fly.decoding.request import Request
 from fly.decoding.statistics import Statistics
 
 if TYPE_CHECKING:
     from fly.decoding.processing import Processing
-    from fly.decoding.stop_strings import Said
 
 FinishReason = Literal["eos", "stop", "length"]
-
-
-@dataclass(frozen=True)
-class Thinking:
-    """What a model says before its answer.  Stop strings count only behind it, and behind the
-    blanks that follow."""
-
-    end: str | int  # what it ends with: a text, or a token's id; of a special token the id
-    is_over: bool = False  # before the first new token
-
-
-@dataclass(frozen=True)
-class Request:
-    """One prompt to continue."""
-
-    prompt_ids: tuple[int, ...]
-    max_new_tokens: int
-    stop: tuple[str, ...] = ()  # strings that end the answer wherever they appear in it
-    temperature: float = 0.0  # 0 decodes greedily
-    seed: int = 0  # of its draws; two requests of one seed and prompt get the same answer
-    # Further arguments of transformers' generate: top_k, top_p, ..., eos_token_id
-    generation: Mapping[str, Any] = field(default_factory=dict)
-    key: str = ""  # the caller's name for it, for instance the task
-    thinking: Thinking | None = None  # None: stop strings count everywhere
-
-    @property
-    def eos_ids(self) -> frozenset[int] | None:
-        """The end tokens that it names in place of the model's; None: the model's."""
-        named = self.generation.get("eos_token_id")
-        if named is None:
-            return None
-        return frozenset([named] if isinstance(named, int) else named)
 
 
 @dataclass(frozen=True)
@@ -80,6 +53,46 @@ class RoundRecord:
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What a round decided for one row, on the host."""
+
+    proposal: list[int]  # ids
+    num_kept: int  # of the proposal
+    reasons: list[int]  # an acceptance.Reason for every proposed token
+    own: int  # the target's token behind those kept: correction, bonus or plain step
+
+    @property
+    def num_proposed(self) -> int:
+        """Tokens proposed."""
+        return len(self.proposal)
+
+    @property
+    def num_loose(self) -> int:
+        """Kept tokens that the rule loosened."""
+        return self.reasons[: self.num_kept].count(Reason.LOOSE)
+
+    @property
+    def ids(self) -> list[int]:
+        """The tokens kept and the target's own behind them."""
+        return [*self.proposal[: self.num_kept], self.own]
+
+    @property
+    def origins(self) -> str:
+        """A character for each of `ids`, as in Result.origins."""
+        kept = self.reasons[: self.num_kept]
+        own = "p" if self.num_proposed == 0 else "b" if self.num_kept == self.num_proposed else "c"
+        return "".join(["l" if reason == Reason.LOOSE else "m" for reason in kept]) + own
+
+    @property
+    def mismatches(self) -> list[int]:
+        """Places of the mismatches that took effect: those kept, and the first refusal.  What lies
+        behind is judged, but nothing hangs on it.
+        """
+        effective = enumerate(self.reasons[: self.num_kept + 1])
+        return [place for place, reason in effective if reason != Reason.MATCH]
+
+
+@dataclass(frozen=True)
 class Result:
     """One answer."""
 
@@ -95,6 +108,15 @@ class Result:
     round_lens: list[tuple[int, int]] = field(
         default_factory=list
     )  # tokens proposed and kept (before anything is trimmed), of the rounds with a proposal
+
+
+class Said(NamedTuple):
+    """All that matters of an answer so far to stop strings (stop_strings.py)."""
+
+    tail: bytes = b""  # the end of its text, empty where all of it is blank or thinking
+    counts: bool = True  # stop strings count here
+    is_concerned: bool = False  # the last token completes, begins or continues a stop string
+    has_stop: bool = False  # the last token completes one
 
 
 @dataclass
@@ -143,3 +165,72 @@ class Row:
     def remaining(self) -> int:
         """New tokens that may still come."""
         return self.budget - (len(self.ids) - len(self.request.prompt_ids))
+
+
+def queue_order(rows: Iterable[Row]) -> list[Row]:
+    """Longest prompts first, so that those who enter together are of similar length; prompts that
+    begin alike stay together, so that their beginning is still in a row's slots when it is wanted.
+    """
+    groups: list[list[Row]] = []
+    for row in sorted(rows, key=lambda row: row.ids):
+        last = groups[-1][-1] if groups else None
+        if last and 2 * common_prefix(last.ids, row.ids) >= max(len(last.ids), len(row.ids)):
+            groups[-1].append(row)
+        else:
+            groups.append([row])
+    for group in groups:
+        group.sort(key=lambda row: (-len(row.ids), row.index))
+    groups.sort(key=lambda group: (-len(group[0].ids), group[0].index))
+    return list(chain.from_iterable(groups))
+
+
+class Scheduler:
+    """A queue of waiting rows and the rows being decoded.  Rows in use are always the first ones: a
+    finished row's place is taken by the last row, and new requests come in behind.
+    """
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        """Queue the rows."""
+        self._waiting = deque(queue_order(rows))
+        self.rows: list[Row] = []
+        # Tokens of the longest row, its answer included.
+        self.longest = max((len(row.ids) + row.remaining for row in rows), default=0)
+
+    @property
+    def has_work(self) -> bool:
+        """Something is waiting or being decoded."""
+        return bool(self._waiting or self.rows)
+
+    @property
+    def num_waiting(self) -> int:
+        """Requests that have not been given a row."""
+        return len(self._waiting)
+
+    def admit(self, batch_size: int) -> int:
+        """Fill up to `batch_size` rows from the queue; the number of the first new row."""
+        first = len(self.rows)
+        while self._waiting and len(self.rows) < batch_size:
+            self.rows.append(self._waiting.popleft())
+        return first
+
+    def retire(self) -> tuple[list[Row], list[tuple[int, int]]]:
+        """Take out finished rows; also the moves (source, destination) that closed their gaps."""
+        finished = [row for row in self.rows if row.finish_reason is not None]
+        num_live = len(self.rows) - len(finished)
+        gaps = [index for index in range(num_live) if self.rows[index].finish_reason is not None]
+        behind = range(num_live, len(self.rows))
+        movers = [index for index in behind if self.rows[index].finish_reason is None]
+        moves = list(zip(movers, gaps, strict=True))
+        for source, destination in moves:
+            self.rows[destination] = self.rows[source]
+        del self.rows[num_live:]
+        return finished, moves
+
+    def requeue(self) -> list[Row]:
+        """Put all rows back to the front of the queue, with what they have decoded so far; those
+        that have ended are returned.
+        """
+        finished = [row for row in self.rows if row.finish_reason is not None]
+        self._waiting.extendleft(row for row in reversed(self.rows) if row.finish_reason is None)
+        self.rows.clear()
+        return finished

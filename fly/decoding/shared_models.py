@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from fly.decoding.scheduler import Scheduler
+from fly.decoding.rows import Scheduler
 from fly.decoding.self_draft import derive_draft
 from fly.decoding.serving import ServedModels, load_draft
 from fly.drafting import DrafterSpec

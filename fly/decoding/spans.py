@@ -34,7 +34,7 @@ def byte_of_character() -> dict[str, int]:
 BYTE_OF_CHARACTER: Mapping[str, int] = byte_of_character()
 
 
-class Pieces:
+class TokenTexts:
     """What each token adds to a text, special tokens shown.  Computed when first asked for."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
@@ -79,7 +79,7 @@ class Spans:
         self._opening, self._closing = opening.encode(), closing.encode()
         self._kept = max(len(self._opening), len(self._closing)) - 1
         self._beginnings = tuple(self._closing[:n] for n in range(1, len(self._closing)))
-        self._pieces = Pieces(tokenizer)
+        self._pieces = TokenTexts(tokenizer)
 
     def extend(self, state: State, tokens: Iterable[int]) -> State:
         """What `state` becomes when tokens follow."""

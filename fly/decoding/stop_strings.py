@@ -7,27 +7,16 @@ Text is followed as bytes, since a token may hold part of a character.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
 
-from fly.decoding.spans import Pieces
-
-if TYPE_CHECKING:
-    from fly.decoding.rows import Row, Thinking
-
-
-class Said(NamedTuple):
-    """All that matters of an answer so far."""
-
-    tail: bytes = b""  # the end of its text, empty where all of it is blank or thinking
-    counts: bool = True  # stop strings count here
-    is_concerned: bool = False  # the last token completes, begins or continues a stop string
-    has_stop: bool = False  # the last token completes one
+from fly.decoding.request import Thinking
+from fly.decoding.rows import Row, Said
+from fly.decoding.spans import TokenTexts
 
 
 class StopStrings:
     """The stop strings of one request, none of them empty."""
 
-    def __init__(self, stop: Sequence[str], thinking: Thinking | None, pieces: Pieces) -> None:
+    def __init__(self, stop: Sequence[str], thinking: Thinking | None, pieces: TokenTexts) -> None:
         """Follow answers.
 
         Args:

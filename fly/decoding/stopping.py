@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from fly.decoding.rows import FinishReason, Request, Row, Thinking
-from fly.decoding.spans import Pieces
+from fly.decoding.request import Request, Thinking
+from fly.decoding.rows import FinishReason, Row
+from fly.decoding.spans import TokenTexts
 from fly.decoding.stop_strings import StopStrings
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class StopRules:
         """A request's stop strings, for following its answer."""
         key = request.stop, request.thinking
         if key not in self._known:
-            pieces = self._known.setdefault("pieces", Pieces(self.tokenizer))
+            pieces = self._known.setdefault("pieces", TokenTexts(self.tokenizer))
             self._known[key] = StopStrings(*key, pieces)
         found: StopStrings = self._known[key]
         return found

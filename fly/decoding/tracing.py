@@ -12,8 +12,7 @@ from torch import Tensor
 
 from fly.acceptance import Rule, Scores
 from fly.acceptance.tables import entropy_of
-from fly.decoding.outcome import Outcome
-from fly.decoding.rows import MismatchRecord, RoundRecord, Row
+from fly.decoding.rows import MismatchRecord, Outcome, RoundRecord, Row
 
 
 def record_round(

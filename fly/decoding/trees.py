@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fly.acceptance import Decision, Scores, leading_true
-from fly.acceptance.tables import Layout, LogitTable, Places
+from fly.acceptance.tables import Layout, LogitTable, PlaceIndex
 from fly.decoding.guards import Guards
 from fly.decoding.protocol import CausalModel, TreeVerifier
 from fly.decoding.rows import Row
@@ -182,7 +182,7 @@ class TreeRound:
 def _layout(index: Tensor) -> Layout:
     """Branches whose places have these lines [P, D+1] of the trees' tables."""
     count = index.shape[1]
-    return Layout(Places(count, index), Places(count - 1))
+    return Layout(PlaceIndex(count, index), PlaceIndex(count - 1))
 
 
 def _is_finite(table: LogitTable, drawn: Tensor | None) -> Tensor:

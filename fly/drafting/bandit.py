@@ -162,7 +162,7 @@ class ResolvedBandit(BanditSettings):
 
 
 @dataclass
-class _Round:
+class _ArmRound:
     """The round that is not committed yet."""
 
     begin: float = 0.0  # seconds
@@ -203,7 +203,7 @@ class BanditDrafter(Drafter):
         path = None if state is None else user_path(state, "drafter_settings: state")
         self.knowledge = Knowledge([arm.name for arm in settings.arms], path)
         self._rng = random.Random(settings.seed)
-        self._now = _Round()
+        self._now = _ArmRound()
         self._skipped = [0] * len(self._arms)
         self._unsaved = 0
 
@@ -234,7 +234,7 @@ class BanditDrafter(Drafter):
 
     def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Let the chosen arm offer; a copying one's proposals are marked."""
-        now = self._now = _Round(self._clock(), lengths=[len(row.ids) for row in rows])
+        now = self._now = _ArmRound(self._clock(), lengths=[len(row.ids) for row in rows])
         now.is_plain = not any(limits)
         now.situation = self._situation(rows)
         sums = self.knowledge.of(now.situation)

@@ -30,7 +30,7 @@ from fly.drafting.protocol import (
 )
 from fly.drafting.reencoding import Exchange, Reencoded
 from fly.drafting.spec import DrafterSettings, DrafterSpec
-from fly.drafting.spelling import Spelling
+from fly.drafting.spelling import TokenBytes
 from fly.errors import ConfigError, FLyWarning
 from fly.settings import Traits
 
@@ -131,8 +131,8 @@ class OtherTokenizerDrafter(Drafter):
         settings = spec.settings
         assert parts.model is not None
         assert isinstance(settings, OtherTokenizerSettings)
-        target = Spelling(parts.tokenizer, "target")
-        draft = Spelling(parts.draft_tokenizer, "draft")
+        target = TokenBytes(parts.tokenizer, "target")
+        draft = TokenBytes(parts.draft_tokenizer, "draft")
         exchange = Exchange(target, draft, settings.lookbehind)
         shared = _choose(settings, exchange, parts)
         extra = settings.extra_tokens if shared is None else 0

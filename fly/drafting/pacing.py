@@ -99,7 +99,7 @@ class AdaptiveLength(DraftLength):
         self._is_asked = is_asked
         self._fixed_for = fixed_for
         self._kept: dict[str, KeptTokens] = {}
-        self._now = _Round()
+        self._now = _LengthRound()
         self._lengths = [0] * (k + 1)
 
     @property
@@ -110,7 +110,7 @@ class AdaptiveLength(DraftLength):
     def limits(self, rows: Rows, limits: Sequence[int]) -> list[int]:
         """At most as many tokens as pay."""
         self.costs.begin(rows)
-        self._now = _Round(
+        self._now = _LengthRound(
             rows=[
                 Growing(self._known(row.key), limit)
                 for row, limit in zip(rows, limits, strict=True)
@@ -258,7 +258,7 @@ class AdaptiveLength(DraftLength):
 
 
 @dataclass
-class _Round:
+class _LengthRound:
     """The round that is not committed yet."""
 
     begin: float = 0.0  # seconds, when drafting begins

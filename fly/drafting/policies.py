@@ -20,7 +20,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import ConfigDict, Field
 
-from fly.drafting.round_times import LARGEST, Speed, Sum
+from fly.drafting.round_times import LARGEST, RoundSpeed, Sum
 
 # As if so many rounds had been seen to spread so much: the first one or two say nothing of their
 # spread, and arms that never spread are tried again all the same.
@@ -31,7 +31,7 @@ LEAST_PULLS = 1e-9
 
 
 @dataclass
-class ArmSums(Speed):
+class ArmSums(RoundSpeed):
     """What one arm brought."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)

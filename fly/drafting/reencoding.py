@@ -16,7 +16,7 @@ from functools import cached_property
 from itertools import takewhile
 from operator import itemgetter
 
-from fly.drafting.spelling import Spelling, Spelt, counterparts, without_tail
+from fly.drafting.spelling import Spelt, TokenBytes, counterparts, without_tail
 
 # The target's tokens that are encoded together; what a round brings is encoded with those behind
 # the last multiple.
@@ -45,8 +45,8 @@ def longest_diagonal(old: Sequence[Spelt], new: Sequence[Spelt]) -> tuple[int, i
 class Exchange:
     """Two tokenizers, and what is a special token of the other."""
 
-    target: Spelling
-    draft: Spelling
+    target: TokenBytes
+    draft: TokenBytes
     lookbehind: int  # of the target's tokens
 
     @cached_property
@@ -182,7 +182,7 @@ class Reencoded:
         spelt = self._spell(self._exchange.draft, self._bytes(begin, end), begin)
         return [(index, self._offsets[begin] + place) for index, place in spelt]
 
-    def _spell(self, spelling: Spelling, data: bytes, begin: int) -> list[Spelt]:
+    def _spell(self, spelling: TokenBytes, data: bytes, begin: int) -> list[Spelt]:
         """Encode what stands at the target's token `begin` and following, but for the space that
         its tokenizer puts before every text.
         """

@@ -31,7 +31,7 @@ Sum: TypeAlias = Annotated[float, Field(strict=True, ge=0, le=LARGEST)]
 
 
 @dataclass
-class Speed:
+class RoundSpeed:
     """Tokens per second of some rounds, as a sum by a sum: a mean of ratios favours noisy ones.
     The first three are discounted.
     """
@@ -86,7 +86,7 @@ class Probes:
 
 
 @dataclass
-class Line:
+class CostSums:
     """Discounted sums over rounds."""
 
     weight: float = 0.0
@@ -137,8 +137,8 @@ class RoundTimes:
 
     def __init__(self) -> None:
         """Nothing is known."""
-        self._plain: dict[int, Line] = {}
-        self._speculative: dict[int, Line] = {}
+        self._plain: dict[int, CostSums] = {}
+        self._speculative: dict[int, CostSums] = {}
 
     def note(
         self, num_rows: int, length: int, seconds: float, drafting: float | None = 0.0
@@ -153,7 +153,7 @@ class RoundTimes:
         """
         place = num_rows.bit_length()
         lines = self._speculative if length else self._plain
-        line = lines.setdefault(place, Line())
+        line = lines.setdefault(place, CostSums())
         if line.skipped < WARM_UP:
             line.skipped += 1
             return
@@ -163,7 +163,7 @@ class RoundTimes:
                 line.outliers += 1
                 return
             if OUTLIER * seconds < expected:  # the others were the outliers
-                line = lines[place] = Line(skipped=WARM_UP)
+                line = lines[place] = CostSums(skipped=WARM_UP)
         line.outliers = 0
         if drafting is None:
             drafting = line.drafting / line.length * length if line.length else 0.0
@@ -218,7 +218,7 @@ class RoundTimes:
         return num_rows if nearest == place else 2 ** (nearest - 1)
 
 
-def _nearest(lines: Mapping[int, Line], place: int) -> Line | None:
+def _nearest(lines: Mapping[int, CostSums], place: int) -> CostSums | None:
     """The line measured at the nearest size of batch."""
     known = [size for size, line in lines.items() if line.is_known]
     return lines[min(known, key=lambda size: abs(size - place))] if known else None
@@ -232,14 +232,14 @@ class RoundCosts:
         self.clock = clock
         self.times = RoundTimes()
         self.probes = Probes()
-        self._speeds: dict[int, Speed] = {}  # of a row, by size of batch
+        self._speeds: dict[int, RoundSpeed] = {}  # of a row, by size of batch
         # Of the round that is not committed yet.
         self._begin = 0.0
         self._texts: list[int] = []  # tokens before it
 
-    def speed(self, num_rows: int) -> Speed:
+    def speed(self, num_rows: int) -> RoundSpeed:
         """Tokens per second and row of the rounds that count for it."""
-        return self._speeds.setdefault(num_rows.bit_length(), Speed())
+        return self._speeds.setdefault(num_rows.bit_length(), RoundSpeed())
 
     def elsewhere(self, num_rows: int, plain: float, hoped: float = 0.0) -> float:
         """Tokens per second that time brings if it is not spent on longer proposals: as measured,

@@ -50,7 +50,7 @@ def without_tail(data: bytes) -> bytes:
     return data[: len(data) - len(tail)]
 
 
-class Spelling:
+class TokenBytes:
     """One tokenizer.  Special tokens spell nothing."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, role: str) -> None:
@@ -183,7 +183,7 @@ def _is_sentencepiece(word: str) -> bool:
     return SPACE_MARK in word or _BYTE_TOKEN.fullmatch(word) is not None
 
 
-def counterparts(source: Spelling, destination: Spelling) -> dict[int, int]:
+def counterparts(source: TokenBytes, destination: TokenBytes) -> dict[int, int]:
     """Special tokens of one tokenizer to ids of the other: those of the same name, and those that
     begin or end a text.  The others have none.
     """

@@ -237,7 +237,7 @@ class MeasuredRounds:
 
 
 @dataclass(frozen=True)
-class RoundCosts:
+class PriceTable:
     """What rounds cost by drafter and K, at the batch size they were measured at."""
 
     target: MeasuredRounds  # decoding plainly in the same engine
@@ -248,7 +248,7 @@ class RoundCosts:
         cls,
         target: Sequence[Statistics],
         drafting: Mapping[str, Mapping[int, Sequence[Statistics]]],
-    ) -> RoundCosts:
+    ) -> PriceTable:
         """Read the statistics of real decodes: of the plain target, and of each drafter at its
         smallest and its largest K at least.
 
@@ -260,28 +260,6 @@ class RoundCosts:
             for name, by_k in drafting.items()
         }
         return cls(MeasuredRounds.of(target), measured)
-
-    def per_round(self, drafter: str, k: int) -> float:
-        """Seconds per round of a row.
-
-        Raises:
-            ConfigError: it was not measured, nor a smaller and a larger K.
-        """
-        return float(self._price(drafter, k, each_once).per_round[0])
-
-    def tokens_per_s(self, drafter: str, k: int, point: Sequence[Statistics]) -> float:
-        """What a point would emit per second of wall time, prefill included.
-
-        Args:
-            drafter: as it was calibrated.
-            k: the point's spd_k.
-            point: per item, what the point counted; seconds in it are not looked at.
-
-        Raises:
-            ConfigError: see `per_round`.
-        """
-        counts = _counts(point).sum(axis=0, keepdims=True)
-        return float(self._price(drafter, k, each_once).rate(counts)[0])
 
     def speedup(
         self,
@@ -306,7 +284,7 @@ class RoundCosts:
             num_resamples: how often.
 
         Raises:
-            ConfigError: see `per_round`.
+            ConfigError: see `price`.
             ValueError: there are no items, or not one of each for every item.
         """
         owners = range(len(point)) if documents is None else documents
@@ -339,11 +317,15 @@ class RoundCosts:
         sides of a document are drawn together.
         """
         weights = resample(sums.shape[1])
-        point = self._price(drafter, k, resample).rate(weights @ sums[0])
+        point = self.price(drafter, k, resample).rate(weights @ sums[0])
         return ratio(point, self.target.price(resample).rate(weights @ sums[1]))
 
-    def _price(self, drafter: str, k: int, resample: Resample) -> Price:
-        """Measured, or on the line between the nearest K that were."""
+    def price(self, drafter: str, k: int, resample: Resample) -> Price:
+        """Measured, or on the line between the nearest K that were.
+
+        Raises:
+            ConfigError: neither this K was measured, nor a smaller and a larger one.
+        """
         known = self.drafting.get(drafter, {})
         if k in known:
             return known[k].price(resample)

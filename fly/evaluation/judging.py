@@ -13,8 +13,7 @@ from torch import Tensor
 from fly.acceptance import Rule, Scores, leading_true
 from fly.config import FLyConfig
 from fly.decoding.deciding import Proposed, not_finite
-from fly.decoding.outcome import Outcome
-from fly.decoding.rows import Row
+from fly.decoding.rows import Outcome, Row
 from fly.drafting import End, Proposal
 from fly.evaluation.memo import RequestMemo, Step
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple
 
-from fly.decoding.outcome import Outcome
+from fly.decoding.request import Request
 from fly.decoding.round import commit
-from fly.decoding.rows import FinishReason, Request, Row
+from fly.decoding.rows import FinishReason, Outcome, Row
 from fly.decoding.statistics import Statistics
 from fly.decoding.stopping import StopRules
 

@@ -15,7 +15,7 @@ from fly.decoding import Result, Statistics
 from fly.errors import ConfigError
 from fly.evaluation.assembling import statistics_of
 from fly.evaluation.comparing import Loaded, texts_by_request
-from fly.evaluation.costs import RoundCosts
+from fly.evaluation.costs import PriceTable
 from fly.evaluation.grid import GridPoint
 from fly.evaluation.halving import Standing, rungs, stops
 from fly.evaluation.local import share
@@ -141,7 +141,7 @@ class Search:
         size: int,
         items: Sequence[tuple[str, Doc]],
         shared: SharedDecoding,
-        costs: RoundCosts,
+        costs: PriceTable,
         *,
         is_last: bool,
     ) -> None:
@@ -192,7 +192,7 @@ class Search:
             self.store.keep(method, self.ready[answer.index], to_result(answer))
             self.on_progress(point.name, 1)
 
-    def _calibrate(self, ready: Sequence[Asked]) -> RoundCosts:
+    def _calibrate(self, ready: Sequence[Asked]) -> PriceTable:
         """Measure what rounds cost: the plain target and, for every drafter and K of the grid, its
         first point, decoded in rotated blocks."""
         methods = {(_NO_DRAFTER, 0): self._target}
@@ -215,7 +215,7 @@ class Search:
         for (drafter, k), statistics in counted.items():
             if drafter != _NO_DRAFTER:
                 drafting.setdefault(drafter, {})[k] = statistics
-        return RoundCosts.calibrate(counted[_NO_DRAFTER, 0], drafting)
+        return PriceTable.calibrate(counted[_NO_DRAFTER, 0], drafting)
 
     @property
     def rounds_calibrating(self) -> int:
@@ -228,7 +228,7 @@ class Search:
         ]
         return sum(int(answer.statistics["rounds"]) for answer in answers)
 
-    def _tried(self, point: GridPoint, costs: RoundCosts) -> Tried:
+    def _tried(self, point: GridPoint, costs: PriceTable) -> Tried:
         """A point's scores and estimated speed on all items that it has answered."""
         answers = self.store.answers[point.name]
         scores = self._scores(point)

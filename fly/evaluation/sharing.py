@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, TypeAlias
 from fly.config import FLyConfig, rule_keys
 from fly.decoding.decoder import SpeculativeDecoder
 from fly.decoding.protocol import CausalModel
+from fly.decoding.request import Request
 from fly.decoding.requests import RequestCheck
-from fly.decoding.rows import Request, Row
+from fly.decoding.rows import Row
 from fly.decoding.serving import NO_DRAFTER, ServedModels, load_models
 from fly.decoding.sizing import MAX_ROWS
 from fly.decoding.statistics import Statistics

@@ -34,7 +34,7 @@ _FOOT = 0.75  # inches of its axis
 
 
 @dataclass(frozen=True)
-class Entry:
+class ChartEntry:
     """A line of a chart of intervals."""
 
     group: str  # a task
@@ -44,7 +44,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Line:
+class Reference:
     """A reference drawn across a chart."""
 
     value: float
@@ -61,21 +61,21 @@ class Series:
 
 
 def intervals(
-    name: str, title: str, unit: str, entries: Sequence[Entry], lines: Sequence[Line]
+    name: str, title: str, unit: str, entries: Sequence[ChartEntry], lines: Sequence[Reference]
 ) -> Plot | None:
     """Estimates with their 95 % intervals, one below the other; None where there is nothing."""
     known = [entry for entry in entries if entry.interval.estimate is not None]
     if not known:
         return None
     groups = list(dict.fromkeys(entry.group for entry in known))
-    shown: list[Entry | str] = []
+    shown: list[ChartEntry | str] = []
     for group in groups:
         shown += [group] if len(groups) > 1 else []
         shown += [entry for entry in known if entry.group == group]
 
     def paint(axes: Axes) -> None:
         for height, entry in enumerate(shown):
-            if isinstance(entry, Entry):
+            if isinstance(entry, ChartEntry):
                 _paint_interval(axes, height, entry)
         for line in lines:
             colour = DANGER if line.is_limit else MUTED
@@ -117,11 +117,11 @@ def intervals(
     return Plot(name, title, label, svg, columns, rows)
 
 
-def _tick(entry: Entry | str) -> str:
+def _tick(entry: ChartEntry | str) -> str:
     return short(entry if isinstance(entry, str) else entry.label)
 
 
-def _paint_interval(axes: Axes, height: int, entry: Entry) -> None:
+def _paint_interval(axes: Axes, height: int, entry: ChartEntry) -> None:
     estimate, low, high = entry.interval.estimate, entry.interval.low, entry.interval.high
     colour = MUTED if entry.is_reference else SERIES[0]
     if low is not None and high is not None:

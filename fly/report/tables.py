@@ -32,7 +32,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """Its first cell is the row's heading."""
 
     cells: list[Cell]
@@ -54,7 +54,7 @@ class Table:
 
     caption: str
     columns: list[Column]
-    rows: list[Row]
+    rows: list[TableRow]
     notes: list[tuple[str, str]] = field(default_factory=list)  # method and advice
 
 
@@ -133,7 +133,7 @@ def others_table(task: TaskResult) -> Table | None:
                 Cell(numbers.UNKNOWN if score.num_items is None else f"{score.num_items:,}"),
                 *_compared(score, paired, POINT),
             ]
-            rows.append(Row(cells, method.role))
+            rows.append(TableRow(cells, method.role))
     return Table(f"{task.task}: other metrics", columns, rows) if rows else None
 
 
@@ -160,7 +160,7 @@ def costs_table(task: TaskResult) -> Table:
             *(Cell(numbers.number(part)) for part in parts),
             *(Cell(numbers.times(speedup)) for speedup in speedups),
         ]
-        rows.append(Row(cells, method.role))
+        rows.append(TableRow(cells, method.role))
         if cost and cost.advice:
             notes.append((method.name, cost.advice))
     return Table(f"{task.task}: texts and costs", _COST_COLUMNS, rows, notes)
@@ -194,7 +194,7 @@ def _compared(score: Score, paired: Paired | None, point: float) -> list[Cell]:
     ]
 
 
-def _method_row(method: MethodResult, point: float) -> Row:
+def _method_row(method: MethodResult, point: float) -> TableRow:
     paired, speed, accepted, texts = method.paired, method.speed, method.acceptance, method.texts
     verdict = method.verdict
     cells = [
@@ -212,7 +212,7 @@ def _method_row(method: MethodResult, point: float) -> Row:
         Cell(f"{texts.num_equal:,}", f"of {texts.num_answers:,}"),
         Cell(numbers.size(method.peak_memory_bytes)),
     ]
-    return Row(cells, method.role)
+    return TableRow(cells, method.role)
 
 
 def _speedup(interval: Interval | None) -> Cell:
@@ -244,7 +244,7 @@ def run_table(tasks: Sequence[RunTask]) -> Table:
         Column("Items"),
     ]
     rows = [
-        Row(
+        TableRow(
             [
                 Cell(task.task),
                 Cell(score.metric, "" if score.higher_is_better else "lower is better"),
@@ -284,7 +284,7 @@ def measured_table(measured: Sequence[Measured]) -> Table:
             Cell(numbers.percent(found.acceptance_rate if found else None)),
             Cell(numbers.percent(found.loose_share if found else None, 2)),
         ]
-        rows.append(Row(cells))
+        rows.append(TableRow(cells))
     return Table("Decoding, counted from the answers", columns, rows)
 
 
@@ -329,5 +329,5 @@ def points_table(swept: Sweep) -> Table:
             Cell(f"{point.rounds:,}"),
             Cell(point.stopped or ""),
         ]
-        rows.append(Row(cells, "recommended" if marks[:1] == ["recommended"] else ""))
+        rows.append(TableRow(cells, "recommended" if marks[:1] == ["recommended"] else ""))
     return Table("Every setting of the grid, the fastest first", columns, rows)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from fly.formats.comparison import Comparison, MethodResult, TaskResult
 from fly.report import charts, numbers
-from fly.report.charts import Entry, Line, Series
+from fly.report.charts import ChartEntry, Reference, Series
 from fly.report.folder import Results
 from fly.report.plots import Plot
 from fly.report.pooling import Measured, pool
@@ -230,18 +230,18 @@ def _comparison_plots(compared: Comparison) -> Iterator[Plot]:
     for task, method in _methods(compared):
         is_control = method.role == "control"
         if method.speed.vs_target is not None and method.role != "target":
-            speeds.append(Entry(task.task, method.name, method.speed.vs_target, is_control))
+            speeds.append(ChartEntry(task.task, method.name, method.speed.vs_target, is_control))
         if method.paired is not None:
             paired = method.paired
             interval = paired.recovery if is_share else _in_points(task, paired.difference)
-            kept.append(Entry(task.task, method.name, interval, is_control))
-    even = Line(1.0, "target")
+            kept.append(ChartEntry(task.task, method.name, interval, is_control))
+    even = Reference(1.0, "target")
     if compared.margin is not None:
-        limit = Line(compared.margin, f"margin {compared.margin:g}", is_limit=True)
+        limit = Reference(compared.margin, f"margin {compared.margin:g}", is_limit=True)
         name, unit = "Recovery", "of the target's score"
     else:
         lost = compared.margin_points or 0.0
-        limit = Line(-lost, f"margin {lost:g} points", is_limit=True)
+        limit = Reference(-lost, f"margin {lost:g} points", is_limit=True)
         name, unit = "Difference", "points better than the target's score"
     title = "Speedup against the target"
     found = (

@@ -82,12 +82,14 @@ class Runs:
                     os.kill(pid, signal.SIGKILL)
                     raise TimeoutError(log.read_text())
         asked = log.with_suffix(".asked")
+        # One that was killed between making the file and writing to it left it empty.
+        told = asked.read_text() if asked.exists() else ""
         self.report.append(
             {
                 "kind": kind,
                 "killed": os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL,
                 "exit_code": os.waitstatus_to_exitcode(status),
-                "asked": int(asked.read_text()) if asked.exists() else None,
+                "asked": int(told) if told else None,
                 "journal": self.journal().decode("ascii"),
                 "log": log.read_text(),
             }

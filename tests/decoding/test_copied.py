@@ -183,10 +183,13 @@ def test_marked_proposals_are_judged_natively_by_every_rule(drafter, name):
 @pytest.mark.usefixtures("marking")
 def test_marked_proposals_in_a_shared_sweep():
     points = {
-        name: config_of(**config_args(LOSSY[name]), drafter="marked")
-        for name in ("fly 0", "mars 0")
+        name: config_of(**config_args(LOSSY[kind]), drafter="marked", **more)
+        for name, kind, more in (
+            ("fly 0", "fly 0", {}),
+            ("mars 0", "mars 0", {}),
+            ("loosened", "mars 0", {"loosen_copied": True}),
+        )
     }
-    points["loosened"] = points["mars 0"].model_copy(update={"loosen_copied": True})
     target = tiny("llama")
     models = target, blurred(target, 0.06)
     shared = SharedDecoding(*models, tiny_tokenizer(), points, batch_size=4)

@@ -20,22 +20,23 @@ RELEASED_GUESSES = {"match": "earliest", "guess_cost": 0.0}
 CASES = {case["id"]: case for case in golden()["cases"]}
 
 
-def config_of(params: dict[str, Any]) -> FLyConfig:
+def config_of(params: dict[str, Any], **more: Any) -> FLyConfig:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FLyWarning)  # many cases cannot loosen anything, on purpose
-        return FLyConfig(
-            spd_k=params["K"],
-            win_len=params["W"],
-            entropy_thre=params["theta"],
-            enable_fly=params["enable_fly"],
-            abla_no_window=params["abla_no_window"],
-            use_ngram=params["use_ngram"],
-            max_ngram_size=params["max_ngram_size"],
-            num_ngram_pred_tokens=params["num_ngram_pred_tokens"],
-            drafter_settings=RELEASED_GUESSES if params["use_ngram"] else {},
-            protect_special_tokens=False,  # the reference loosens anything
-            enable_statistics=True,
-        )
+        settings: dict[str, Any] = {
+            "spd_k": params["K"],
+            "win_len": params["W"],
+            "entropy_thre": params["theta"],
+            "enable_fly": params["enable_fly"],
+            "abla_no_window": params["abla_no_window"],
+            "use_ngram": params["use_ngram"],
+            "max_ngram_size": params["max_ngram_size"],
+            "num_ngram_pred_tokens": params["num_ngram_pred_tokens"],
+            "drafter_settings": RELEASED_GUESSES if params["use_ngram"] else {},
+            "protect_special_tokens": False,  # the reference loosens anything
+            "enable_statistics": True,
+        }
+        return FLyConfig(**settings | more)
 
 
 def decode(case: dict[str, Any], batch_size: int, **settings: Any) -> Result:
@@ -47,7 +48,7 @@ def decode(case: dict[str, Any], batch_size: int, **settings: Any) -> Result:
         target,
         draft,
         tokenizer,
-        config_of(case["params"]).model_copy(update=settings),
+        config_of(case["params"], **settings),
         batch_size=batch_size,
         record_rounds=True,
     )

@@ -13,7 +13,7 @@ from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder
 from fly.decoding.guards import Places
 from fly.decoding.rows import Row
-from fly.decoding.spans import Pieces, Spans, State
+from fly.decoding.spans import Spans, State, TokenTexts
 from fly.drafting import Proposal
 from fly.errors import ConfigError
 from tests.models import VOCAB, Bytes, Tape, ids_of, tiny_tokenizer
@@ -161,7 +161,7 @@ def test_a_character_in_several_tokens():
 
 def test_pieces_are_a_texts_bytes():
     tokenizer = tiny_tokenizer()
-    pieces = Pieces(tokenizer)
+    pieces = TokenTexts(tokenizer)
     text = "top: \u00e9\U0001f642 the abc\n\n"
     joined = b"".join(pieces[token] for token in tokenizer(text).input_ids)
     assert joined == text.encode()
@@ -184,7 +184,7 @@ class SpaceDropper:
 
 
 def test_pieces_keep_the_space_that_a_decoder_drops():
-    pieces = Pieces(SpaceDropper())
+    pieces = TokenTexts(SpaceDropper())
     assert [pieces[token] for token in range(5)] == [b" a", b"b", b" <", b"\xc3", b"\xa9"]
 
 

@@ -2,8 +2,8 @@
 
 import random
 
-from fly.decoding.rows import Request, Row
-from fly.decoding.scheduler import Scheduler, queue_order
+from fly.decoding.request import Request
+from fly.decoding.rows import Row, Scheduler, queue_order
 
 
 def row_of(index, ids):

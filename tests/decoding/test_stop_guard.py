@@ -13,7 +13,7 @@ from fly.acceptance import Reason
 from fly.config import FLyConfig
 from fly.decoding import Request, SpeculativeDecoder
 from fly.decoding.rows import Row
-from fly.decoding.spans import Pieces
+from fly.decoding.spans import TokenTexts
 from fly.decoding.stop_guard import StopGuard
 from fly.decoding.stopping import StopRules
 from fly.drafting import Proposal
@@ -189,7 +189,7 @@ def test_places_are_those_of_the_definition(answer, pairs, stops, read):
 
 def test_nothing_is_read_where_nothing_can_matter(monkeypatch):
     """No stop string, no mismatch, or native acceptance."""
-    monkeypatch.setattr(Pieces, "__getitem__", lambda *_: pytest.fail("no token need be read"))
+    monkeypatch.setattr(TokenTexts, "__getitem__", lambda *_: pytest.fail("no token need be read"))
     assert concerned(guard(), (row_of([], ()), [7], [8])) == ["0"]
     assert concerned(guard(), (row_of(ids_of("abc"), ("STOP",)), [7], [7])) == ["0"]
     for acceptance in ("native", "margin:max_gap=0"):

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from fly.demo import hashes, train
-from fly.demo.batches import Batch
-from fly.demo.step import Trainer
+from fly.demo import hashes
+from tools.demo import train
+from tools.demo.batches import Batch
+from tools.demo.step import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from fly.decoding.protocol import CausalModel
 from fly.demo import DRAFT_PATH, TARGET_PATH
 from fly.demo.problems import heldout
-from fly.drafting.spelling import Spelling
+from fly.drafting.spelling import TokenBytes
 
 SPECIALS = ["<unk>", "<s>", "</s>"]
 
@@ -161,7 +161,7 @@ class Scribe(CausalModel):
     device = torch.device("cpu")
 
     def __init__(self, tokenizer, texts: Sequence[str]) -> None:
-        self.spelling = Spelling(tokenizer, "scribe")
+        self.spelling = TokenBytes(tokenizer, "scribe")
         self.texts = [text.encode() for text in texts]
         self.vocab_size, self.num_positions = len(tokenizer), None
         self.config = SimpleNamespace(eos_token_id=None)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fly.drafting.reencoding import STRIDE, Exchange, Reencoded, longest_diagonal
-from fly.drafting.spelling import Spelling
+from fly.drafting.spelling import TokenBytes
 from tests.drafting.foreign import TOKENIZERS, byte_level, demo_tokenizer, problems, sentencepiece
 from tests.models import tiny_tokenizer
 
@@ -16,7 +16,7 @@ PAIRS = [(one, other) for one in TARGETS for other in TOKENIZERS if one != other
 
 
 def exchange_of(target, draft, lookbehind=10):
-    return Exchange(Spelling(target, "target"), Spelling(draft, "draft"), lookbehind)
+    return Exchange(TokenBytes(target, "target"), TokenBytes(draft, "draft"), lookbehind)
 
 
 EXCHANGES = {pair: exchange_of(TARGETS[pair[0]](), TOKENIZERS[pair[1]]()) for pair in PAIRS}
@@ -128,9 +128,9 @@ def test_only_the_window_is_encoded(monkeypatch):
     side = Reencoded(exchange)
     side.update(ids[:-40])
     lengths = []
-    encode = Spelling.encode
+    encode = TokenBytes.encode
     monkeypatch.setattr(
-        Spelling,
+        TokenBytes,
         "encode",
         lambda self, data, **k: lengths.append(len(data)) or encode(self, data, **k),
     )

@@ -19,7 +19,7 @@ from lm_eval.tasks import TaskManager
 from tqdm import tqdm
 
 from fly.evaluation import comparing, searching
-from fly.evaluation.costs import MeasuredRounds, RoundCosts
+from fly.evaluation.costs import MeasuredRounds, PriceTable
 from fly.evaluation.options import Options, make_plan
 from fly.evaluation.plan import Plan
 from tests.backend.killed_runs import MAX_RUNS_A_KILL, Runs
@@ -46,7 +46,7 @@ def fix_what_clocks_decide() -> None:
     def calibrate(target, drafting):
         counted = {name: {k: priced(items, 1 + k / 9) for k, items in by_k.items()}
                    for name, by_k in drafting.items()}  # fmt: skip
-        return RoundCosts(priced(target, 1.0), counted)
+        return PriceTable(priced(target, 1.0), counted)
 
     def priced(items: Sequence, seconds: float) -> MeasuredRounds:
         rows = [
@@ -56,7 +56,7 @@ def fix_what_clocks_decide() -> None:
         return MeasuredRounds(np.array(rows, dtype=np.float64))
 
     comparing.search = search
-    searching.RoundCosts.calibrate = staticmethod(calibrate)
+    searching.PriceTable.calibrate = staticmethod(calibrate)
 
 
 def skip_warm_up() -> None:

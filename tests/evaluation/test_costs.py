@@ -5,7 +5,7 @@ import pytest
 
 from fly.decoding import Statistics
 from fly.errors import ConfigError
-from fly.evaluation.costs import RoundCosts
+from fly.evaluation.costs import PriceTable, each_once
 
 
 def decoded(rounds, seconds, *, prompt=10, prefill=0.5, emitted=20, plain=0):
@@ -24,7 +24,7 @@ def decoded(rounds, seconds, *, prompt=10, prefill=0.5, emitted=20, plain=0):
 
 
 # A round of K = 4 costs 0.2 s, one of K = 8 costs 0.4 s, a plain one 0.1 s.
-COSTS = RoundCosts.calibrate(
+COSTS = PriceTable.calibrate(
     [decoded(0, 2.0, plain=20)] * 3,
     {"model": {8: [decoded(5, 2.0)] * 2, 4: [decoded(5, 1.0), decoded(10, 2.0)]}},
 )
@@ -32,19 +32,19 @@ COSTS = RoundCosts.calibrate(
 
 @pytest.mark.parametrize(("k", "seconds"), [(4, 0.2), (5, 0.25), (6, 0.3), (8, 0.4)])
 def test_a_round_costs_what_was_measured_or_lies_between(k, seconds):
-    assert COSTS.per_round("model", k) == pytest.approx(seconds)
+    assert COSTS.price("model", k, each_once).per_round == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(("drafter", "k"), [("model", 3), ("model", 9), ("ngram", 4)])
 def test_what_was_not_measured_is_told(drafter, k):
     with pytest.raises(ConfigError, match=f"drafter '{drafter}' at spd_k {k} was not measured"):
-        COSTS.per_round(drafter, k)
+        COSTS.price(drafter, k, each_once)
 
 
 def test_tokens_per_second_are_rounds_and_prefill():
-    point = [decoded(5, 99.0, emitted=20), decoded(5, 99.0, emitted=10, prompt=30)]
+    counts = np.array([[10.0, 40.0, 30.0]])
     # 10 rounds of 0.2 s, and 40 prompt tokens of 0.05 s
-    assert COSTS.tokens_per_s("model", 4, point) == pytest.approx(30 / (2 + 2))
+    assert COSTS.price("model", 4, each_once).rate(counts) == pytest.approx(30 / (2 + 2))
 
 
 def test_equal_items_have_an_interval_without_width():
@@ -65,11 +65,7 @@ def test_measured_decodes_are_reproduced():
         for n, s in zip(rng.integers(3, 20, 30), rng.uniform(0.1, 0.3, 30), strict=True)
     ]
     target = [decoded(0, 0.09 * p.emitted, plain=p.emitted, emitted=p.emitted) for p in point]
-    costs = RoundCosts.calibrate(target, {"model": {5: point}})
-    emitted = sum(p.emitted for p in point)
-    assert costs.tokens_per_s("model", 5, point) == pytest.approx(
-        emitted / sum(p.seconds for p in point)
-    )
+    costs = PriceTable.calibrate(target, {"model": {5: point}})
     found = costs.speedup("model", 5, point, target, seed=3)
     assert found.estimate == pytest.approx(
         sum(t.seconds for t in target) / sum(p.seconds for p in point)
@@ -124,4 +120,4 @@ def test_answers_without_tokens_have_no_speed():
 @pytest.mark.parametrize("items", [[], [decoded(0, 0.0)], [decoded(3, 0.0)]])
 def test_nothing_measured_is_refused(items):
     with pytest.raises(ConfigError, match="no rounds were measured"):
-        RoundCosts.calibrate(items, {})
+        PriceTable.calibrate(items, {})

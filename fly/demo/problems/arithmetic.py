@@ -47,7 +47,7 @@ LARGEST_CHANGE = 99  # a gain or a loss has two digits
 
 
 @dataclass(frozen=True)
-class Step:
+class Operation:
     """One operation: `left operator right = result`, and the words that the question has for it."""
 
     left: int
@@ -74,12 +74,12 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Facts:
+class QuestionFacts:
     """All that a question fixes."""
 
     things: str
     question: str
-    steps: tuple[Step, ...]
+    steps: tuple[Operation, ...]
 
     @property
     def key(self) -> str:
@@ -87,15 +87,15 @@ class Facts:
         return "arithmetic:" + ";".join(f"{s.left}{s.operator}{s.right}" for s in self.steps)
 
 
-def draw_facts(rng: random.Random) -> Facts:
+def draw_facts(rng: random.Random) -> QuestionFacts:
     """Draw a question: an amount (counted or packed in boxes), then one to three changes."""
     name, other = rng.sample(NAMES, 2)
     things = rng.choice(THINGS)
-    steps: list[Step] = []
+    steps: list[Operation] = []
     if rng.random() < 0.5:
         boxes, each = rng.randint(2, 9), rng.randint(12, 99)
         steps.append(
-            Step(
+            Operation(
                 boxes,
                 "*",
                 each,
@@ -116,10 +116,10 @@ def draw_facts(rng: random.Random) -> Facts:
         sentences.append(step.text)
         amount = step.result
     sentences.append(rng.choice(QUESTIONS).format(things=things, name=name))
-    return Facts(things, ". ".join(sentences), tuple(steps))
+    return QuestionFacts(things, ". ".join(sentences), tuple(steps))
 
 
-def render(facts: Facts, rng: random.Random) -> Problem:
+def render(facts: QuestionFacts, rng: random.Random) -> Problem:
     """Write the problem down, with a freshly worded solution."""
     lines = []
     for index, step in enumerate(facts.steps):
@@ -142,12 +142,12 @@ def render(facts: Facts, rng: random.Random) -> Problem:
     )
 
 
-def _change(rng: random.Random, amount: int, name: str, things: str) -> Step:
+def _change(rng: random.Random, amount: int, name: str, things: str) -> Operation:
     """Draw a gain or a loss that keeps the amount within SMALLEST and LARGEST."""
     room = min(LARGEST - amount, LARGEST_CHANGE)
     reserve = min(amount - SMALLEST, LARGEST_CHANGE)
     if room < SMALLEST or (reserve >= SMALLEST and rng.random() < 0.5):
         right = rng.randint(SMALLEST, reserve)
-        return Step(amount, "-", right, f"{name} {rng.choice(LOSSES)} {right} {things}")
+        return Operation(amount, "-", right, f"{name} {rng.choice(LOSSES)} {right} {things}")
     right = rng.randint(SMALLEST, room)
-    return Step(amount, "+", right, f"{name} {rng.choice(GAINS)} {right} {things}")
+    return Operation(amount, "+", right, f"{name} {rng.choice(GAINS)} {right} {things}")

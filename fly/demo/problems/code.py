@@ -92,7 +92,7 @@ FAMILIES = (
 
 
 @dataclass(frozen=True)
-class Facts:
+class PromptFacts:
     """All that a prompt fixes."""
 
     family: Family
@@ -127,11 +127,11 @@ class Facts:
         )
 
 
-def draw_facts(rng: random.Random) -> Facts:
+def draw_facts(rng: random.Random) -> PromptFacts:
     """Draw a function to write."""
     unit = rng.choice(UNITS)
     family = rng.choice(FAMILIES)
-    return Facts(
+    return PromptFacts(
         family=family,
         unit=unit,
         noun=rng.choice(unit.nouns),
@@ -142,7 +142,7 @@ def draw_facts(rng: random.Random) -> Facts:
     )
 
 
-def render(facts: Facts, rng: random.Random) -> Problem:
+def render(facts: PromptFacts, rng: random.Random) -> Problem:
     """Write the problem down, with a freshly worded solution."""
     family, unit, noun = facts.family, facts.unit, facts.noun
     chosen = f"{noun} of {facts.comparison} {facts.amount}"
@@ -176,7 +176,7 @@ def render(facts: Facts, rng: random.Random) -> Problem:
     )
 
 
-def _test(facts: Facts) -> str:
+def _test(facts: PromptFacts) -> str:
     """Assertions around the limit: being off by one, or on the wrong side, fails."""
     limit = facts.limit
     below, above = limit // 2, limit + 37

@@ -1,4 +1,4 @@
-"""Train the embedded pair from generated problems: `python -m fly.demo.train --output DIR`.
+"""Train the embedded pair from generated problems: `python -m tools.demo.train --output DIR`.
 
 Takes one to two hours on two CPU cores that know bf16.  A run that was killed goes on with
 `--resume`; with the same threads and steps it ends with the same bits.  Scoring executes generated
@@ -19,14 +19,14 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from fly.demo.batches import batches
 from fly.demo.hashes import weight_hash
 from fly.demo.models import build_model, save_model
 from fly.demo.problems import KINDS, training_stream
 from fly.demo.score import score
-from fly.demo.step import Trainer
 from fly.demo.tokenizer import save_tokenizer, train_tokenizer
 from fly.execution import check_permission
+from tools.demo.batches import batches
+from tools.demo.step import Trainer
 
 TOKENIZER_PROBLEMS = 20_000
 WARMUP_STEPS = 50
@@ -35,7 +35,7 @@ SCORED = 200  # held-out problems of each kind
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How long one model is trained: until its steps or its minutes are used up."""
 
     name: str  # "target" or "draft"
@@ -55,7 +55,7 @@ def learning_rate(step: int, progress: float) -> float:
 
 
 def train_model(
-    plan: Plan, tokenizer: PreTrainedTokenizerFast, arguments: argparse.Namespace
+    plan: TrainingPlan, tokenizer: PreTrainedTokenizerFast, arguments: argparse.Namespace
 ) -> None:
     """Train one model, saving it and all that is needed to go on every few minutes."""
     folder = Path(arguments.output) / plan.name
@@ -105,8 +105,8 @@ def main(argv: list[str] | None = None) -> int:
     tokenizer = train_tokenizer(problem.prompt + problem.solution for problem in problems)
     shapes = ("tiny", "tiny") if arguments.tiny else ("target", "draft")
     plans = [
-        Plan("target", shapes[0], 32, arguments.steps_target, arguments.minutes_target),
-        Plan("draft", shapes[1], 64, arguments.steps_draft, arguments.minutes_draft),
+        TrainingPlan("target", shapes[0], 32, arguments.steps_target, arguments.minutes_target),
+        TrainingPlan("draft", shapes[1], 64, arguments.steps_draft, arguments.minutes_draft),
     ]
     for plan in plans:
         if arguments.only in (None, plan.name):
@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m fly.demo.train", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tools.demo.train", description=__doc__)
     parser.add_argument("--output", required=True, help="folder for target/ and draft/")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps-target", type=int, default=3000)
