@@ -42,7 +42,6 @@ def test_what_was_not_measured_is_told(drafter, k):
 
 
 def test_tokens_per_second_are_rounds_and_prefill():
-    point = [decoded(5, 99.0, emitted=20), decoded(5, 99.0, emitted=10, prompt=30)]
     counts = np.array([[10.0, 40.0, 30.0]])
     # 10 rounds of 0.2 s, and 40 prompt tokens of 0.05 s
     assert COSTS.price("model", 4, each_once).rate(counts) == pytest.approx(30 / (2 + 2))
