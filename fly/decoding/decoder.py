@@ -332,7 +332,7 @@ class SpeculativeDecoder:
         if new:
             self._target.prefill([row.ids[:-1] for row in new], first)
             self._engine.drafter.admit(scheduler.rows, first)
-            charge(new, prefill=time.perf_counter() - begin)
+            charge(new, seconds_prefill=time.perf_counter() - begin)
 
     def _retire(self, scheduler: Scheduler) -> list[Row]:
         """Take out finished rows and close their gaps in both caches."""
@@ -343,7 +343,7 @@ class SpeculativeDecoder:
             length = len(scheduler.rows[destination].ids)
             self._target.move(source, destination, length)
             self._engine.drafter.move(source, destination, length)
-        charge(present, rest=time.perf_counter() - begin)
+        charge(present, seconds_rest=time.perf_counter() - begin)
         return finished
 
     def _result(self, row: Row) -> Result:
