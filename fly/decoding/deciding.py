@@ -16,36 +16,54 @@ from fly.decoding.rows import Outcome, Row
 from fly.decoding.sampling import RoundSampler
 from fly.decoding.tracing import record_round
 from fly.drafting import Proposal
+from fly.drafting.protocol import upload
 from fly.errors import DecodingError
 
 
-class Proposed(Protocol):
-    """A round's proposal while it is verified: chains, or trees (trees.py)."""
+@dataclass(eq=False)
+class ChainRound:
+    """A round's proposal while it is verified: chains; trees derive from it (trees.py)."""
 
-    @property
-    def proposal(self) -> Proposal:
-        """What the drafter offered."""
-        ...
+    proposal: Proposal
 
     def verify(self, rows: Sequence[Row], target: CausalModel) -> Tensor:
         """The target's logits at the last committed token and after every proposed one.
         [B, K+1, V].
         """
-        ...
+        proposal = self.proposal
+        last = upload([row.ids[-1:] for row in rows], proposal.ids.device)
+        ids = torch.cat([last, proposal.ids], dim=1)
+        return target.extend(ids, [len(row.ids) - 1 for row in rows])
 
     def score(
         self, rows: Sequence[Row], logits: Tensor, sampler: RoundSampler, guards: Guards
     ) -> Scores:
         """The target's view, after every row's processors; of trees a line for every branch."""
-        ...
+        proposal = self.proposal
+        processed = law = None
+        if not sampler.is_plain:
+            processed = sampler.process(logits, [0] * len(logits), proposal.ids.tolist)
+            law = sampler.law(processed, proposal)
+        scores = Scores(
+            logits,
+            proposal.ids,
+            proposal.lengths,
+            guards.protected_in(rows),
+            processed,
+            law,
+            proposal.probs,
+            locked=guards.locked(rows, proposal),
+            closing=guards.closing,
+        )
+        scores.stopping = guards.stopping(rows, proposal, lambda: scores.choice[:, :-1])
+        return scores
 
     def best(self, scores: Scores, decision: Decision) -> tuple[Scores, Decision]:
-        """A line for every row."""
-        ...
+        """A line for every row: of trees the best branch."""
+        return scores, decision
 
     def keep(self, rows: Sequence[Row], target: CausalModel) -> None:
-        """Let the target's cache hold what `best` chose."""
-        ...
+        """Let the target's cache hold what `best` chose; chains lie there."""
 
 
 class Decider(Protocol):
@@ -61,7 +79,9 @@ class Decider(Protocol):
         """As a rule's."""
         ...
 
-    def decide(self, rows: Sequence[Row], proposed: Proposed, scores: Scores) -> Sequence[Outcome]:
+    def decide(
+        self, rows: Sequence[Row], proposed: ChainRound, scores: Scores
+    ) -> Sequence[Outcome]:
         """What every row keeps of its proposal.
 
         Raises:
@@ -88,7 +108,9 @@ class RuleDecider:
         """The rule's."""
         return self.rule.needs_draft_probs
 
-    def decide(self, rows: Sequence[Row], proposed: Proposed, scores: Scores) -> Sequence[Outcome]:
+    def decide(
+        self, rows: Sequence[Row], proposed: ChainRound, scores: Scores
+    ) -> Sequence[Outcome]:
         """As Decider."""
         scores, decision = proposed.best(scores, self.rule.accept(scores))
         outcomes = to_host(rows, scores, decision)

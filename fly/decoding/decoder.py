@@ -351,7 +351,7 @@ class SpeculativeDecoder:
             self._target.prefill([row.ids[:-1] for row in new], first)
             if not self._engine.length.is_idle:
                 self.drafter.prefill(scheduler.rows)
-            charge(new, prefill=time.perf_counter() - begin)
+            charge(new, seconds_prefill=time.perf_counter() - begin)
 
     def _retire(self, scheduler: Scheduler) -> list[Row]:
         """Take out finished rows and close their gaps in the target's cache."""
@@ -361,7 +361,7 @@ class SpeculativeDecoder:
         for source, destination in moves:
             self._target.move(source, destination, len(scheduler.rows[destination].ids))
         self._forget(finished)
-        charge(present, rest=time.perf_counter() - begin)
+        charge(present, seconds_rest=time.perf_counter() - begin)
         return finished
 
     def _result(self, row: Row) -> Result:

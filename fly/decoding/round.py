@@ -10,11 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
-from torch import Tensor
-
-from fly.acceptance import Decision, Scores
-from fly.decoding.deciding import Decider, Proposed
+from fly.decoding.deciding import ChainRound, Decider
 from fly.decoding.guards import Guards
 from fly.decoding.plain_rounds import PlainRounds
 from fly.decoding.protocol import CausalModel
@@ -22,9 +18,8 @@ from fly.decoding.rows import Outcome, Row
 from fly.decoding.sampling import RoundSampler
 from fly.decoding.stopping import StopRules
 from fly.decoding.trees import TreeRound
-from fly.drafting import Drafter, Proposal
+from fly.drafting import Drafter
 from fly.drafting.pacing import DraftLength
-from fly.drafting.protocol import upload
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +56,7 @@ def run_round(rows: Sequence[Row], engine: RoundContext) -> None:
     engine.length.proposed(proposal)
     proposal = proposal.to(engine.target.device)
     marks.append(time.perf_counter())
-    proposed: Proposed = TreeRound.of(proposal) or ChainRound(proposal)
+    proposed = TreeRound.of(proposal) or ChainRound(proposal)
     logits = proposed.verify(rows, engine.target)
     marks.append(time.perf_counter())
     scores = proposed.score(rows, logits, sampler, engine.guards)
@@ -81,16 +76,23 @@ def run_round(rows: Sequence[Row], engine: RoundContext) -> None:
     engine.length.commit(rows)
     marks.append(time.perf_counter())
     draft, target, acceptance, rest = (end - begin for begin, end in pairwise(marks))
-    charge(rows, draft=draft, target=target, acceptance=acceptance, rest=rest)
+    charge(
+        rows,
+        seconds_draft=draft,
+        seconds_target=target,
+        seconds_acceptance=acceptance,
+        seconds_rest=rest,
+    )
     if engine.plain_rounds is not None:
         engine.plain_rounds.note(rows, marks[-1] - marks[0])
 
 
 def charge(rows: Sequence[Row], **seconds: float) -> None:
-    """Share seconds of wall time, by phase, equally among the rows that were there."""
-    shares = {phase: spent / len(rows) for phase, spent in seconds.items()}
+    """Share wall time, by its field in Statistics, equally among the rows that were there."""
     for row in rows:
-        row.statistics.spend(**shares)
+        counts = row.statistics
+        for name, spent in seconds.items():
+            setattr(counts, name, getattr(counts, name) + spent / len(rows))
 
 
 def _limit(row: Row, engine: RoundContext) -> int:
@@ -102,50 +104,6 @@ def _limit(row: Row, engine: RoundContext) -> int:
     limit = row.remaining - 1 + max(engine.decider.required_followers, counted)
     room = engine.target.num_positions
     return limit if room is None else min(limit, room - len(row.ids))
-
-
-@dataclass(frozen=True, eq=False)
-class ChainRound:
-    """A round's chains while they are verified."""
-
-    proposal: Proposal
-
-    def verify(self, rows: Sequence[Row], target: CausalModel) -> Tensor:
-        """As Proposed."""
-        proposal = self.proposal
-        last = upload([row.ids[-1:] for row in rows], proposal.ids.device)
-        ids = torch.cat([last, proposal.ids], dim=1)
-        return target.extend(ids, [len(row.ids) - 1 for row in rows])
-
-    def score(
-        self, rows: Sequence[Row], logits: Tensor, sampler: RoundSampler, guards: Guards
-    ) -> Scores:
-        """As Proposed."""
-        proposal = self.proposal
-        processed = law = None
-        if not sampler.is_plain:
-            processed = sampler.process(logits, [0] * len(logits), proposal.ids.tolist)
-            law = sampler.law(processed, proposal)
-        scores = Scores(
-            logits,
-            proposal.ids,
-            proposal.lengths,
-            guards.protected_in(rows),
-            processed,
-            law,
-            proposal.probs,
-            locked=guards.locked(rows, proposal),
-            closing=guards.closing,
-        )
-        scores.stopping = guards.stopping(rows, proposal, lambda: scores.choice[:, :-1])
-        return scores
-
-    def best(self, scores: Scores, decision: Decision) -> tuple[Scores, Decision]:
-        """There is one for every row."""
-        return scores, decision
-
-    def keep(self, rows: Sequence[Row], target: CausalModel) -> None:
-        """Everything lies where it belongs."""
 
 
 def commit(row: Row, outcome: Outcome, stops: StopRules) -> None:

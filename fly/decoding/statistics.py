@@ -69,22 +69,6 @@ class Statistics:
             case Reason.WINDOW:
                 self.refused_window += 1
 
-    def spend(
-        self,
-        *,
-        prefill: float = 0.0,
-        draft: float = 0.0,
-        target: float = 0.0,
-        acceptance: float = 0.0,
-        rest: float = 0.0,
-    ) -> None:
-        """Add seconds."""
-        self.seconds_prefill += prefill
-        self.seconds_draft += draft
-        self.seconds_target += target
-        self.seconds_acceptance += acceptance
-        self.seconds_rest += rest
-
     @property
     def seconds(self) -> float:
         """All phases."""

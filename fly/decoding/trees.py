@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fly.acceptance import Decision, Scores, leading_true
 from fly.acceptance.tables import Layout, LogitTable, PlaceIndex
+from fly.decoding.deciding import ChainRound
 from fly.decoding.guards import Guards
 from fly.decoding.protocol import CausalModel, TreeVerifier
 from fly.decoding.rows import Row
@@ -71,10 +72,9 @@ class Branches:
 
 
 @dataclass(eq=False)
-class TreeRound:
+class TreeRound(ChainRound):
     """A round's trees while they are verified."""
 
-    proposal: Proposal
     mask: TreeMask  # over the last committed token and the proposal, on the host
     branches: Branches  # on the host
     _kept: Branches | None = None  # of every row the best one

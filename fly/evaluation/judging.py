@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fly.acceptance import Rule, Scores, leading_true
 from fly.config import FLyConfig
-from fly.decoding.deciding import Proposed, not_finite
+from fly.decoding.deciding import ChainRound, not_finite
 from fly.decoding.rows import Outcome, Row
 from fly.drafting import End, Proposal
 from fly.evaluation.memo import RequestMemo, Step
@@ -66,7 +66,7 @@ class RoundJudge:
         """As a rule's."""
         return any(point.rule.needs_draft_probs for point in self._points)
 
-    def decide(self, rows: Sequence[Row], proposed: Proposed, scores: Scores) -> list[Outcome]:
+    def decide(self, rows: Sequence[Row], proposed: ChainRound, scores: Scores) -> list[Outcome]:
         """The leader's outcomes; everyone's go into the memo.
 
         Raises:
