@@ -137,7 +137,7 @@ run_floor() {
     install code,dev,report,stats
     "$python" -m mypy fly
     run_pytest -m "not gpu and not network and not real" \
-        tests/decoding tests/drafting tests/acceptance "$@"
+        tests/engine tests/drafting tests/acceptance "$@"
 }
 
 run_real() {

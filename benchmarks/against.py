@@ -171,7 +171,7 @@ def main() -> None:
     parser.add_argument("--settings", type=json.loads, default={}, help="of FLyConfig, as JSON")
     parser.add_argument("--output", type=Path, default=results / "against.json")
     arguments = parser.parse_args()
-    from fly.evaluation import environment
+    from fly.workbench import environment
 
     checkouts = {BEFORE: arguments.before, AFTER: arguments.after, AGAIN: arguments.before}
     workers = {name: Worker(path.resolve(), arguments.settings) for name, path in checkouts.items()}

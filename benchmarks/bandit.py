@@ -26,8 +26,8 @@ from blocks import (
 )
 from multilevel import repeating
 
-from fly.decoding import Request
 from fly.demo.problems import Kind, heldout
+from fly.engine import Request
 
 SEED = 913
 ARMS: list[dict[str, Any]] = [

@@ -18,11 +18,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from fly.config import FLyConfig
-from fly.decoding import Result, SpeculativeDecoder, Statistics
 from fly.demo import DRAFT_PATH, TARGET_PATH, weight_hashes
 from fly.demo.problems import Problem, heldout
-from fly.evaluation import environment
+from fly.engine import Result, SpeculativeDecoder, Statistics
 from fly.stats.speed import speed_ratio
+from fly.workbench import environment
 
 MAX_NEW_TOKENS = 192
 RESULTS = Path(__file__).parent / "results"

@@ -198,7 +198,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=1000, help="simulations per setting")
     runs = parser.parse_args().runs
-    from fly.evaluation.environment import describe
+    from fly.workbench.environment import describe
 
     rows: list[Rates] = []
     for setting in binary_settings():

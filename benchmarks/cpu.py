@@ -44,9 +44,9 @@ from search import TEMPERATURE, Best, sampling_generate, search
 from fly.demo import DRAFT_PATH
 from fly.demo.problems import Problem, heldout
 from fly.demo.score import solved
-from fly.evaluation.divergence import compare
 from fly.execution import check_permission
 from fly.stats.paired import compare_scores
+from fly.workbench.divergence import compare
 
 SEARCH_SEED, MEASURE_SEED = 202, 101
 CODE_SHARE = 1 / 3  # as in the tasks

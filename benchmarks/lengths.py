@@ -34,7 +34,7 @@ from chat import PROMPTS, encode
 from transformers import AutoTokenizer
 
 from fly.config import FLyConfig
-from fly.decoding import Result, SpeculativeDecoder
+from fly.engine import Result, SpeculativeDecoder
 
 SIZES = (1, 8, 32)
 ALONE = 2  # prompts of a block at batch 1

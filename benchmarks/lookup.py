@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from blocks import parsed, parser, save
 
-from fly.drafting.guessing import NgramText, RecentText, SuffixText, Text
+from fly.drafting.guesses import NgramText, RecentText, SuffixText, Text
 
 LENGTHS = (100, 1_000, 10_000, 100_000)
 MEASURED = 1_000  # tokens

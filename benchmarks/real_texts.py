@@ -13,7 +13,7 @@ from chat import PROMPTS, encode
 from smollm2 import FILE, load
 
 from fly.config import FLyConfig
-from fly.decoding import Result, SpeculativeDecoder, Statistics
+from fly.engine import Result, SpeculativeDecoder, Statistics
 
 ASKED = PROMPTS[:20]
 SYSTEM = "You are a helpful assistant. Answer briefly, and only what was asked."

@@ -22,8 +22,8 @@ from typing import Any
 from selenium import webdriver
 from selenium.webdriver.common.by import By
 
-from fly.evaluation import environment
 from fly.report import write_report
+from fly.workbench import environment
 from tests.report import folders
 
 RESULT = Path(__file__).parent / "results" / "report.json"

@@ -16,8 +16,8 @@ import psutil
 import torch
 from blocks import Pair, parsed, parser, save
 
-from fly.decoding import Request, Result
 from fly.demo.problems import heldout
+from fly.engine import Request, Result
 
 SEED = 303
 BATCH_SIZE = 16

@@ -16,8 +16,8 @@ from dataclasses import asdict
 from blocks import MAX_NEW_TOKENS, Pair, parsed, parser, save
 
 from fly.config import FLyConfig
-from fly.decoding import Result
 from fly.demo.problems import Problem, heldout
+from fly.engine import Result
 from fly.stats.paired import compare_scores
 
 K, BATCH = 15, 32

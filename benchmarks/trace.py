@@ -24,9 +24,9 @@ from blocks import (
     timed,
 )
 
-from fly.backend.records import RequestRecord
-from fly.backend.tracing import AnswerWriter, method_entry
-from fly.decoding import Request, Result, SpeculativeDecoder
+from fly.engine import Request, Result, SpeculativeDecoder
+from fly.harness.records import RequestRecord
+from fly.harness.tracing import AnswerWriter, method_entry
 
 SEED = 505
 BATCH_SIZE = 32

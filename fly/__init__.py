@@ -7,10 +7,10 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from fly.backend import FLyLM
     from fly.config import FLyConfig
-    from fly.decoding import Request, Result, SpeculativeDecoder
+    from fly.engine import Request, Result, SpeculativeDecoder
     from fly.errors import FLyError
+    from fly.harness import FLyLM
 
 __version__ = "0.1.0"
 
@@ -27,10 +27,10 @@ __all__ = [
 _HOMES = {
     "FLyConfig": "fly.config",
     "FLyError": "fly.errors",
-    "FLyLM": "fly.backend",
-    "Request": "fly.decoding",
-    "Result": "fly.decoding",
-    "SpeculativeDecoder": "fly.decoding",
+    "FLyLM": "fly.harness",
+    "Request": "fly.engine",
+    "Result": "fly.engine",
+    "SpeculativeDecoder": "fly.engine",
 }
 
 

@@ -49,7 +49,9 @@ class Traits:
     gives_probs: bool = False  # proposals carry what their tokens were drawn from
     is_chain: bool = True  # offered fewer tokens, it offers the beginning of the same
     is_timed: bool = False  # what it offers depends on the clock
-    asks_pace: bool = False  # asks between tokens whether its proposal goes on (Parts.pace)
+    asks_pace: bool = (
+        False  # asks between tokens whether its proposal goes on (DrafterContext.pace)
+    )
     adapts: bool = False  # offers as many tokens as pay where nobody says how many
     remembers: bool = False  # what it offers depends on earlier requests
     copies_context: bool = False  # every proposal repeats tokens of the context

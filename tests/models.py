@@ -18,8 +18,8 @@ from transformers import (
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from fly.acceptance import Scores
-from fly.decoding.protocol import CausalModel
-from fly.evaluation.divergence import compare
+from fly.engine.model.base import CausalModel
+from fly.workbench.divergence import compare
 
 VOCAB = 96
 CONTEXT = 160

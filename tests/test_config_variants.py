@@ -14,8 +14,8 @@ from fly.config.setup import misfit_of
 from fly.drafting import drafters
 from fly.drafting.ngram import NgramDrafter
 from fly.errors import ConfigError, FLyWarning
-from fly.evaluation.methods import parse_method
 from fly.settings import STRICT, Traits
+from fly.workbench.methods import parse_method
 
 
 class PickSettings(BaseModel):

@@ -27,7 +27,6 @@ PAGE = ROOT / "docs" / "architecture.md"
 HOUSE = House(ROOT)
 ALLOWED = allowed_imports(PAGE)
 LIBRARIES = libraries(PAGE)
-DRAWN_OTHERWISE = 240
 
 
 def test_every_part_is_in_the_table():
@@ -45,7 +44,7 @@ def test_modules_do_not_import_one_another_in_a_circle():
 def test_tree_is_drawn_as_it_is():
     present = {file.relative_to(ROOT).as_posix() for file in HOUSE.modules.values()}
     otherwise = present ^ drawn_files(PAGE)
-    assert len(otherwise) <= DRAWN_OTHERWISE, sorted(otherwise)
+    assert not otherwise
 
 
 def test_table_has_no_circle():
@@ -109,4 +108,4 @@ def test_every_rule_and_drafter_has_its_test():
 
 def test_rules_and_drafters_are_found():
     """Guards the search above: it would pass if it found nothing."""
-    assert {file.stem for file in VARIANTS} >= {"native", "fly", "model", "ngram", "multilevel"}
+    assert {file.stem for file in VARIANTS} >= {"native", "fly", "chain", "ngram", "multilevel"}

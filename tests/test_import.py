@@ -52,10 +52,10 @@ def test_unknown_name_is_an_attribute_error():
 
 
 ORDERS = {
-    "backend first": "import fly.backend, lm_eval",
-    "lm-eval first": "import lm_eval, lm_eval.models, fly.backend",
-    "registry first": "import lm_eval.api.registry, fly.backend",
-    "hf first": "from lm_eval.models.huggingface import HFLM; import fly.backend",
+    "backend first": "import fly.harness, lm_eval",
+    "lm-eval first": "import lm_eval, lm_eval.models, fly.harness",
+    "registry first": "import lm_eval.api.registry, fly.harness",
+    "hf first": "from lm_eval.models.huggingface import HFLM; import fly.harness",
 }
 
 

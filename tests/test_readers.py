@@ -13,17 +13,16 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fly.backend.journal import read_journal
-from fly.backend.lines import LineFile
-from fly.backend.records import summarise
 from fly.config import FLyConfig
-from fly.decoding import Statistics
-from fly.drafting.arms import Knowledge
-from fly.drafting.policies import POLICIES
+from fly.drafting.adaptive.arms import Knowledge
+from fly.drafting.adaptive.policies import POLICIES
+from fly.engine import Statistics
 from fly.errors import FLyError, FLyWarning
-from fly.evaluation.grid import grid_points, parse_grid, read_grid
+from fly.harness.journal import LineFile, read_journal
+from fly.harness.records import summarise
 from fly.report.folder import load_folder
 from fly.report.view import build
+from fly.workbench.sweep.grid import grid_points, parse_grid, read_grid
 from tests.report import folders
 
 LONGEST = 500  # characters of a message

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig
 
-from fly.decoding.model import SlotModel
+from fly.engine.model.slots import SlotModel
 
 GOLDEN = Path(__file__).parent / "golden" / "fly_official.json"
 NO_TOKEN = 65535  # fills contexts that begin before the text

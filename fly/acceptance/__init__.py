@@ -13,7 +13,7 @@ from fly.acceptance.decision import REFUSALS, Decision, Reason
 from fly.registry import Registry
 
 if TYPE_CHECKING:
-    from fly.acceptance.law import RejectionSampling
+    from fly.acceptance.rejection import RejectionSampling
     from fly.acceptance.scores import Scores, leading_true
 
 Verdict = Decision  # the earlier name
@@ -37,7 +37,7 @@ rules: Registry[Rule] = Registry(
 )
 
 _HOMES = {
-    "RejectionSampling": "fly.acceptance.law",
+    "RejectionSampling": "fly.acceptance.rejection",
     "Scores": "fly.acceptance.scores",
     "leading_true": "fly.acceptance.scores",
 }

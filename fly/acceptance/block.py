@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fly.acceptance.base import Decision, Reason, Rule
-from fly.acceptance.law import RejectionSampling
+from fly.acceptance.rejection import RejectionSampling
 from fly.acceptance.scores import Scores
 from fly.settings import Temperatures
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from fly.acceptance.decision import Decision, Reason
-from fly.acceptance.law import RejectionSampling
+from fly.acceptance.rejection import RejectionSampling
 from fly.acceptance.tables import Layout, LogitTable
 
 

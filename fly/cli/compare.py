@@ -10,11 +10,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fly.cli import interrupts
-from fly.cli.capturing import Captured, capture
+from fly.cli.harness import Captured, capture
 from fly.terminal import progress, say
 
 if TYPE_CHECKING:
-    from fly.evaluation.options import Options
+    from fly.workbench.options import Options
 
 _EPILOG = """\
 All flags of `fly run` are taken, too: --model_args, --tasks, --limit, --apply_chat_template,
@@ -77,8 +77,8 @@ def main(arguments: Sequence[str]) -> int:
     asked = capture(rest, "compare")
 
     from fly.cli.comparison_table import print_comparison
-    from fly.evaluation.comparing import run
-    from fly.evaluation.options import make_plan
+    from fly.workbench.compare import run
+    from fly.workbench.options import make_plan
 
     given = options_of(asked, own, command_line("compare", arguments))
     plan = make_plan(replace(given, methods=own.methods))
@@ -92,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def options_of(asked: Captured, own: argparse.Namespace, command: str) -> Options:
     """From lm-eval's flags and those of `add_flags`."""
-    from fly.evaluation.options import Options
+    from fly.workbench.options import Options
 
     return Options(
         model_args=asked.model_args,

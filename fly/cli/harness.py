@@ -11,23 +11,24 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import fly
 from fly import places
-from fly.backend.arguments import ModelArguments
-from fly.backend.replacing import replaced
 from fly.cli import interrupts, launch
 from fly.cli.saving import ResultSaver
 from fly.cli.trace import check_trace, trace_path
-from fly.errors import ConfigWarning
+from fly.errors import ConfigError, ConfigWarning
 from fly.execution import suspended
+from fly.harness.arguments import ModelArguments
+from fly.harness.patches import replaced
 from fly.tasks.unsafe import check_unsafe
 
 if TYPE_CHECKING:
-    from fly.backend import FLyLM
+    from fly.harness import FLyLM
 
 _HF_NAMES = frozenset({"hf", "hf-auto", "huggingface"})
 # Flags of lm-eval that reach the model as arguments, too.
@@ -72,7 +73,7 @@ def check_arguments(config: Any) -> None:
         if value is not None:
             setattr(config, name, value)
     if config.gen_kwargs:
-        from fly.backend.gen_kwargs import GenerationArguments
+        from fly.harness.gen_kwargs import GenerationArguments
 
         GenerationArguments.read(config.gen_kwargs, "--gen_kwargs")
     flags = {name: getattr(config, name) for name in _FLAGS}
@@ -219,9 +220,9 @@ class Harness:
         target."""
         import lm_eval.api.model
 
-        from fly.backend import FLyLM
-        from fly.backend.caching import generating_directly
-        from fly.backend.mending import mended
+        from fly.harness import FLyLM
+        from fly.harness.mending import mended
+        from fly.harness.patches import generating_directly
 
         predict_only = bool(options.get("predict_only"))
         check_unsafe(
@@ -256,3 +257,76 @@ class Harness:
             log_requests = bool(options.get("log_samples") or predict_only)
             self._saving = ResultSaver(tracker, records, log_requests=log_requests)
         return results
+
+
+# Options of simple_evaluate that a verb of ours decides or gives in another way.
+_NOT_PASSED = frozenset(
+    {"model", "model_args", "batch_size", "max_batch_size", "device"}
+    | {"evaluation_tracker", "log_samples", "verbosity", "write_out"}
+)
+
+
+@dataclass
+class Captured:
+    """What lm-eval's command line asks for."""
+
+    model_args: dict[str, Any] = field(default_factory=dict)  # device among them
+    batch_size: int | str | None = None
+    output_path: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)  # of simple_evaluate
+
+
+def capture(arguments: Sequence[str], verb: str) -> Captured:
+    """Read the flags of `fly run`, from the command line and from `--config` files.
+
+    Args:
+        arguments: without the verb and its own flags.
+        verb: its name, for messages.
+
+    Raises:
+        ConfigError: a flag's value is wrong, or the model is not ours.
+        SystemExit: from lm-eval's parser, for flags that it does not know.
+    """
+    import lm_eval
+    import lm_eval.evaluator
+    from lm_eval._cli.harness import HarnessCLI
+    from lm_eval.config.evaluate_config import EvaluatorConfig
+
+    found = Captured()
+    original = EvaluatorConfig.from_cli
+
+    def from_cli(namespace: Any) -> Any:
+        config = original(namespace)
+        config.include_path = with_own_tasks(config.include_path)
+        if model_to_run(config.model, config.model_args) != "fly" and config.model != "fly":
+            raise ConfigError(
+                f"fly {verb}: --model {config.model} without a config_path among --model_args: "
+                "no pair to decode with",
+                fix="add config_path=FILE to --model_args; fly_config/ has some",
+            )
+        config.model = "fly"
+        file = getattr(namespace, "config", None)
+        in_file = EvaluatorConfig.load_yaml_config(file) if file else {}
+        said = [as_mapping(config.model_args), in_file, vars(namespace)]
+        says_batch = any(given.get("batch_size") is not None for given in said)
+        check_arguments(config)
+        found.batch_size = config.batch_size if says_batch else None
+        found.model_args = as_mapping(config.model_args)
+        if config.device is not None:
+            found.model_args["device"] = config.device
+        found.output_path = config.output_path
+        return config
+
+    def simple_evaluate(**options: Any) -> None:
+        kept = {name: value for name, value in options.items() if name not in _NOT_PASSED}
+        found.options.update(kept)
+
+    cli = HarnessCLI()
+    cli._subparsers.choices["run"].prog = f"fly {verb}"
+    with ExitStack() as stack:
+        stack.enter_context(replaced(EvaluatorConfig, "from_cli", staticmethod(from_cli)))
+        for owner in (lm_eval, lm_eval.evaluator):
+            stack.enter_context(replaced(owner, "simple_evaluate", simple_evaluate))
+        parsed = cli._parser.parse_args(["run", *arguments])
+        parsed.func(parsed)
+    return found

@@ -51,7 +51,7 @@ def start_processes(*, own_program: bool) -> None:
             number,
         )
         return
-    from fly.backend import processes
+    from fly.harness import processes
 
     raise SystemExit(processes.rerun_in(number))
 
@@ -67,7 +67,7 @@ def processes_to_start() -> int:
     ranked = any(name in os.environ for name in _RANKED)
     if ranked or not all(name in os.environ for name in _ASKED):
         return 1
-    from fly.backend.processes import on_cpu
+    from fly.harness.processes import on_cpu
 
     if not on_cpu():
         return 1

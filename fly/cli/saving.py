@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fly.cli.request_log import run_folder, write_request_log
+from fly.cli.summary import run_folder, write_request_log
 from fly.errors import OutputError, shortened
 
 if TYPE_CHECKING:
     from lm_eval.loggers import EvaluationTracker
 
-    from fly.backend.records import RequestRecord
+    from fly.harness.records import RequestRecord
 
 _EXCEPTION = re.compile(r"[A-Za-z_.]+\(.*\)", re.DOTALL)
 

@@ -3,9 +3,17 @@ and overall."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fly.terminal import console, make_table, say
+
+if TYPE_CHECKING:
+    from lm_eval.loggers import EvaluationTracker
+
+    from fly.harness.records import RequestRecord
 
 _NUMBERS = ("requests", "tokens", "rounds", "tokens/s", "τ", "accepted", "loose")
 _FILE_WIDTH = 120  # columns, where the output is no terminal
@@ -75,3 +83,32 @@ def _legend(block: dict[str, Any]) -> str:
         f"target {block['target']['path']}, draft {draft}, batch {block['batch_size']}{resumed}"
         f"{thinking}"
     )
+
+
+def write_request_log(tracker: EvaluationTracker, records: Sequence[RequestRecord]) -> list[Path]:
+    """Write `speculative_<task>_<time>.jsonl` for each task and return the files.
+
+    Args:
+        tracker: lm-eval's, after it has saved the results; it says where and under which time
+            stamp.
+    """
+    if not tracker.output_path:
+        return []
+    folder = run_folder(tracker)
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, list[str]] = {}
+    for record in records:
+        line = json.dumps(record.to_line(), ensure_ascii=False, allow_nan=False)
+        files.setdefault(f"speculative_{record.task}_{tracker.date_id}.jsonl", []).append(line)
+    for name, lines in files.items():
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return [folder / name for name in files]
+
+
+def run_folder(tracker: EvaluationTracker) -> Path:
+    """Where lm-eval writes: beside a results file that was named, or in a folder named after the
+    model."""
+    path = Path(str(tracker.output_path))
+    if path.suffix == ".json":
+        return path.parent
+    return path / str(tracker.general_config_tracker.model_name_sanitized)

@@ -16,7 +16,7 @@ from fly.acceptance.base import Rule
 from fly.acceptance.fly import FlyRule
 from fly.config.messages import settings_error
 from fly.drafting import drafters
-from fly.drafting.spec import DrafterSettings, DrafterSpec
+from fly.drafting.settings import DrafterSettings, DrafterSpec
 from fly.registry import Registry
 from fly.settings import OfficialKeys, Temperatures, Traits
 

@@ -8,27 +8,27 @@ from typing import TYPE_CHECKING
 from fly.registry import Registry
 
 if TYPE_CHECKING:
-    from fly.drafting.lineage import TreeMask
-    from fly.drafting.protocol import (
+    from fly.drafting.base import (
         Choose,
         Drafter,
+        DrafterContext,
         DraftModel,
-        End,
-        Parts,
         Proposal,
+        StopInfo,
+        TreeMask,
         TreeModel,
     )
-    from fly.drafting.spec import DrafterSettings, DrafterSpec
+    from fly.drafting.settings import DrafterSettings, DrafterSpec
 
 __all__ = [
     "Choose",
     "DraftModel",
     "Drafter",
+    "DrafterContext",
     "DrafterSettings",
     "DrafterSpec",
-    "End",
-    "Parts",
     "Proposal",
+    "StopInfo",
     "TreeMask",
     "TreeModel",
     "drafters",
@@ -37,16 +37,16 @@ __all__ = [
 drafters: Registry[Drafter] = Registry(
     "drafter",
     {
-        "model": "fly.drafting.model:ModelDrafter",
+        "model": "fly.drafting.chain:ModelDrafter",
         "ngram": "fly.drafting.ngram:NgramDrafter",
         "multilevel": "fly.drafting.multilevel:MultilevelDrafter",
         "none": "fly.drafting.none:NoDrafter",
         "suffix": "fly.drafting.suffix:SuffixDrafter",
         "tree": "fly.drafting.tree:TreeDrafter",
-        "other_tokenizer": "fly.drafting.other_tokenizer:OtherTokenizerDrafter",
-        "self": "fly.drafting.self:SelfDrafter",
-        "retrieval": "fly.drafting.retrieval:RetrievalDrafter",
-        "bandit": "fly.drafting.bandit:BanditDrafter",
+        "other_tokenizer": "fly.drafting.cross_vocab.other_tokenizer:OtherTokenizerDrafter",
+        "self": "fly.drafting.self_draft:SelfDrafter",
+        "retrieval": "fly.drafting.retrieval.retrieval:RetrievalDrafter",
+        "bandit": "fly.drafting.adaptive.bandit:BanditDrafter",
     },
     # Without torch: what most configurations name is checked by these alone.
     settings={
@@ -62,8 +62,8 @@ _HOMES = {
     "Drafter": "protocol",
     "DrafterSettings": "spec",
     "DrafterSpec": "spec",
-    "End": "protocol",
-    "Parts": "protocol",
+    "StopInfo": "protocol",
+    "DrafterContext": "protocol",
     "Proposal": "protocol",
     "TreeMask": "lineage",
     "TreeModel": "protocol",

@@ -16,20 +16,19 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from fly.drafting.guessing import Guesser, MakeText, NgramText, RecentText, SuffixText
-from fly.drafting.per_request import PerRequest
-from fly.drafting.protocol import (
+from fly.drafting.base import (
     Choose,
+    DrafterContext,
     DraftModel,
-    End,
-    Parts,
     Proposal,
     Rows,
+    StopInfo,
     greedy,
 )
-from fly.drafting.reading import CachedDrafter, DraftReader, pad_right, within_context
-from fly.drafting.settings import GUESS_COST, MultilevelSettings, ResolvedMultilevel
-from fly.drafting.spec import DrafterSpec
+from fly.drafting.draft_cache import CachedDrafter, DraftReader, pad_right, within_context
+from fly.drafting.guesses import Guesser, MakeText, NgramText, RecentText, SuffixText
+from fly.drafting.per_request import PerRequest
+from fly.drafting.settings import GUESS_COST, DrafterSpec, MultilevelSettings, ResolvedMultilevel
 
 HOST = "cpu"  # where looking at a tensor waits for nothing
 
@@ -43,7 +42,7 @@ class MultilevelDrafter(CachedDrafter):
         k: int,
         make_text: MakeText,
         guess_length: int,
-        end: End,
+        end: StopInfo,
         guess_cost: float = GUESS_COST,
         reader: DraftReader | None = None,
     ) -> None:
@@ -69,7 +68,7 @@ class MultilevelDrafter(CachedDrafter):
         return MultilevelSettings
 
     @classmethod
-    def from_config(cls, spec: DrafterSpec, parts: Parts) -> MultilevelDrafter:
+    def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> MultilevelDrafter:
         settings = spec.settings
         assert parts.model is not None
         assert isinstance(settings, ResolvedMultilevel)
@@ -203,7 +202,7 @@ class Draft:
             guess = guess[: max(0, room - self.num_committed - len(self.tokens))]
         return Found(has_match, guess)
 
-    def gain(self, own: Sequence[int], found: Found, end: End) -> int:
+    def gain(self, own: Sequence[int], found: Found, end: StopInfo) -> int:
         """Take the draft model's own tokens as far as the guess foresaw them, and one more; returns
         how many that are.
         """
@@ -222,7 +221,7 @@ class Levels:
     """Forwards until every draft is finished."""
 
     def __init__(
-        self, model: DraftModel, drafts: Sequence[Draft], end: End, choose: Choose
+        self, model: DraftModel, drafts: Sequence[Draft], end: StopInfo, choose: Choose
     ) -> None:
         """Begin a round; nothing is drafted yet."""
         self.model = model

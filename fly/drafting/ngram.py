@@ -9,19 +9,18 @@ from collections.abc import Sequence
 import torch
 from pydantic import BaseModel
 
-from fly.drafting.lookup import NgramIndex
-from fly.drafting.per_request import PerRequest
-from fly.drafting.protocol import (
+from fly.drafting.base import (
     Choose,
     CommittedRow,
     Drafter,
-    Parts,
+    DrafterContext,
     Proposal,
     Rows,
     greedy,
 )
-from fly.drafting.settings import NgramSettings, ResolvedNgram, Which
-from fly.drafting.spec import DrafterSpec
+from fly.drafting.lookup import NgramIndex
+from fly.drafting.per_request import PerRequest
+from fly.drafting.settings import DrafterSpec, NgramSettings, ResolvedNgram, Which
 
 
 class NgramDrafter(Drafter):
@@ -41,7 +40,7 @@ class NgramDrafter(Drafter):
         return NgramSettings
 
     @classmethod
-    def from_config(cls, spec: DrafterSpec, parts: Parts) -> NgramDrafter:
+    def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> NgramDrafter:
         settings = spec.settings
         assert isinstance(settings, ResolvedNgram)
         return cls(spec.k, settings.max_ngram, parts.device, settings.match)

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import torch
 from pydantic import BaseModel
 
-from fly.drafting.protocol import Choose, Drafter, Parts, Proposal, Rows, greedy
-from fly.drafting.settings import PlainSettings
-from fly.drafting.spec import DrafterSpec
+from fly.drafting.base import Choose, Drafter, DrafterContext, Proposal, Rows, greedy
+from fly.drafting.settings import DrafterSpec, PlainSettings
 
 
 class NoDrafter(Drafter):
@@ -24,7 +23,7 @@ class NoDrafter(Drafter):
         return PlainSettings
 
     @classmethod
-    def from_config(cls, spec: DrafterSpec, parts: Parts) -> NoDrafter:
+    def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> NoDrafter:
         return cls(parts.device)
 
     def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:

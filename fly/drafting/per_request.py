@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from fly.drafting.protocol import CommittedRow
+from fly.drafting.base import CommittedRow
 
 T = TypeVar("T")
 

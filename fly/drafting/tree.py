@@ -14,18 +14,17 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
-from fly.drafting.lineage import TreeMask
-from fly.drafting.protocol import (
+from fly.drafting.base import (
     Choose,
-    Parts,
+    DrafterContext,
     Proposal,
     Rows,
+    TreeMask,
     TreeModel,
     greedy,
 )
-from fly.drafting.reading import CachedDrafter, DraftReader, pad_right, within_context
-from fly.drafting.settings import ResolvedTree, TreeSettings
-from fly.drafting.spec import DrafterSpec
+from fly.drafting.draft_cache import CachedDrafter, DraftReader, pad_right, within_context
+from fly.drafting.settings import DrafterSpec, ResolvedTree, TreeSettings
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ class TreeDrafter(CachedDrafter):
         return TreeSettings
 
     @classmethod
-    def from_config(cls, spec: DrafterSpec, parts: Parts) -> TreeDrafter:
+    def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> TreeDrafter:
         sizes = spec.settings
         assert isinstance(parts.model, TreeModel)
         assert isinstance(sizes, ResolvedTree)

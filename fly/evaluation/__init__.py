@@ -1,6 +1,5 @@
-"""Judging what was decoded: whether a way of decoding keeps the score (`compare`), and which
-setting is the fastest that does (`sweep`)."""
+"""The name of `fly.workbench` before 0.2."""
 
-from fly.evaluation.api import compare, sweep
+from fly.workbench import compare, sweep
 
 __all__ = ["compare", "sweep"]

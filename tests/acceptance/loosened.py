@@ -5,7 +5,7 @@ import torch
 
 from fly.acceptance import Scores
 from fly.config import FLyConfig
-from fly.decoding import SpeculativeDecoder
+from fly.engine import SpeculativeDecoder
 from tests.acceptance.sampled import decoded
 from tests.models import blurred, prompts, tiny, tiny_tokenizer
 

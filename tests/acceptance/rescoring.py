@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from fly.acceptance import Reason, Rule, rules
 from fly.acceptance.margin import SHORT_RATIO
 from fly.config import FLyConfig
-from fly.decoding import Request, Result, SpeculativeDecoder
+from fly.engine import Request, Result, SpeculativeDecoder
 from fly.registry import Registry
 from tests.models import blurred, prompts, tiny, tiny_tokenizer
 

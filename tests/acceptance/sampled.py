@@ -6,7 +6,7 @@ import torch
 from scipy.stats import chisquare
 
 from fly.config import FLyConfig
-from fly.decoding import Request, SpeculativeDecoder, Statistics
+from fly.engine import Request, SpeculativeDecoder, Statistics
 from tests.models import blurred, prompts, tiny_tokenizer
 
 PROMPT = (5, 9, 30, 5, 9, 41, 5, 9)

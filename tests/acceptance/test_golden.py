@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from fly.acceptance import Rule, Scores, leading_true
-from tests.decoding.test_golden import config_of
+from tests.engine.test_golden import config_of
 from tests.toy import Formula, formula, golden
 
 Decision = tuple[dict[str, Any], dict[str, Any], np.ndarray]  # parameters, round, logits [K+1, V]

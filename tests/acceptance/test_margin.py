@@ -11,8 +11,8 @@ from fly.acceptance import Reason, Scores, rules
 from fly.acceptance.margin import MarginRule
 from fly.config import FLyConfig
 from fly.errors import ConfigError
-from fly.evaluation.methods import parse_method
 from fly.settings import OfficialKeys
+from fly.workbench.methods import parse_method
 from tests.acceptance.tables import Case, assert_guarded, assert_table, kept, scores_of
 
 SURE = [0.0, 9.0, 0.0, 0.0]  # logits that want token 1

@@ -9,9 +9,9 @@ import torch
 
 from fly.acceptance import rules
 from fly.config import FLyConfig
-from fly.decoding import SpeculativeDecoder
+from fly.engine import SpeculativeDecoder
 from fly.errors import ConfigError
-from fly.evaluation.methods import parse_methods
+from fly.workbench.methods import parse_methods
 from tests.acceptance.loosened import check_loose_tokens, logits_of
 from tests.acceptance.sampled import decoded
 from tests.models import blurred, prompts, tiny, tiny_tokenizer

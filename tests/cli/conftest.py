@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.backend.conftest import pair, tasks
+from tests.harness.conftest import pair, tasks
 
 __all__ = ["pair", "tasks"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fly.backend.lines import read_line
-from fly.backend.lm import FLyLM
+from fly.harness.journal import read_line
+from fly.harness.lm import FLyLM
 
 GRID = ("--grid", "spd_k=4,8")
 
@@ -108,7 +108,7 @@ def test_missing_libraries(refused, monkeypatch, library):
 
 
 def test_a_draft_that_is_not_named(refused, pair, tmp_path):
-    from tests.backend import pairs
+    from tests.harness import pairs
 
     alone = pairs.save_config(tmp_path / "alone.json", pair.target, use_sd=False)
     said = refused("compare", "--methods", "draft", args=f",config_path={alone}")
@@ -149,7 +149,7 @@ def test_an_unknown_metric_is_found_before_anything_is_decoded(
     def decode(*_):
         raise AssertionError("something was decoded")
 
-    monkeypatch.setattr("fly.decoding.SpeculativeDecoder.decode", decode)
+    monkeypatch.setattr("fly.engine.SpeculativeDecoder.decode", decode)
     flags = ["--model_args", f"config_path={pair.config}", "--metric", "f1", "--limit", "2"]
     for verb in (["compare"], ["sweep", *GRID]):
         assert run_toy(*verb, *flags) == 2

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from fly.backend import processes
 from fly.cli import launch, main
 from fly.errors import ConfigError
+from fly.harness import processes
 from tests.cli.test_harness import results_in
 
 NAMES = ["toy_text", "toy_choice"]

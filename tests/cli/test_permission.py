@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from fly.backend import FLyLM
 from fly.execution import executor
+from fly.harness import FLyLM
 
 GIVEN = ["--model_args", "config_path=demo", "--tasks", "fly_demo_code", "--limit", "2"]
 CONFIRMED = "--confirm_run_unsafe_code"

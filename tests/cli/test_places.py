@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fly.backend import FLyLM
+from fly.harness import FLyLM
 
 GIVEN = ["--model_args", "config_path=demo", "--tasks", "fly_demo_math"]
 RUN, COMPARE = ["run", "--model", "hf", *GIVEN], ["compare", *GIVEN]

@@ -7,8 +7,8 @@ import shutil
 import pytest
 from transformers import AutoTokenizer
 
-from tests.backend.pairs import byte_tokenizer
 from tests.cli.test_harness import results_in
+from tests.harness.pairs import byte_tokenizer
 
 CHAT = "{% for m in messages %}START{{ m['content'] }}{% endfor %}"
 TEMPLATES = {"default": CHAT.replace("START", "D:"), "plain": CHAT.replace("START", "P:")}
@@ -81,7 +81,7 @@ GIVEN = {
 def test_impossible_arguments_of_the_command_end_it_before_models_are_loaded(
     run, given, capsys, monkeypatch
 ):
-    monkeypatch.setattr("fly.backend.lm.FLyLM.__init__", None)
+    monkeypatch.setattr("fly.harness.lm.FLyLM.__init__", None)
     assert run("--gen_kwargs", given) is None
     assert f"--gen_kwargs: {GIVEN[given]}" in capsys.readouterr().err
 

@@ -13,10 +13,10 @@ import pytest
 from lm_eval.loggers import EvaluationTracker
 from rich.console import Console
 
-from fly.backend.tracing import AnswerWriter
 from fly.cli import main, saving, summary
 from fly.cli.streams import Streams
 from fly.errors import JournalError
+from fly.harness.tracing import AnswerWriter
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from fly.backend.records import RequestRecord, summarise
 from fly.cli.summary import print_summary
-from fly.decoding import Statistics
+from fly.engine import Statistics
+from fly.harness.records import RequestRecord, summarise
 
 RUN = {"batch_size": 32, "processes": 1, "target": {"path": "T"}, "draft": {"path": "D"}}
 

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from fly.backend import FLyLM
-from fly.backend.journal import Journal
 from fly.cli.trace import trace_path
 from fly.demo import TARGET_PATH
 from fly.formats.answers import ORIGINS, Answer, Header
+from fly.harness import FLyLM
+from fly.harness.journal import Journal
 
 CONFIG = TARGET_PATH.parents[2] / "fly_config" / "demo.json"
 GIVEN = ["--model", "hf", "--tasks", "fly_demo_math", "--limit", "4", "--batch_size", "4"]

@@ -6,9 +6,9 @@ import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fly.config import FLyConfig
-from fly.decoding import Result, SpeculativeDecoder, Statistics
 from fly.demo import DRAFT_PATH, TARGET_PATH
 from fly.demo.problems import heldout
+from fly.engine import Result, SpeculativeDecoder, Statistics
 from tests.crossing import mostly_slow
 from tests.models import assert_same, generated
 

@@ -20,10 +20,10 @@ from tokenizers import (
 )
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
-from fly.decoding.protocol import CausalModel
 from fly.demo import DRAFT_PATH, TARGET_PATH
 from fly.demo.problems import heldout
-from fly.drafting.spelling import TokenBytes
+from fly.drafting.cross_vocab.token_bytes import TokenBytes
+from fly.engine.model.base import CausalModel
 
 SPECIALS = ["<unk>", "<s>", "</s>"]
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import torch
 
 from fly.drafting import Drafter, Proposal
-from fly.drafting.bandit import ArmSettings, BanditDrafter, BanditSettings
+from fly.drafting.adaptive.bandit import ArmSettings, BanditDrafter, BanditSettings
 
 
 class World:

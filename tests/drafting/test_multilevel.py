@@ -7,15 +7,15 @@ import pytest
 import torch
 
 from fly.config import FLyConfig
-from fly.decoding import Request, SpeculativeDecoder
-from fly.decoding.model import SlotModel
-from fly.drafting import End, Parts
-from fly.drafting.guessing import NgramText, RecentText, SuffixText
-from fly.drafting.model import ModelDrafter
+from fly.drafting import DrafterContext, StopInfo
+from fly.drafting.chain import ModelDrafter
+from fly.drafting.guesses import NgramText, RecentText, SuffixText
 from fly.drafting.multilevel import GUESS_COST, Levels, MultilevelDrafter
+from fly.engine import Request, SpeculativeDecoder
+from fly.engine.model.slots import SlotModel
 from fly.errors import ConfigError
 from tests.crossing import mostly_slow
-from tests.drafting.test_model import leave, ragged, rows_of, started
+from tests.drafting.test_chain import leave, ragged, rows_of, started
 from tests.models import (
     VOCAB,
     Tape,
@@ -36,13 +36,13 @@ def ngrams():
 
 def multilevel(model):
     """As the released code guesses."""
-    return MultilevelDrafter(model, K, ngrams, 6, End(), 0.0)
+    return MultilevelDrafter(model, K, ngrams, 6, StopInfo(), 0.0)
 
 
 MAKERS = {
     "free": multilevel,
-    "paying": lambda model: MultilevelDrafter(model, K, lambda: RecentText(4), 6, End()),
-    "suffix": lambda model: MultilevelDrafter(model, K, SuffixText, 6, End()),
+    "paying": lambda model: MultilevelDrafter(model, K, lambda: RecentText(4), 6, StopInfo()),
+    "suffix": lambda model: MultilevelDrafter(model, K, SuffixText, 6, StopInfo()),
 }
 EACH = pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
 
@@ -130,7 +130,7 @@ def test_guesses_are_as_long_as_the_rows_with_most_tokens_left_want_them(
     """The others wait for these anyway, and a long guess makes the forward longer for all."""
     rows = rows_of(*map(ids_of, texts))
     drafter = started(
-        lambda model: MultilevelDrafter(model, K, ngrams, 6, End(), cost),
+        lambda model: MultilevelDrafter(model, K, ngrams, 6, StopInfo(), cost),
         Tape("_" * 11 + "abcabcabcABCDEF"),
         rows,
     )
@@ -152,7 +152,7 @@ def test_what_was_refused_is_found_again_in_fewer_forwards():
         text = {"latest": lambda: RecentText(4), "earliest": ngrams}[name]
         rows = rows_of(ids_of(prompt))
         drafter = started(
-            lambda model, text=text: MultilevelDrafter(model, K, text, 6, End()), tape, rows
+            lambda model, text=text: MultilevelDrafter(model, K, text, 6, StopInfo()), tape, rows
         )
         assert ragged(drafter.propose(rows, [K])) == [ids_of("abcdefghijkl")]
         rows[0].ids += ids_of("!")
@@ -181,7 +181,7 @@ def test_a_moved_row_keeps_its_guesses():
 def test_stops_behind_an_end(lookahead, offered):
     """Only what the rule must see behind an end token is drafted, in every row of its own."""
     text = "abcabc"
-    end = End(frozenset(ids_of(".")), lookahead)
+    end = StopInfo(frozenset(ids_of(".")), lookahead)
     rows = rows_of(ids_of(text), ids_of(text + "!"))
     tape = Tape("_" * (len(text) - 1) + "abcabc.abcabcabcabc")
     drafter = started(lambda model: MultilevelDrafter(model, K, ngrams, 6, end, 0.0), tape, rows)
@@ -288,7 +288,7 @@ def guesser_of(parts, **settings):
 
 
 def test_from_config():
-    parts = Parts(torch.device("cpu"), VOCAB, model=SlotModel(tiny("llama")))
+    parts = DrafterContext(torch.device("cpu"), VOCAB, model=SlotModel(tiny("llama")))
     sizes = {"spd_k": 9, "max_ngram_size": 3, "num_ngram_pred_tokens": 2}
     drafter, guesser = guesser_of(parts, use_ngram=True, **sizes)
     assert (drafter.k, guesser._longest, guesser._cost) == (9, 2, GUESS_COST)

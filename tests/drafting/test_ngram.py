@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from fly.config import FLyConfig
-from fly.drafting import Parts
+from fly.drafting import DrafterContext
 from fly.drafting.ngram import NgramDrafter
 from fly.errors import ConfigError
+from tests.drafting.test_chain import K, play, ragged, rows_of
 from tests.drafting.test_lookup import search
-from tests.drafting.test_model import K, play, ragged, rows_of
 from tests.models import VOCAB, ids_of, tiny
 
 CPU = torch.device("cpu")
@@ -56,10 +56,12 @@ def test_equals_a_search_over_many_rounds(which):
 def test_from_config():
     config = FLyConfig(drafter="ngram", acceptance="native", spd_k=9, max_ngram_size=3)
     assert config.setup.traits.copies_context
-    drafter = NgramDrafter.from_config(config.setup.drafter, Parts(CPU, VOCAB))
+    drafter = NgramDrafter.from_config(config.setup.drafter, DrafterContext(CPU, VOCAB))
     assert (drafter.k, drafter.max_ngram, drafter.which) == (9, 3, "earliest")
     config = FLyConfig(drafter="ngram", acceptance="native", drafter_settings={"match": "latest"})
-    assert NgramDrafter.from_config(config.setup.drafter, Parts(CPU, VOCAB)).which == "latest"
+    assert (
+        NgramDrafter.from_config(config.setup.drafter, DrafterContext(CPU, VOCAB)).which == "latest"
+    )
 
 
 def test_an_unknown_match_is_refused():

@@ -3,15 +3,15 @@
 import torch
 
 from fly.config import FLyConfig
-from fly.drafting import Parts
+from fly.drafting import DrafterContext
 from fly.drafting.none import NoDrafter
-from tests.drafting.test_model import rows_of
+from tests.drafting.test_chain import rows_of
 
 
 def test_proposes_nothing():
     rows = rows_of([1, 2], [3])
     drafter = NoDrafter.from_config(
-        FLyConfig(use_sd=False).setup.drafter, Parts(torch.device("cpu"), 9)
+        FLyConfig(use_sd=False).setup.drafter, DrafterContext(torch.device("cpu"), 9)
     )
     drafter.prefill(rows)
     proposal = drafter.propose(rows, [5, 5])

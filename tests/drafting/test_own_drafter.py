@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from fly.config import FLyConfig
-from fly.decoding import SpeculativeDecoder
-from fly.drafting import Parts, drafters
+from fly.drafting import DrafterContext, drafters
+from fly.engine import SpeculativeDecoder
 from fly.errors import ConfigError
-from fly.evaluation.methods import parse_methods
-from tests.drafting.test_model import ragged, rows_of
+from fly.workbench.methods import parse_methods
+from tests.drafting.test_chain import ragged, rows_of
 from tests.models import VOCAB, assert_same, generated, prompts, tiny, tiny_tokenizer
 
 pytestmark = pytest.mark.docs
@@ -110,7 +110,7 @@ def test_native_text_is_the_targets_own(batch_size):
 
 
 def test_settings_are_checked(drafter):
-    parts = Parts(torch.device("cpu"), VOCAB, tokenizer=tiny_tokenizer())
+    parts = DrafterContext(torch.device("cpu"), VOCAB, tokenizer=tiny_tokenizer())
     own = drafter.from_config(configured("abc", spd_k=5).setup.drafter, parts)
     assert (len(own.phrases), own.k) == (1, 5)
     with pytest.raises(ConfigError, match="phrases"):

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fly.drafting.lookup import NO_MATCH, SuffixAutomaton
-from fly.drafting.store import BORDER, REREAD, AnswerStore, rest_of_answer
+from fly.drafting.suffix import BORDER, REREAD, AnswerStore, rest_of_answer
 from tests.drafting.counting import lines_of
 from tests.drafting.test_automaton import longest_within
 from tests.models import ids_of

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from fly.config import FLyConfig
-from fly.decoding import SpeculativeDecoder
-from fly.drafting import Parts
+from fly.drafting import DrafterContext
 from fly.drafting.lookup import SuffixAutomaton, continuation
 from fly.drafting.suffix import SuffixDrafter, SuffixSettings
+from fly.engine import SpeculativeDecoder
 from fly.errors import ConfigError
-from fly.evaluation.sharing import SharedDecoding
+from fly.workbench.sweep.shared import SharedDecoding
 from tests.drafting.test_automaton import longest_earlier
-from tests.drafting.test_model import K, leave, play, ragged, rows_of
+from tests.drafting.test_chain import K, leave, play, ragged, rows_of
 from tests.models import (
     VOCAB,
     assert_same,
@@ -127,7 +127,7 @@ def test_answers_that_come_in_meanwhile_are_found():
 def test_settings():
     native = {"drafter": "suffix", "acceptance": "native"}
     config = FLyConfig(**native, spd_k=9, drafter_settings={"store_tokens": 50})
-    drafter = SuffixDrafter.from_config(config.setup.drafter, Parts(CPU, VOCAB))
+    drafter = SuffixDrafter.from_config(config.setup.drafter, DrafterContext(CPU, VOCAB))
     assert (drafter.k, drafter.settings) == (9, SuffixSettings(store_tokens=50))
     assert config.setup.traits.remembers
     assert config.setup.traits.copies_context

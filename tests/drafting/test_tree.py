@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from fly.config import FLyConfig
-from fly.decoding.model import SlotModel
-from fly.drafting import Parts, TreeMask
-from fly.drafting.model import ModelDrafter
+from fly.drafting import DrafterContext, TreeMask
+from fly.drafting.chain import ModelDrafter
 from fly.drafting.tree import Growth, TreeDrafter, TreeShape
+from fly.engine.model.slots import SlotModel
 from fly.errors import ConfigError
 from tests.crossing import mostly_slow
-from tests.drafting.test_model import K, leave, play, ragged, rows_of, started
+from tests.drafting.test_chain import K, leave, play, ragged, rows_of, started
 from tests.models import VOCAB, prompts, tiny
 
 SHAPES = {
@@ -207,7 +207,7 @@ def test_from_config():
         tree_verify=True, spd_k=9, branch_n=3, max_nodes_per_level=5, max_nodes_global=30
     )
     drafter = TreeDrafter.from_config(
-        config.setup.drafter, Parts(torch.device("cpu"), VOCAB, model=model)
+        config.setup.drafter, DrafterContext(torch.device("cpu"), VOCAB, model=model)
     )
     assert (drafter.shape, drafter.model) == (TreeShape(9, 3, 5, 30), model)
     traits = config.setup.traits

@@ -6,9 +6,9 @@ import torch
 from benchmarks.chat import PROMPTS, encode
 from benchmarks.smollm2 import load
 from fly.config import FLyConfig
-from fly.decoding import SpeculativeDecoder
+from fly.engine import SpeculativeDecoder
 from fly.errors import ConfigWarning
-from fly.evaluation.divergence import compare
+from fly.workbench.divergence import compare
 
 pytestmark = pytest.mark.real
 

@@ -1,0 +1,1 @@
+"""Choices by what was measured: draft lengths, tree sizes, drafters."""

@@ -1,0 +1,382 @@
+"""Drafter protocol.  A drafter sees the committed tokens of every row and nothing of how they are
+verified.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import Any, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from pydantic import BaseModel
+from torch import Tensor
+
+from fly.drafting.settings import DrafterSpec
+from fly.settings import NoSettings, Traits
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """What is offered to the target in one round.  It may be shorter than K, and empty.
+
+    Where all else is equal, the target keeps the branch of a tree whose last token stands first: a
+    drafter puts the likelier of two tokens of one depth before the other.
+    """
+
+    ids: Tensor  # [B, K] int64, padded on the right with any valid id
+    lengths: Tensor  # [B] int64
+    draft_forwards: int = 0  # forwards of the draft model that it took
+    probs: Tensor | None = None  # [B, K, V] what the tokens were drawn from; None: nothing drawn
+    # A tree: [B, K] int64, the place in the proposal that each token follows, -1 for the last
+    # committed token; parents stand before their children.  None: a chain.
+    parents: Tensor | None = None
+    copies_context: bool = False  # repeats tokens of the context: no rule may loosen it
+    # By row and forward of the draft model the tokens that it brought, where rows end after an end
+    # token (StopInfo) and a forward may bring several; None: each brought a token to every row.
+    gains: Sequence[Sequence[int]] | None = None
+
+    @classmethod
+    def from_lists(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Proposal:
+        """Pad ragged lists of ids; K is the longest row's length."""
+        longest = max(map(len, rows), default=0)
+        padded = [[*row, *[0] * (longest - len(row))] for row in rows]
+        ids = torch.tensor(padded, dtype=torch.int64, device=device).reshape(len(rows), longest)
+        return cls(ids, torch.tensor([len(row) for row in rows], device=device))
+
+    def forwards_for(self, row: int, length: int) -> int:
+        """Forwards of the draft model that the first `length` tokens of a row took."""
+        if self.gains is None:
+            return length if self.draft_forwards else 0
+        totals = list(accumulate(self.gains[row]))
+        return min(bisect_left(totals, length) + 1, len(totals)) if length else 0
+
+    def to(self, device: torch.device) -> Proposal:
+        """The same on `device`: draft and target need not share one."""
+        probs = None if self.probs is None else self.probs.to(device)
+        parents = None if self.parents is None else self.parents.to(device)
+        ids, lengths = self.ids.to(device), self.lengths.to(device)
+        return replace(self, ids=ids, lengths=lengths, probs=probs, parents=parents)
+
+
+@dataclass(frozen=True)
+class StopInfo:
+    """What ends an answer, for drafters that see their tokens on the host and can stop there."""
+
+    ids: frozenset[int] = frozenset()
+    lookahead: int = 0  # proposed tokens that decide on one, its own included (acceptance.Rule)
+
+    def shorten(self, limit: int, tokens: Sequence[int]) -> int:
+        """How many of `limit` proposed tokens can matter: none behind an end token, but for those
+        that decide whether a token up to there is loosened.
+        """
+        place = next((place for place, token in enumerate(tokens) if token in self.ids), limit)
+        return min(limit, place + max(1, self.lookahead))
+
+
+class Choose(Protocol):
+    """Chooses the draft model's tokens from its logits."""
+
+    def __call__(
+        self,
+        logits: Tensor,
+        places: Sequence[int],
+        drafted: Callable[[], Sequence[Sequence[int]]],
+    ) -> tuple[Tensor, Tensor | None]:
+        """The tokens [B, n] and, where they were drawn, their distributions [B, n, V].
+
+        Args:
+            logits: [B, n, V]; row b's are of the proposal's places places[b] .. places[b]+n-1.
+            places: 0 for the token behind the last committed one.
+            drafted: called if the choice depends on them: every row's proposed tokens before its
+                last place here.
+        """
+        ...
+
+
+def greedy(
+    logits: Tensor, places: Sequence[int], drafted: Callable[[], Sequence[Sequence[int]]]
+) -> tuple[Tensor, Tensor | None]:
+    """The most probable token everywhere."""
+    return logits.argmax(-1), None
+
+
+class CommittedRow(Protocol):
+    """What a drafter may know of a row."""
+
+    @property
+    def index(self) -> int:
+        """Of the request, among those being decoded."""
+        ...
+
+    @property
+    def ids(self) -> list[int]:
+        """Prompt and emitted tokens; the drafter does not change the list."""
+        ...
+
+    @property
+    def key(self) -> str:
+        """The caller's name for the kind of request, such as the task."""
+        ...
+
+
+Rows: TypeAlias = Sequence[CommittedRow]
+
+
+def upload(values: Sequence[Any], device: torch.device) -> Tensor:
+    """Integers from the host, in lists of equal length, as int64.  Nothing waits for the device."""
+    tensor = torch.tensor(values, dtype=torch.int64)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def confidence(logits: Tensor, token: Tensor, probs: Tensor | None) -> Tensor:
+    """Probabilities of tokens [B, 1], from the logits [B, 1, V] or the distributions that they were
+    drawn from.  [B]
+    """
+    probs = logits.float().softmax(-1) if probs is None else probs
+    return probs.gather(-1, token[..., None])[:, 0, 0]
+
+
+class DraftModel(Protocol):
+    """A language model with one cache row per row of the batch, where a token at position p lies in
+    slot p.  A class that derives from this one inherits `reserve` and `draft`.
+    """
+
+    num_positions: int | None  # that the model knows; None where it knows no limit
+
+    @property
+    def device(self) -> torch.device:
+        """Where ids go and logits come from."""
+        ...
+
+    def reserve(self, num_rows: int, longest: int) -> None:
+        """Make room for rows of up to `longest` tokens before they are decoded, where the model
+        keeps buffers that should not move meanwhile.
+        """
+        return None  # written out, or mypy takes the method for an abstract one
+
+    def prefill(self, prompts: Sequence[list[int]], first_row: int) -> None:
+        """Fill rows `first_row` and following with the prompts."""
+        ...
+
+    def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
+        """Run ids [B, n] of rows 0 to B-1 at positions starts[b] .. starts[b]+n-1; logits [B, n,
+        V].  `starts` lie on the host, so that nothing waits for the device.
+
+        Positions after the last one that the model knows are allowed and give meaningless logits: a
+        row that drafts less than its neighbours is padded.
+        """
+        ...
+
+    def draft(
+        self,
+        ids: Tensor,
+        counts: Sequence[int],
+        starts: Sequence[int],
+        k: int,
+        choose: Choose = greedy,
+        goes_on: Callable[[Tensor, Tensor], bool] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Decode up to `k` tokens after ids [B, n], of which row b has counts[b], at positions from
+        starts[b] on.  The tokens [B, k] and, where they were drawn, their distributions [B, k, V].
+
+        Nothing is looked at on the host unless `choose` or `goes_on` does, which is asked after
+        every token [B] with its probability [B] whether to decode another.
+        """
+        rows = torch.arange(len(ids), device=ids.device)
+        last = upload(counts, ids.device) - 1
+        logits = self.extend(ids, starts)[rows, last, None]  # [B, 1, V]
+        ends = [start + count for start, count in zip(starts, counts, strict=True)]
+        tokens, probs = [ids[:, :0]], []
+        for step in range(k):
+            token, drawn_from = choose(
+                logits, [step] * len(ends), lambda: torch.cat(tokens, 1).tolist()
+            )
+            tokens.append(token)
+            if drawn_from is not None:
+                probs.append(drawn_from)
+            if step == k - 1 or (
+                goes_on and not goes_on(token[:, 0], confidence(logits, token, drawn_from))
+            ):
+                break
+            logits = self.extend(token, [end + step for end in ends])
+        return torch.cat(tokens, 1), torch.cat(probs, 1) if probs else None
+
+    def move(self, source: int, destination: int, length: int) -> None:
+        """Row `source` (of `length` tokens) takes the place of row `destination`; `source` is given
+        up.
+        """
+        ...
+
+
+@runtime_checkable
+class TreeModel(DraftModel, Protocol):
+    """One that can read the branches of a tree side by side."""
+
+    def extend_tree(self, ids: Tensor, starts: Sequence[int], tree: TreeMask) -> Tensor:
+        """Run ids [B, n], the last tokens of trees of T, in the slots starts[b] .. starts[b]+n-1;
+        logits [B, n, V].  The other T - n were run before and lie in the slots below.
+
+        Slots below the trees hold the text, in which slot = position; the positions in a tree go by
+        depth.
+        """
+        ...
+
+
+class Pace(Protocol):
+    """Decides while a proposal grows whether it grows on."""
+
+    def goes_on(self, tokens: Tensor, confidence: Tensor) -> bool:
+        """Called after every token but the last possible one.
+
+        Args:
+            tokens: [B] just drafted.
+            confidence: [B] what the draft gave to them.
+        """
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class DrafterContext:
+    """What a drafter may be built of."""
+
+    device: torch.device  # of the target: where proposals are wanted
+    vocab_size: int  # the target's
+    end: StopInfo = StopInfo()
+    model: DraftModel | None = None  # there if the drafter's traits ask for one
+    tokenizer: Any = None  # the target's
+    draft_tokenizer: Any = None  # the draft model's, where it is not the target's
+    reads_trees: bool = True  # whether the target can verify trees
+    reader: Any = None  # drafting.reading.DraftReader of the model; None: make one
+    pace: Pace | None = None  # for drafters that ask between tokens (Traits.asks_pace)
+    is_loose: bool = False  # the text depends on what is offered
+    make: Callable[[DrafterSpec, DrafterContext], Drafter] | None = None  # for drafters of drafters
+
+    def build(self, spec: DrafterSpec, parts: DrafterContext) -> Drafter:
+        """Another drafter, of parts like these."""
+        assert self.make is not None
+        return self.make(spec, parts)
+
+    def lending(self, reader: Any) -> DrafterContext:
+        """The same for a drafter that reads through another's."""
+        return replace(self, reader=reader)
+
+
+class Drafter(Protocol):
+    """Proposes tokens for all rows of the batch at once.
+
+    A class that derives from this one has to write from_config and propose.  What it keeps of a
+    request it keeps by the row's `index` (per_request.py), from the first call that has the row
+    until `forget`: rows come, go and change places in between.
+    """
+
+    @classmethod
+    def settings_model(cls) -> type[BaseModel]:
+        """What `drafter_settings` may hold."""
+        return NoSettings
+
+    @classmethod
+    def traits(cls, spec: DrafterSpec) -> Traits:
+        """What it needs and gives with these settings; nothing is loaded yet."""
+        return spec.traits
+
+    @classmethod
+    def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> Drafter:
+        """Build the drafter from its settings."""
+        ...
+
+    def prefill(self, rows: Rows) -> None:
+        """Some of the rows are new: what they are read for when they first draft may be read now.
+        The engine leaves this out where it does not expect them to draft soon.
+        """
+
+    def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
+        """Offer at most `limits[b]` tokens, and at most K, to follow row b; a draft model's are
+        chosen by `choose`.  In a tree these bound every branch.
+        """
+        ...
+
+    def observe(self, rows: Rows, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
+        """Learn what the target said, before `commit`.
+
+        Args:
+            rows: as they were when the proposal was made.
+            proposal: the one verified.
+            logits: [B, K+1, V] the target's raw logits at the last committed token and over the
+                proposal; of a tree, over all its tokens.
+            kept: how many proposed tokens each row keeps.
+        """
+        return None  # written out, or mypy takes the method for an abstract one
+
+    def commit(self, rows: Rows) -> None:
+        """The rows' ids now hold what became of the proposal."""
+
+    def forget(self, index: int) -> None:
+        """A request has ended, or is given up: what is kept of it may go.  It may come back, and
+        another of the same index may come.
+        """
+
+    def is_repeating(self, row: CommittedRow) -> bool:
+        """Whether the row's text stands where it stood before, for those who choose a drafter."""
+        return False
+
+    def finish(self) -> None:
+        """All requests that were asked have been answered."""
+        return None
+
+    def report(self) -> dict[str, Any]:
+        """What it has to tell of all it did, fit for JSON."""
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class TreeMask:
+    """A tree's tokens in the order of their slots, behind a text that all of them follow."""
+
+    seen: Tensor  # [B, T, T] bool, the tokens that each one follows, and itself
+
+    @property
+    def depths(self) -> Tensor:
+        """Tokens of the tree before each one, which give its position.  [B, T] int64."""
+        return self.seen.sum(-1) - 1
+
+    @classmethod
+    def empty(cls, num_rows: int, device: torch.device) -> TreeMask:
+        """Before the first token."""
+        return cls(torch.zeros(num_rows, 0, 0, dtype=torch.bool, device=device))
+
+    def grown(self, parents: Tensor) -> TreeMask:
+        """With more tokens, none of which follows another of them.
+
+        Args:
+            parents: [B, n] int64, the token that each follows, -1 for the text.
+        """
+        (num_rows, n), size = parents.shape, self.seen.shape[1]
+        # A last line, to which -1 points, for those that follow nothing of the tree.
+        known = torch.nn.functional.pad(self.seen, (0, 0, 0, 1))
+        before = known.gather(1, (parents % (size + 1))[..., None].expand(-1, -1, size))
+        own = torch.eye(n, dtype=torch.bool, device=parents.device).expand(num_rows, -1, -1)
+        old = torch.nn.functional.pad(self.seen, (0, n))
+        return TreeMask(torch.cat([old, torch.cat([before, own], dim=2)], dim=1))
+
+    @classmethod
+    def from_parents(cls, parents: Tensor) -> TreeMask:
+        """Of whole trees.
+
+        Args:
+            parents: [B, T] int64 on the host, the token that each follows, -1 for the text; a token
+                stands behind the one that it follows.
+        """
+        num_rows, size = parents.shape
+        seen = torch.eye(size + 1, dtype=torch.bool).repeat(num_rows, 1, 1)
+        place, rows = parents % (size + 1), torch.arange(num_rows)[:, None]
+        each = torch.arange(size)
+        while bool((place < size).any()):
+            seen[rows, each, place] = True
+            above = torch.cat([parents, parents.new_full((num_rows, 1), -1)], dim=1)
+            place = above.gather(1, place) % (size + 1)
+        return cls(seen[:, :size, :size])

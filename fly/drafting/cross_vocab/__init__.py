@@ -1,0 +1,1 @@
+"""Drafts with a tokenizer of their own."""

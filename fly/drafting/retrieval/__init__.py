@@ -1,0 +1,1 @@
+"""Trees of what the text and the target said before."""

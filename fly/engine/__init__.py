@@ -1,0 +1,19 @@
+"""The decoding engine.  It knows torch and transformers, and nothing of lm-eval."""
+
+from fly.engine.arguments import OTHER_METHODS, SHAPING
+from fly.engine.batch import MismatchRecord, Result, RoundRecord
+from fly.engine.decoder import SpeculativeDecoder
+from fly.engine.request import Request, Thinking
+from fly.engine.statistics import Statistics
+
+__all__ = [
+    "OTHER_METHODS",
+    "SHAPING",
+    "MismatchRecord",
+    "Request",
+    "Result",
+    "RoundRecord",
+    "SpeculativeDecoder",
+    "Statistics",
+    "Thinking",
+]

@@ -1,0 +1,161 @@
+"""One transformers model and its slot cache: prefill prompts, extend every row by a few tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from fly.drafting import TreeMask
+from fly.drafting.base import upload
+from fly.engine.model.base import PREFILL_TOKENS, LoadedModel
+from fly.engine.model.kv_cache import SlotCache, SlotMapping
+from fly.engine.model.masks import MaskPlan, check_attention
+from fly.engine.model.prefixes import Span, chunks, plan_prefill
+from fly.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Slots after the longest text: its neighbours' proposals may be longer than its own.
+SPARE_SLOTS = 64
+
+
+class SlotModel(LoadedModel):
+    """A causal language model with one cache row per row of the batch; slot = position."""
+
+    # Attention sees a multiple of so many slots.  1 sees what there is: another length of keys
+    # changes the last bits of logits and costs time.  Shapes that are captured ask for more.
+    kv_bucket = 1
+    # Slots reserved ahead for a row at most.  Longer budgets are seldom used up, so rows grow into
+    # them; buffers that must not move ask for more.
+    max_reserved = 512
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        common_vocab: int | None = None,
+        *,
+        share_prefixes: bool = True,
+    ) -> None:
+        """Wrap a loaded model; nothing of it is changed.
+
+        Arguments as in LoadedModel.
+
+        Raises:
+            ModelError: its layers cannot be served by a slot cache.
+        """
+        if getattr(model, "_is_stateful", False):
+            raise ModelError(
+                f"{type(model).__name__} keeps a recurrent state, which a cache of one slot per "
+                "position cannot roll back",
+                fix="use a model whose layers are full or sliding attention, or lm-eval's own hf",
+            )
+        config = model.config.get_text_config()
+        check_attention(config)
+        super().__init__(model, common_vocab, share_prefixes=share_prefixes)
+        self._masks = MaskPlan.from_config(config)
+        self.cache = SlotCache(config.num_hidden_layers, self.num_positions)
+        self._held: list[list[int]] = []  # per cache row the prompt that its slots begin with
+        self._dtype = model.dtype  # asking the model walks through its parameters
+
+    def kv_len(self, end: int) -> int:
+        """Slots that attention sees where the last position is `end` - 1."""
+        return -(-end // self.kv_bucket) * self.kv_bucket
+
+    def reserve(self, num_rows: int, longest: int) -> None:
+        slots = min(longest, self.num_positions or longest, self.max_reserved) + SPARE_SLOTS
+        self.cache.reserve(num_rows, self.kv_len(slots))
+
+    def prefill(self, prompts: Sequence[list[int]], first_row: int) -> None:
+        """Write prompts into rows `first_row` and following, from slot 0, a bounded number of
+        tokens at a time.  Beginnings that other rows hold are copied.
+        """
+        self.cache.reserve(first_row + len(prompts), 0)
+        self._held += [[] for _ in range(first_row - len(self._held))]
+        if self._share_prefixes:
+            waves = plan_prefill(self._held, prompts, first_row)
+        else:
+            waves = [[Span(row, row, 0, ids) for row, ids in enumerate(prompts, first_row)]]
+        # Nothing is held until all of it is: an interrupted prefill leaves rows half written.
+        self._held[first_row : first_row + len(prompts)] = [[] for _ in prompts]
+        for wave in waves:
+            for span in wave:
+                if span.source == span.row:
+                    self.cache.wipe(span.row, span.start)
+                else:
+                    self.cache.copy_row(span.source, span.row, span.start)
+            for chunk in chunks(wave, PREFILL_TOKENS):
+                self._fill(chunk)
+        self._held[first_row : first_row + len(prompts)] = map(list, prompts)
+
+    def _fill(self, spans: Sequence[Span]) -> None:
+        """Compute spans of consecutive rows, in pieces of equal width."""
+        longest = max(len(span.ids) for span in spans)
+        width = max(1, min(longest, PREFILL_TOKENS))
+        for offset in range(0, longest, width):
+            pieces = [span.ids[offset : offset + width] for span in spans]
+            size = max(map(len, pieces))
+            padded = [[*piece, *[0] * (size - len(piece))] for piece in pieces]
+            ids = upload(padded, self.device)
+            mapping = self._mapping(ids, [span.start + offset for span in spans], spans[0].row)
+            self._forward(ids, mapping, logits_to_keep=1)
+
+    def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
+        return self._forward(ids, self._mapping(ids, starts))
+
+    def extend_tree(self, ids: Tensor, starts: Sequence[int], tree: TreeMask) -> Tensor:
+        mapping, n = self._mapping(ids, starts), ids.shape[1]
+        roots = mapping.slots[:, 0] - (tree.seen.shape[1] - n)
+        mask = self._masks.build_tree(tree, roots, n, mapping.kv_len, self._dtype)
+        return self._forward(ids, mapping, roots[:, None] + tree.depths[:, -n:], mask)
+
+    def _mapping(self, ids: Tensor, starts: Sequence[int], first_row: int = 0) -> SlotMapping:
+        """Ids [B, n] of rows from `first_row` on go to the slots from starts[b] on."""
+        n, start = ids.shape[1], max(starts)
+        slots = upload(starts, ids.device)[:, None] + torch.arange(n, device=ids.device)
+        is_even = min(starts) == start
+        return SlotMapping(slots, first_row, start, self.kv_len(start + n), is_even)
+
+    def _forward(
+        self,
+        ids: Tensor,
+        mapping: SlotMapping,
+        positions: Tensor | None = None,
+        mask: Tensor | dict[str, Tensor] | None = None,
+        logits_to_keep: int = 0,
+    ) -> Tensor:
+        """Logits [B, n, V]; positions and mask are those of the slots, unless given."""
+        self.cache.write_at(mapping)
+        if positions is None:
+            positions = mapping.slots
+            mask = self._masks.build(positions, mapping.kv_len, self._dtype)
+        if self.num_positions is not None:
+            # Learned position tables end somewhere; what lies after is padding and never counts.
+            positions = positions.clamp_max(self.num_positions - 1)
+        options: dict[str, Any] = {}
+        if "logits_to_keep" in self._takes:
+            options["logits_to_keep"] = logits_to_keep
+        output = self.model(
+            input_ids=ids.clamp_max(self._common_vocab - 1),
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            **options,
+        )
+        logits: Tensor = output.logits
+        return logits[..., : self._common_vocab]
+
+    def keep_slots(self, sources: Tensor, destinations: Tensor) -> None:
+        self.cache.move_slots(sources, destinations)
+
+    def move(self, source: int, destination: int, length: int) -> None:
+        self.cache.copy_row(source, destination, length)
+        self._held[destination] = self._held[source]
+
+    def clear(self) -> None:
+        self.cache.clear()
+        self._held = []

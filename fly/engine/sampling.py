@@ -1,0 +1,183 @@
+"""One round's randomness and what shapes it: processors applied alike to draft and target, and the
+uniform draws of drafting, acceptance and correction.  Nothing else uses random numbers.
+
+The draws of a row hang on its seed, on how many rounds it has had, and on the place in the
+proposal: not on its neighbours, the batch's size or the order of the requests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fly.acceptance.rejection import RejectionSampling, draw
+from fly.drafting import Proposal
+from fly.engine.batch import Row
+
+DRAFTING, ACCEPTING, CHOOSING = range(3)
+NUM_STREAMS = 3
+MIN_PLACES = 32  # drawn at once, since a generator costs more than its numbers
+
+
+def uniform_draws(seed: int, turn: int, num_places: int) -> np.ndarray:
+    """A row's draws in one round.  [num_places, streams] float64 in [0, 1); a larger `num_places`
+    only adds rows.
+    """
+    key = np.array([seed % 2**64, turn], dtype=np.uint64)
+    return np.random.Generator(np.random.Philox(key=key)).random((num_places, NUM_STREAMS))
+
+
+class RoundSampler:
+    """Chooses tokens for the rows of one round.  Called by a drafter, it chooses the draft's."""
+
+    def __init__(self, rows: Sequence[Row], vocab_size: int, *, keeps_probs: bool = False) -> None:
+        """Look at what the rows ask for.
+
+        Args:
+            rows: of the batch.
+            vocab_size: the target's.
+            keeps_probs: a rule wants the draft's distributions even where nothing is drawn.
+        """
+        self._rows = rows
+        self._keeps_probs = keeps_probs
+        self._vocab_size = vocab_size
+        self._draws = torch.empty(len(rows), 0, NUM_STREAMS, dtype=torch.float64)
+        parts = [row.processing for row in rows]
+        self._sampled = [row.is_sampled for row in rows]
+        self._needs_history = any(part is not None and part.needs_history for part in parts)
+        self.is_plain = not any(parts)  # argmax of the raw logits everywhere
+
+    def __call__(
+        self,
+        logits: Tensor,
+        places: Sequence[int],
+        drafted: Callable[[], Sequence[Sequence[int]]],
+    ) -> tuple[Tensor, Tensor | None]:
+        """Choose the draft's tokens (fly.drafting.Choose)."""
+        if self.is_plain and not self._keeps_probs:
+            return logits.argmax(-1), None
+        missing = self._vocab_size - logits.shape[-1]
+        if missing > 0:  # ids that only the target knows; processors may speak of them
+            logits = F.pad(logits, (0, missing), value=-torch.inf)
+        processed = self.process(logits, places, drafted)
+        soft = processed.softmax(-1) if self._keeps_probs else None
+        if not any(self._sampled):
+            return processed.argmax(-1), soft
+        probs = self._probabilities(processed)
+        # Places before the proposal belong to known tokens; what is chosen there is not looked at.
+        steps = torch.tensor(places)[:, None] + torch.arange(logits.shape[1])  # [B, n]
+        steps = steps.clamp_min(0)
+        draws = self._uniform(int(steps.max()) + 1)[..., DRAFTING].gather(1, steps)
+        # A greedy row's own q decides nothing: it keeps its argmax whatever was offered.
+        return draw(probs, draws.to(logits.device)), probs if soft is None else soft
+
+    def process(
+        self,
+        logits: Tensor,
+        places: Sequence[int],
+        drafted: Callable[[], Sequence[Sequence[int]]],
+    ) -> Tensor:
+        """Apply every row's processors to logits [B, n, V] of the tokens at places[b] and following
+        behind what is committed; `drafted` gives the tokens before them, if they matter.
+        """
+        logits = logits.float()
+        known = drafted() if self._needs_history else [[]] * len(self._rows)
+        first = self._rows[0].processing
+        if not self._needs_history and all(row.processing is first for row in self._rows):
+            return first.apply(logits.flatten(0, 1)).view_as(logits) if first else logits
+        parts = []
+        for row, rows_logits, place, tokens in zip(self._rows, logits, places, known, strict=True):
+            parts.append(_process_row(row, rows_logits, place, tokens))
+        return torch.stack(parts)
+
+    def process_tree(
+        self, logits: Tensor, texts: Callable[[], Sequence[Sequence[Sequence[int]]]]
+    ) -> Tensor:
+        """Apply every row's processors to logits [B, N+1, V] of trees; `texts` gives for every row
+        and line the tokens that it follows behind what is committed, if they matter.
+        """
+        if not self._needs_history:
+            return self.process(logits, [0] * len(logits), list)
+        logits = logits.float()
+        parts = []
+        for row, rows_logits, followed in zip(self._rows, logits, texts(), strict=True):
+            parts.append(_process_lines(row, rows_logits, followed))
+        return torch.stack(parts)
+
+    def drawn(self, processed: Tensor) -> Tensor | None:
+        """The target's own token at every line of a tree, from its processed logits [B, N+1, V]:
+        one draw, whatever was proposed to follow.  [B, N+1] int64; None where every row is greedy.
+        """
+        if not any(self._sampled):
+            return None
+        num_lines = processed.shape[1]
+        draws = self._uniform(num_lines)[:, :num_lines, CHOOSING]
+        probs = self._probabilities(processed)
+        # A row at a time: the sums that draw makes are twice as large as the logits.
+        return torch.stack([draw(*row) for row in zip(probs, draws.to(probs.device), strict=True)])
+
+    def law(self, processed: Tensor, proposal: Proposal) -> RejectionSampling | None:
+        """What decides about the proposal, from the target's processed logits [B, K+1, V]; None
+        where every row is greedy.
+        """
+        if not any(self._sampled):
+            return None
+        num_places = processed.shape[1]
+        draws = self._uniform(num_places)[:, :num_places, ACCEPTING:]
+        target = self._probabilities(processed)
+        sampled = torch.tensor(self._sampled, device=processed.device)
+        return RejectionSampling(target, proposal.probs, draws.to(processed.device), sampled)
+
+    def _probabilities(self, processed: Tensor) -> Tensor:
+        """Softmax for sampled rows, certainty of the argmax for the others.  [B, n, V]."""
+        probs = processed.softmax(-1)
+        greedy = [index for index, sampled in enumerate(self._sampled) if not sampled]
+        if greedy:
+            best = processed[greedy].argmax(-1)
+            probs[greedy] = F.one_hot(best, probs.shape[-1]).to(probs.dtype)
+        return probs
+
+    def _uniform(self, num_places: int) -> Tensor:
+        """At least `num_places` of the round's draws.  [B, places, streams] float64."""
+        if self._draws.shape[1] < num_places:
+            size = max(num_places, MIN_PLACES)
+            tables = [uniform_draws(row.request.seed, row.num_rounds, size) for row in self._rows]
+            self._draws = torch.from_numpy(np.stack(tables))
+        return self._draws
+
+
+def _process_row(row: Row, logits: Tensor, place: int, tokens: Sequence[int]) -> Tensor:
+    """One row's logits [n, V] through its processors, position by position where they read what
+    came before.
+    """
+    processing = row.processing
+    if processing is None:
+        return logits
+    if not processing.needs_history:
+        return processing.apply(logits)
+    text = torch.tensor([[*row.ids, *tokens]], device=logits.device)
+    start = len(row.ids) + place
+    steps = [
+        processing.apply(logits[step : step + 1], text[:, : start + step])
+        for step in range(len(logits))
+    ]
+    return torch.cat(steps)
+
+
+def _process_lines(row: Row, logits: Tensor, followed: Sequence[Sequence[int]]) -> Tensor:
+    """One row's logits [n, V], each line behind its own tokens; those of one length together."""
+    processing = row.processing
+    if processing is None:
+        return logits
+    if not processing.needs_history:
+        return processing.apply(logits)
+    processed = torch.empty_like(logits)
+    for length in {len(tokens) for tokens in followed}:
+        lines = [line for line, tokens in enumerate(followed) if len(tokens) == length]
+        texts = torch.tensor([[*row.ids, *followed[line]] for line in lines], device=logits.device)
+        processed[lines] = processing.apply(logits[lines], texts)
+    return processed

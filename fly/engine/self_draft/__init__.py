@@ -1,0 +1,1 @@
+"""Drafts made of the target: fewer layers, or eight bits."""

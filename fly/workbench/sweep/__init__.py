@@ -1,0 +1,1 @@
+"""Sweeps: grids, shared rounds, halving and the search."""

@@ -1,0 +1,162 @@
+"""Many points decide on the same round.  Points that draft alike are offered the same tokens, each
+as many of them as its K and its budget let it see, and the target's logits over them are the same:
+only the rules differ, and they are cheap beside a forward."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fly.acceptance import Rule, Scores, leading_true
+from fly.config import FLyConfig
+from fly.drafting import Proposal, StopInfo
+from fly.engine.batch import Outcome, Row
+from fly.engine.deciding import ChainRound, not_finite
+from fly.workbench.sweep.memo import RequestMemo, Step
+
+
+@dataclass(frozen=True)
+class PointRule:
+    """As much of a point as decides a round."""
+
+    name: str
+    k: int
+    rule: Rule
+    is_protected: bool
+    config: FLyConfig
+
+    @classmethod
+    def from_config(cls, name: str, config: FLyConfig) -> PointRule:
+        """Read the rule's settings, spd_k and protect_special_tokens."""
+        return cls(name, config.spd_k, config.setup.rule, config.protect_special_tokens, config)
+
+    def length(self, row: Row, chain: Sequence[int], ends: frozenset[int]) -> int:
+        """How much of `chain` the point would have been offered.
+
+        Args:
+            row: the request at this context.
+            chain: what was proposed to a point of at least this K and required_followers.
+            ends: end tokens, if the drafter stops behind them.
+        """
+        required = self.rule.required_followers
+        length = min(self.k, row.remaining - 1 + required, len(chain))
+        return StopInfo(ends, required).shorten(length, chain[:length])
+
+
+class RoundJudge:
+    """Decides the rounds of one point, its `leader`, and notes what others that draft alike would
+    have made of them.
+    """
+
+    def __init__(self, points: Sequence[PointRule], eos_ids: frozenset[int]) -> None:
+        """Decide for `points`; `eos_ids` end an answer."""
+        self._points = points
+        self._eos_ids = eos_ids
+        self.required_followers = max(point.rule.required_followers for point in points)
+        self.leader = 0
+        self.memos: Sequence[RequestMemo] = ()  # of the requests being decoded, by Row.index
+        self.stopped: set[int] = set()  # points that nobody asks for any more
+        self.num_rounds = 0  # of single rows
+
+    @property
+    def needs_draft_probs(self) -> bool:
+        """As a rule's."""
+        return any(point.rule.needs_draft_probs for point in self._points)
+
+    def decide(self, rows: Sequence[Row], proposed: ChainRound, scores: Scores) -> list[Outcome]:
+        """The leader's outcomes; everyone's go into the memo.
+
+        Raises:
+            DecodingError: the target's logits are not finite.
+        """
+        proposal = proposed.proposal
+        assert proposal.parents is None, "points cannot share trees"
+        # Lengths and tokens are needed on the host before the rules: one more wait for the device.
+        found = torch.cat([scores.lengths[:, None], scores.ids], dim=1).tolist()
+        chains = [ids[:length] for length, *ids in found]
+        wanted = [point for point in range(len(self._points)) if self._is_wanted(point, rows)]
+        steps = self._steps(wanted, rows, chains, proposal, scores)
+        outcomes = []
+        for index, row in enumerate(rows):
+            mine: list[Step | None] = [None] * len(self._points)
+            for point in wanted:
+                mine[point] = steps[point][index]
+            leading = mine[self.leader]
+            if leading is None:
+                raise not_finite(row)
+            self.memos[row.index].keep(row.answer, mine)
+            outcomes.append(leading.outcome)
+        self.num_rounds += len(rows)
+        return outcomes
+
+    def _is_wanted(self, point: int, rows: Sequence[Row]) -> bool:
+        """Whether a point may still come to one of these contexts, and was offered enough."""
+        if point == self.leader:
+            return True
+        if point in self.stopped or self._points[point].k > self._points[self.leader].k:
+            return False
+        return any(point not in self.memos[row.index].finished for row in rows)
+
+    def _steps(
+        self,
+        points: Sequence[int],
+        rows: Sequence[Row],
+        chains: Sequence[Sequence[int]],
+        proposal: Proposal,
+        scores: Scores,
+    ) -> dict[int, list[Step | None]]:
+        """By point, what every row keeps; None where the point meets logits that are not finite.
+        All decisions cross to the host together.
+        """
+        ends = frozenset() if proposal.gains is None else self._eos_ids
+        lengths = {
+            point: [
+                self._points[point].length(row, chain, ends)
+                for row, chain in zip(rows, chains, strict=True)
+            ]
+            for point in points
+        }
+        tables = [self._decisions(self._points[p], lengths[p], scores) for p in points]
+        sizes = [table.shape[1] for table in tables]
+        packed = torch.cat(tables, dim=1).tolist()
+        steps: dict[int, list[Step | None]] = {point: [] for point in points}
+        for index, (line, chain) in enumerate(zip(packed, chains, strict=True)):
+            begin = 0
+            for point, size in zip(points, sizes, strict=True):
+                is_finite, kept, own, *reasons = line[begin : begin + size]
+                begin += size
+                n = lengths[point][index]
+                step = Step(
+                    (*chain[:kept], own),
+                    bytes(reasons[: min(kept + 1, n)]),
+                    n,
+                    proposal.forwards_for(index, n),
+                )
+                steps[point].append(step if is_finite else None)
+        return steps
+
+    def _decisions(self, point: PointRule, lengths: list[int], scores: Scores) -> Tensor:
+        """One point's decisions about all rows.  [B, 3 + k] int64: whether its logits are finite,
+        tokens kept, the target's own behind them, a reason per proposed token.
+        """
+        k = min(point.k, scores.ids.shape[1])
+        view = scores.view(
+            scores.layout.first(k),
+            scores.ids[:, :k],
+            torch.tensor(lengths, device=scores.ids.device),
+            drawn=scores.choice[:, : k + 1],
+            protected=scores.protected if point.is_protected else None,
+            locked=_first(scores.locked, k),
+            stopping=_first(scores.stopping, k) if point.is_protected else None,
+        )
+        decision = point.rule.accept(view)
+        kept = leading_true(decision.accepted)
+        single = torch.stack([view.is_finite.long(), kept, view.choice_at(kept)], dim=1)
+        return torch.cat([single, decision.reason.to(torch.int64)], dim=1)
+
+
+def _first(places: Tensor | None, k: int) -> Tensor | None:
+    return None if places is None else places[:, :k]

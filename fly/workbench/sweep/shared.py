@@ -1,0 +1,340 @@
+"""Many points decoded for less than the price of each: points that stand at the same context and
+draft alike get the same proposal and the same logits, so a round that one of them decodes is
+decided for all.  The others replay it, and are decoded only from the context on where nobody has
+been.
+
+Exact, whatever the rules: a point's answers and counters are those of a SpeculativeDecoder of its
+own, but for ties between forwards of different shapes (fly/workbench/divergence.py), and for the
+draft forwards of multilevel: guesses that pay hang on what else was drafted in the row.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, TypeAlias
+
+from fly.config import FLyConfig, rule_keys
+from fly.engine.admission import MAX_ROWS, RequestCheck, share_ids
+from fly.engine.batch import Row
+from fly.engine.decoder import SpeculativeDecoder
+from fly.engine.model.base import CausalModel
+from fly.engine.model.load import NO_DRAFTER, ServedModels, load_models
+from fly.engine.request import Request
+from fly.engine.statistics import Statistics
+from fly.engine.stopping import StopRules, eos_ids
+from fly.errors import ConfigError, ModelError, RequestError
+from fly.workbench.sweep.deciders import PointRule, RoundJudge
+from fly.workbench.sweep.memo import PointAnswer, RequestMemo, answer_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DraftingKey: TypeAlias = str
+
+
+def drafting_key(config: FLyConfig) -> DraftingKey:
+    """Points of one key can share their rounds: the drafter, its settings and the budget.
+
+    A drafter that does not draft chains shares only between points of the same K and lookahead.
+    """
+    setup = config.setup
+    rule = setup.rule
+    known = {
+        "drafting": setup.drafting,
+        "guards": asdict(setup.guards) | {"protect_special_tokens": None},
+        "models": asdict(setup.models),
+        "total_gen_tok": setup.total_gen_tok,
+        "needs_draft_probs": rule.needs_draft_probs,
+    }
+    if not setup.traits.is_chain:
+        known |= {"k": setup.drafter.k, "required": rule.required_followers}
+    return json.dumps(known, sort_keys=True)
+
+
+class SharedDecoding:
+    """Decodes the answers of many points.  Greedy requests only."""
+
+    def __init__(
+        self,
+        target: PreTrainedModel | CausalModel,
+        draft: PreTrainedModel | CausalModel | None,
+        tokenizer: PreTrainedTokenizerBase,
+        points: Mapping[str, FLyConfig],
+        *,
+        batch_size: int | str = 8,
+        max_batch_size: int = MAX_ROWS,
+        share_prefixes: bool = True,
+        draft_tokenizer: PreTrainedTokenizerBase | None = None,
+        end_ids: Collection[int] = (),
+    ) -> None:
+        """Combine loaded models with the points by name.
+
+        Args:
+            target: the model whose text is wanted.
+            draft: the model that proposes; None if no point needs one.
+            tokenizer: of the target, and of the draft unless that has its own.
+            points: settings by name; model paths in them are not looked at.
+            batch_size: rows decoded at once, as in SpeculativeDecoder.
+            max_batch_size: as in SpeculativeDecoder.
+            share_prefixes: as in SpeculativeDecoder.
+            draft_tokenizer: as in SpeculativeDecoder.
+            end_ids: as in SpeculativeDecoder.
+
+        Raises:
+            ConfigError: no points, one that samples, or a draft model is missing.
+            ModelError: a model cannot be served, or the pair cannot speculate.
+        """
+        _check_points(points, has_draft=draft is not None)
+        self.points = dict(points)
+        drafters = {config.drafter_name for config in points.values()}
+        needed = sorted(drafters - {NO_DRAFTER})
+        needs_draft = any(config.setup.traits.needs_model for config in points.values())
+        pair = load_models(
+            target,
+            draft if needs_draft else None,
+            needed[0] if needed else NO_DRAFTER,
+            share_prefixes=share_prefixes,
+            shares_ids=share_ids(tokenizer, draft_tokenizer),
+        )
+        if needed and pair.drafter == NO_DRAFTER:
+            raise ModelError(
+                "this pair cannot speculate, so there is no setting to choose",
+                fix="take a pair that `fly run` decodes speculatively",
+            )
+        self._groups: dict[DraftingKey, SharedGroup] = {}
+        for key in dict.fromkeys(drafting_key(config) for config in points.values()):
+            members = {name: c for name, c in points.items() if drafting_key(c) == key}
+            self._groups[key] = SharedGroup(
+                pair,
+                (tokenizer, draft_tokenizer),
+                members,
+                (batch_size, max_batch_size),
+                frozenset(end_ids),
+            )
+
+    def order(self, points: Iterable[str]) -> list[str]:
+        """The order in which decoding `points` costs least: what drafts alike together, long
+        proposals first.
+        """
+        wanted = set(points)
+        return [name for group in self._groups.values() for name in group.names if name in wanted]
+
+    def decode(
+        self,
+        point: str,
+        requests: Sequence[Request],
+        indices: Sequence[int] | None = None,
+        on_round: Callable[[Statistics], None] | None = None,
+    ) -> Iterator[PointAnswer]:
+        """A point's answers, each as soon as it is known; their `index` tells which.
+
+        Args:
+            point: its name.
+            requests: what is asked, greedily.
+            indices: the requests' numbers, the same at every point; None counts from 0.
+            on_round: as in SpeculativeDecoder.decode, of what has to be decoded.
+
+        Raises:
+            RequestError: a request is impossible, samples, or is not the one that had this number.
+            DecodingError: the target's logits are not finite.
+        """
+        numbers = range(len(requests)) if indices is None else indices
+        group = self._groups[drafting_key(self.points[point])]
+        return group.decode(point, list(zip(numbers, requests, strict=True)), on_round)
+
+    def stop(self, point: str) -> None:
+        """Nobody will ask for this point again: rounds are not decided for it any more."""
+        self._groups[drafting_key(self.points[point])].stop(point)
+
+    @property
+    def rounds_decoded(self) -> int:
+        """Rounds of single rows that the target has verified."""
+        return sum(group.judge.num_rounds for group in self._groups.values())
+
+    @property
+    def rounds_replayed(self) -> int:
+        """Rounds of single rows in the answers given that another point had decoded."""
+        return sum(group.rounds_answered for group in self._groups.values()) - self.rounds_decoded
+
+    @property
+    def num_contexts(self) -> int:
+        """Contexts held in memory."""
+        memos = (memo for group in self._groups.values() for memo in group.memos.values())
+        return sum(len(memo.contexts) for memo in memos)
+
+
+class SharedGroup:
+    """The points that draft alike."""
+
+    def __init__(
+        self,
+        pair: ServedModels,
+        tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None],
+        points: Mapping[str, FLyConfig],
+        sizes: tuple[int | str, int],
+        end_ids: frozenset[int],
+    ) -> None:
+        """Share the rounds of `points`, all of one drafting key; the draft's tokenizer is None
+        where it is the target's.
+        """
+        self._pair = pair
+        self._tokenizer, self._draft_tokenizer = tokenizers
+        self._sizes = sizes
+        self._end_ids = end_ids
+        known = [PointRule.from_config(name, config) for name, config in points.items()]
+        # A longer proposal serves the points of a smaller K, and not the other way round.
+        self._points = sorted(known, key=lambda point: -point.k)
+        self._place = {point.name: place for place, point in enumerate(self._points)}
+        ends = eos_ids(pair.source, end_ids)
+        self._stops = StopRules(self._tokenizer, ends)
+        self.judge = RoundJudge(self._points, ends)
+        self.memos: dict[int, RequestMemo] = {}
+        self._asked: dict[int, Request] = {}  # as they came
+        self.rounds_answered = 0
+        self._decoders: dict[int, SpeculativeDecoder] = {}
+        self._check = RequestCheck(
+            self._tokenizer,
+            pair.target.vocab_size,
+            pair.target.num_positions,
+            self._points[0].config.setup,
+        )
+
+    @property
+    def names(self) -> list[str]:
+        """The points in the order in which they are best decoded."""
+        return [point.name for point in self._points]
+
+    def decode(
+        self,
+        name: str,
+        requests: Sequence[tuple[int, Request]],
+        on_round: Callable[[Statistics], None] | None,
+    ) -> Iterator[PointAnswer]:
+        """See SharedDecoding."""
+        place = self._place[name]
+        begun: list[tuple[RequestMemo, list[int]]] = []
+        # All requests are looked at before the first is decoded.
+        for memo in [self._memo(index, request) for index, request in requests]:
+            row = memo.replay(place, self._stops)
+            if row.finish_reason is None:
+                begun.append((memo, row.answer))
+            else:
+                yield self._give(place, memo, row)
+        if begun:
+            for memo in self._decode(place, begun, on_round):
+                yield self._give(place, memo, memo.replay(place, self._stops))
+
+    def _give(self, place: int, memo: RequestMemo, row: Row) -> PointAnswer:
+        """A finished answer, counted."""
+        self.rounds_answered += row.num_rounds
+        memo.finished.add(place)
+        self._forget(memo)
+        return answer_of(row, self._stops)
+
+    def stop(self, name: str) -> None:
+        """See SharedDecoding."""
+        self.judge.stopped.add(self._place[name])
+        for memo in self.memos.values():
+            self._forget(memo)
+
+    def _memo(self, index: int, request: Request) -> RequestMemo:
+        """What is known of a request."""
+        memo = self.memos.get(index)
+        if memo is None:
+            checked, budget = self._check.read(index, request)
+            if checked.temperature > 0:
+                raise RequestError(
+                    f"request {index}: temperature is {request.temperature!r}, but a sweep decodes "
+                    "greedily",
+                    fix="leave out temperature and do_sample, or compare settings one by one",
+                )
+            memo = self.memos[index] = RequestMemo(index, checked, budget)
+            self._asked[index] = request
+        if self._asked[index] != request:
+            raise RequestError(
+                f"request {index} is not the one that had this number before",
+                fix="give every request a number of its own, the same for all points",
+            )
+        return memo
+
+    def _decode(
+        self,
+        place: int,
+        begun: Sequence[tuple[RequestMemo, list[int]]],
+        on_round: Callable[[Statistics], None] | None,
+    ) -> Iterator[RequestMemo]:
+        """Bring a point to the end of its answers, from where nobody knows how they go on; yields
+        those that are finished."""
+        decoder = self._decoder(self._points[place])
+        memos = [memo for memo, _ in begun]
+        self.judge.leader = place
+        self.judge.memos = memos
+        # With its own budget a request that the context cuts short warns only once.
+        asked = [replace(memo.request, max_new_tokens=memo.budget) for memo in memos]
+        for index, _ in decoder.decode(asked, on_round, begun=[ids for _, ids in begun]):
+            yield memos[index]
+
+    def _decoder(self, point: PointRule) -> SpeculativeDecoder:
+        """A decoder of the point's K; all of them use the same caches, one at a time."""
+        if point.k not in self._decoders:
+            # The judge decides in place of the rule, and knows the protected tokens.
+            rule = {} if point.rule.needs_draft_probs else rule_keys("native")
+            config = point.config.changed(
+                **rule, draft_length="fixed", protect_special_tokens=True, enable_statistics=False
+            )
+            batch_size, max_batch_size = self._sizes
+            self._decoders[point.k] = SpeculativeDecoder(
+                self._pair.target,
+                self._pair.draft,
+                self._tokenizer,
+                config,
+                draft_tokenizer=self._draft_tokenizer,
+                batch_size=batch_size,
+                max_batch_size=max_batch_size,
+                decider=self.judge,
+                end_ids=self._end_ids,
+            )
+        return self._decoders[point.k]
+
+    def _forget(self, memo: RequestMemo) -> None:
+        """Give up the contexts of a request that all points are done with."""
+        if len(memo.finished | self.judge.stopped) == len(self._points):
+            memo.forget()
+
+
+def _check_points(points: Mapping[str, FLyConfig], *, has_draft: bool) -> None:
+    if not points:
+        raise ConfigError("there are no points to decode", fix="give at least one setting")
+    for name, config in points.items():
+        if config.temperature > 0:
+            raise ConfigError(
+                f"point {name!r}: temperature is {config.temperature!r}, but a sweep decodes "
+                "greedily",
+                fix="set temperature to 0",
+            )
+        if config.setup.traits.is_timed or config.draft_length == "adaptive":
+            raise ConfigError(
+                f"point {name!r}: what is drafted depends on the clock, so points cannot share it",
+                fix="sweep with a fixed draft_length and another drafter than 'bandit'",
+            )
+        if config.setup.traits.is_tree:
+            raise ConfigError(
+                f"point {name!r}: drafter {config.drafter_name!r} offers trees, of which every "
+                "rule keeps another branch, so points cannot share their rounds",
+                fix="sweep with a drafter of chains, such as 'model', or compare settings one by "
+                "one",
+            )
+        if config.setup.traits.remembers:
+            raise ConfigError(
+                f"point {name!r}: drafter {config.drafter_name!r} keeps what earlier requests "
+                "answered, so points cannot share what is drafted",
+                fix="set store_tokens to 0 in drafter_settings",
+            )
+        if config.setup.traits.needs_model and not has_draft:
+            raise ConfigError(
+                f"point {name!r}: drafter {config.drafter_name!r} needs a draft model, and none "
+                "was given",
+                fix="give a draft, or choose drafter 'ngram'",
+            )

@@ -1,5 +1,0 @@
-"""The toy pair and tasks of the backend's tests."""
-
-from tests.backend.conftest import lm, pair, tasks
-
-__all__ = ["lm", "pair", "tasks"]
