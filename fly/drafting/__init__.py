@@ -57,16 +57,16 @@ drafters: Registry[Drafter] = Registry(
 )
 
 _HOMES = {
-    "Choose": "protocol",
-    "DraftModel": "protocol",
-    "Drafter": "protocol",
-    "DrafterSettings": "spec",
-    "DrafterSpec": "spec",
-    "StopInfo": "protocol",
-    "DrafterContext": "protocol",
-    "Proposal": "protocol",
-    "TreeMask": "lineage",
-    "TreeModel": "protocol",
+    "Choose": "fly.drafting.base",
+    "DraftModel": "fly.drafting.base",
+    "Drafter": "fly.drafting.base",
+    "DrafterSettings": "fly.drafting.settings",
+    "DrafterSpec": "fly.drafting.settings",
+    "StopInfo": "fly.drafting.base",
+    "DrafterContext": "fly.drafting.base",
+    "Proposal": "fly.drafting.base",
+    "TreeMask": "fly.drafting.base",
+    "TreeModel": "fly.drafting.base",
 }
 
 
@@ -74,6 +74,6 @@ def __getattr__(name: str) -> object:
     """Import a public name from its home when it is first used: the table alone needs no torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'fly.drafting' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"fly.drafting.{_HOMES[name]}"), name)
+    value = getattr(importlib.import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
