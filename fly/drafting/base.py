@@ -46,6 +46,11 @@ class Proposal:
         ids = torch.tensor(padded, dtype=torch.int64, device=device).reshape(len(rows), longest)
         return cls(ids, torch.tensor([len(row) for row in rows], device=device))
 
+    @property
+    def is_tree(self) -> bool:
+        """Whether any row may have branches."""
+        return self.parents is not None and self.ids.shape[1] > 0
+
     def forwards_for(self, row: int, length: int) -> int:
         """Forwards of the draft model that the first `length` tokens of a row took."""
         if self.gains is None:

@@ -100,38 +100,33 @@ class SlotModel(LoadedModel):
             size = max(map(len, pieces))
             padded = [[*piece, *[0] * (size - len(piece))] for piece in pieces]
             ids = upload(padded, self.device)
-            mapping = self._mapping(ids, [span.start + offset for span in spans], spans[0].row)
-            self._forward(ids, mapping, logits_to_keep=1)
+            starts = [span.start + offset for span in spans]
+            self.extend(ids, starts, first_row=spans[0].row, logits_to_keep=1)
 
-    def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
-        return self._forward(ids, self._mapping(ids, starts))
-
-    def extend_tree(self, ids: Tensor, starts: Sequence[int], tree: TreeMask) -> Tensor:
-        mapping, n = self._mapping(ids, starts), ids.shape[1]
-        roots = mapping.slots[:, 0] - (tree.seen.shape[1] - n)
-        mask = self._masks.build_tree(tree, roots, n, mapping.kv_len, self._dtype)
-        return self._forward(ids, mapping, roots[:, None] + tree.depths[:, -n:], mask)
-
-    def _mapping(self, ids: Tensor, starts: Sequence[int], first_row: int = 0) -> SlotMapping:
-        """Ids [B, n] of rows from `first_row` on go to the slots from starts[b] on."""
+    def extend(
+        self,
+        ids: Tensor,
+        starts: Sequence[int],
+        *,
+        first_row: int = 0,
+        tree: TreeMask | None = None,
+        logits_to_keep: int = 0,
+    ) -> Tensor:
+        """Of rows from `first_row` on; with a tree as `extend_tree`.  Logits of the last
+        `logits_to_keep` tokens alone, where the model can leave out others.
+        """
         n, start = ids.shape[1], max(starts)
         slots = upload(starts, ids.device)[:, None] + torch.arange(n, device=ids.device)
         is_even = min(starts) == start
-        return SlotMapping(slots, first_row, start, self.kv_len(start + n), is_even)
-
-    def _forward(
-        self,
-        ids: Tensor,
-        mapping: SlotMapping,
-        positions: Tensor | None = None,
-        mask: Tensor | dict[str, Tensor] | None = None,
-        logits_to_keep: int = 0,
-    ) -> Tensor:
-        """Logits [B, n, V]; positions and mask are those of the slots, unless given."""
+        mapping = SlotMapping(slots, first_row, start, self.kv_len(start + n), is_even)
         self.cache.write_at(mapping)
-        if positions is None:
-            positions = mapping.slots
+        if tree is None:
+            positions = slots
             mask = self._masks.build(positions, mapping.kv_len, self._dtype)
+        else:
+            roots = slots[:, 0] - (tree.seen.shape[1] - n)
+            positions = roots[:, None] + tree.depths[:, -n:]
+            mask = self._masks.build_tree(tree, roots, n, mapping.kv_len, self._dtype)
         if self.num_positions is not None:
             # Learned position tables end somewhere; what lies after is padding and never counts.
             positions = positions.clamp_max(self.num_positions - 1)
@@ -148,6 +143,9 @@ class SlotModel(LoadedModel):
         )
         logits: Tensor = output.logits
         return logits[..., : self._common_vocab]
+
+    def extend_tree(self, ids: Tensor, starts: Sequence[int], tree: TreeMask) -> Tensor:
+        return self.extend(ids, starts, tree=tree)
 
     def keep_slots(self, sources: Tensor, destinations: Tensor) -> None:
         self.cache.move_slots(sources, destinations)
