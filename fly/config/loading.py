@@ -22,7 +22,7 @@ from fly.registry import did_you_mean
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
-LONGEST_BITS = 10_000  # Python writes no number that is much longer
+WRITABLE_BITS = 10_000  # Python writes no number that is much longer
 PATH_KEYS = ("target_model_path", "draft_model_path")
 SHIPPED = Path(fly_config.__file__).parent
 
@@ -194,7 +194,7 @@ def parse(field: Mapping[str, Any], value: object) -> object:
     choices = [choice for branch in branches for choice in branch.get("enum", [])]
     # A command line that casts what looks like a number also casts a revision made of digits.
     if isinstance(value, int) and not isinstance(value, bool) and types <= {"string", "null"}:
-        return str(value) if value.bit_length() < LONGEST_BITS else value
+        return str(value) if value.bit_length() < WRITABLE_BITS else value
     if not isinstance(value, str) or value in choices:
         return value
     text = value.strip().lower()

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from pydantic import BaseModel
@@ -261,14 +261,10 @@ class DrafterContext:
     is_loose: bool = False  # the text depends on what is offered
     make: Callable[[DrafterSpec, DrafterContext], Drafter] | None = None  # for drafters of drafters
 
-    def build(self, spec: DrafterSpec, parts: DrafterContext) -> Drafter:
-        """Another drafter, of parts like these."""
+    def build(self, spec: DrafterSpec, reader: Any) -> Drafter:
+        """Another drafter of the same parts, which reads through `reader`."""
         assert self.make is not None
-        return self.make(spec, parts)
-
-    def lending(self, reader: Any) -> DrafterContext:
-        """The same for a drafter that reads through another's."""
-        return replace(self, reader=reader)
+        return self.make(spec, replace(self, reader=reader))
 
 
 class Drafter(Protocol):
@@ -279,10 +275,12 @@ class Drafter(Protocol):
     until `forget`: rows come, go and change places in between.
     """
 
+    own_settings: ClassVar[type[BaseModel]] = NoSettings
+
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
-        """What `drafter_settings` may hold."""
-        return NoSettings
+        """What `drafter_settings` may hold: `own_settings`."""
+        return cls.own_settings
 
     @classmethod
     def traits(cls, spec: DrafterSpec) -> Traits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pydantic import BaseModel
 
@@ -23,6 +24,8 @@ from fly.drafting.settings import ChainSettings, DrafterSpec
 class ModelDrafter(CachedDrafter):
     """The draft model's greedy continuation."""
 
+    own_settings: ClassVar[type[BaseModel]] = ChainSettings
+
     def __init__(
         self,
         model: DraftModel,
@@ -34,10 +37,6 @@ class ModelDrafter(CachedDrafter):
         super().__init__(model, reader)
         self.k = k
         self.pace = pace
-
-    @classmethod
-    def settings_model(cls) -> type[BaseModel]:
-        return ChainSettings
 
     @classmethod
     def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> ModelDrafter:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor
 
 from fly.drafting.base import (
@@ -35,6 +34,8 @@ HOST = "cpu"  # where looking at a tensor waits for nothing
 
 class MultilevelDrafter(CachedDrafter):
     """The draft model's continuation, several tokens a forward where it repeats what was said."""
+
+    own_settings = MultilevelSettings
 
     def __init__(
         self,
@@ -62,10 +63,6 @@ class MultilevelDrafter(CachedDrafter):
         self.end = end
         self.steps: list[list[tuple[bool, list[int], int]]] = []
         self._guessers = PerRequest(lambda _: Guesser(make_text(), guess_length, guess_cost))
-
-    @classmethod
-    def settings_model(cls) -> type[BaseModel]:
-        return MultilevelSettings
 
     @classmethod
     def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> MultilevelDrafter:

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor
 
 from fly.drafting.base import (
@@ -117,6 +116,8 @@ class Growth:
 class TreeDrafter(CachedDrafter):
     """The draft model's likeliest continuations, as a tree."""
 
+    own_settings = TreeSettings
+
     model: TreeModel
 
     def __init__(
@@ -125,10 +126,6 @@ class TreeDrafter(CachedDrafter):
         """Propose trees of `shape`; the others are CachedDrafter's."""
         super().__init__(model, reader)
         self.shape = shape
-
-    @classmethod
-    def settings_model(cls) -> type[BaseModel]:
-        return TreeSettings
 
     @classmethod
     def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> TreeDrafter:

@@ -128,9 +128,9 @@ class TreeRound(ChainRound):
             ids,
             branches.lengths,
             protected,
-            locked=guards.locked(owners, chains),
+            locked=guards.places.locked(owners, chains),
             drawn=choice[own, lines],
-            closing=guards.closing,
+            closing=guards.places.closing_tokens,
             layout=_layout(own * logits.shape[1] + lines),
         )
         scores.stopping = guards.stopping(owners, chains, lambda: scores.choice[:, :-1])

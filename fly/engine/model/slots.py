@@ -101,9 +101,18 @@ class SlotModel(LoadedModel):
             padded = [[*piece, *[0] * (size - len(piece))] for piece in pieces]
             ids = upload(padded, self.device)
             starts = [span.start + offset for span in spans]
-            self.extend(ids, starts, first_row=spans[0].row, logits_to_keep=1)
+            inputs = self._inputs(ids, starts, first_row=spans[0].row, logits_to_keep=1)
+            self.model(**inputs)
 
-    def extend(
+    def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
+        logits: Tensor = self.model(**self._inputs(ids, starts)).logits
+        return logits[..., : self._common_vocab]
+
+    def extend_tree(self, ids: Tensor, starts: Sequence[int], tree: TreeMask) -> Tensor:
+        logits: Tensor = self.model(**self._inputs(ids, starts, tree=tree)).logits
+        return logits[..., : self._common_vocab]
+
+    def _inputs(
         self,
         ids: Tensor,
         starts: Sequence[int],
@@ -111,9 +120,9 @@ class SlotModel(LoadedModel):
         first_row: int = 0,
         tree: TreeMask | None = None,
         logits_to_keep: int = 0,
-    ) -> Tensor:
-        """Of rows from `first_row` on; with a tree as `extend_tree`.  Logits of the last
-        `logits_to_keep` tokens alone, where the model can leave out others.
+    ) -> dict[str, Any]:
+        """What the model takes to run ids [B, n] of rows from `first_row` on in the slots from
+        starts[b] on; the cache writes there next.  0 keeps all logits.
         """
         n, start = ids.shape[1], max(starts)
         slots = upload(starts, ids.device)[:, None] + torch.arange(n, device=ids.device)
@@ -130,22 +139,16 @@ class SlotModel(LoadedModel):
         if self.num_positions is not None:
             # Learned position tables end somewhere; what lies after is padding and never counts.
             positions = positions.clamp_max(self.num_positions - 1)
-        options: dict[str, Any] = {}
+        inputs: dict[str, Any] = {
+            "input_ids": ids.clamp_max(self._common_vocab - 1),
+            "attention_mask": mask,
+            "position_ids": positions,
+            "past_key_values": self.cache,
+            "use_cache": True,
+        }
         if "logits_to_keep" in self._takes:
-            options["logits_to_keep"] = logits_to_keep
-        output = self.model(
-            input_ids=ids.clamp_max(self._common_vocab - 1),
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            **options,
-        )
-        logits: Tensor = output.logits
-        return logits[..., : self._common_vocab]
-
-    def extend_tree(self, ids: Tensor, starts: Sequence[int], tree: TreeMask) -> Tensor:
-        return self.extend(ids, starts, tree=tree)
+            inputs["logits_to_keep"] = logits_to_keep
+        return inputs
 
     def keep_slots(self, sources: Tensor, destinations: Tensor) -> None:
         self.cache.move_slots(sources, destinations)
