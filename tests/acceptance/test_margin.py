@@ -124,7 +124,7 @@ def test_other_spellings_are_the_same_rule(name, given, margin):
     config = FLyConfig(draft_model_path="draft")
     method = parse_method(f"{name}:{text}" if text else name, config, 2)
     assert method.config.setup.rule == rule
-    assert method.name.partition(":")[0] == method.config.acceptance_name == name
+    assert method.name.partition(":")[0] == method.config.setup.rule_name == name
     assert rule.required_followers == 1
     assert not rule.is_lossless
 
