@@ -4,7 +4,7 @@ place model folders."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -156,13 +156,6 @@ def settings_models(acceptance: object, drafter: object) -> dict[str, type[BaseM
     if isinstance(drafter, str) and drafter in drafters:
         models["drafter_settings"] = drafters.settings_of(drafter)
     return models
-
-
-def all_settings_models() -> Iterator[type[BaseModel]]:
-    """Those of all rules and drafters."""
-    for registry in (rules, drafters):
-        for name in registry:
-            yield registry.settings_of(name)
 
 
 def place_model(value: str, folder: Path, what: str) -> str:
