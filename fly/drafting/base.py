@@ -138,6 +138,18 @@ def upload(values: Sequence[Any], device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """Stack ragged ids, filled up with 0.  [B, n] int64, n the longest."""
+    width = max(map(len, sequences))
+    return upload([[*ids, *[0] * (width - len(ids))] for ids in sequences], device)
+
+
+def last_logits(logits: Tensor, counts: Sequence[int]) -> Tensor:
+    """Of every row's first counts[b] logits [B, n, V] the last.  [B, 1, V]"""
+    rows = torch.arange(len(logits), device=logits.device)
+    return logits[rows, upload(counts, logits.device) - 1, None]
+
+
 def confidence(logits: Tensor, token: Tensor, probs: Tensor | None) -> Tensor:
     """Probabilities of tokens [B, 1], from the logits [B, 1, V] or the distributions that they were
     drawn from.  [B]
@@ -192,9 +204,7 @@ class DraftModel(Protocol):
         Nothing is looked at on the host unless `choose` or `goes_on` does, which is asked after
         every token [B] with its probability [B] whether to decode another.
         """
-        rows = torch.arange(len(ids), device=ids.device)
-        last = upload(counts, ids.device) - 1
-        logits = self.extend(ids, starts)[rows, last, None]  # [B, 1, V]
+        logits = last_logits(self.extend(ids, starts), counts)
         ends = [start + count for start, count in zip(starts, counts, strict=True)]
         tokens, probs = [ids[:, :0]], []
         for step in range(k):

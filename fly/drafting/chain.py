@@ -15,9 +15,10 @@ from fly.drafting.base import (
     Proposal,
     Rows,
     greedy,
+    pad_right,
     upload,
 )
-from fly.drafting.draft_cache import CachedDrafter, DraftReader, pad_right, within_context
+from fly.drafting.draft_cache import CachedDrafter, DraftReader, within_context
 from fly.drafting.settings import ChainSettings, DrafterSpec
 
 

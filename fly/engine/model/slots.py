@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fly.drafting import TreeMask
-from fly.drafting.base import upload
+from fly.drafting.base import pad_right, upload
 from fly.engine.model.base import PREFILL_TOKENS, LoadedModel
 from fly.engine.model.kv_cache import SlotCache, SlotMapping
 from fly.engine.model.masks import MaskPlan, check_attention
@@ -97,9 +97,7 @@ class SlotModel(LoadedModel):
         width = max(1, min(longest, PREFILL_TOKENS))
         for offset in range(0, longest, width):
             pieces = [span.ids[offset : offset + width] for span in spans]
-            size = max(map(len, pieces))
-            padded = [[*piece, *[0] * (size - len(piece))] for piece in pieces]
-            ids = upload(padded, self.device)
+            ids = pad_right(pieces, self.device)
             starts = [span.start + offset for span in spans]
             inputs = self._inputs(ids, starts, first_row=spans[0].row, logits_to_keep=1)
             self.model(**inputs)
