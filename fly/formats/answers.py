@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from fly import plain_json
-from fly.formats.model import Format
+from fly.formats.base import Format
 
 FILE_NAME = "answers.jsonl"
 

@@ -13,9 +13,8 @@ from pydantic import ValidationError
 from fly import plain_json
 from fly.errors import ReportError, quoted
 from fly.formats.answers import Answer, Header
-from fly.formats.comparison import Comparison
-from fly.formats.items import Item
-from fly.formats.model import Format
+from fly.formats.base import Format
+from fly.formats.comparison import Comparison, Item
 from fly.formats.sweep import Sweep
 
 COMPARE_VERSION, SWEEP_VERSION, ANSWERS_VERSION = 2, 3, 2

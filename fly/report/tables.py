@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from fly.formats.comparison import MethodResult, Score, TaskResult
 from fly.formats.sweep import Point, Sweep
 from fly.report import numbers
-from fly.report.harness import RunTask
-from fly.report.pooling import Measured
+from fly.report.harness import Measured, RunTask
 from fly.stats.records import POINT, Interval, Paired
 
 VERDICT_KINDS = {"SAFE": "safe", "NOT SAFE": "danger", "INCONCLUSIVE": "open"}

@@ -12,6 +12,8 @@ from fly.formats.answers import Answer, Block
 from fly.formats.comparison import (
     Acceptance,
     Cost,
+    Divergence,
+    Item,
     MethodResult,
     OtherScore,
     Score,
@@ -19,7 +21,6 @@ from fly.formats.comparison import (
     TaskResult,
     Texts,
 )
-from fly.formats.items import Divergence, Item
 from fly.stats.judged import Judged
 from fly.stats.margins import SHARE, Margin, Share
 from fly.stats.records import POINT, Interval, Paired, Verdict

@@ -15,7 +15,7 @@ from fly.engine import Result
 from fly.errors import ConfigError, JournalError
 from fly.formats import answers as format_
 from fly.formats.answers import Answer, Block, Header, PlainSpeeds, Rung
-from fly.formats.model import Format
+from fly.formats.base import Format
 from fly.harness.journal import LineFile, read_line, read_lines
 from fly.harness.tracing import writing
 from fly.workbench.methods import Method

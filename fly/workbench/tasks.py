@@ -17,8 +17,7 @@ from lm_eval.api.model import LM
 
 from fly.errors import ConfigError, RequestError
 from fly.harness.gen_kwargs import GenerationArguments, wanted_temperature
-from fly.harness.mending import mended
-from fly.harness.patches import replaced
+from fly.harness.patches import mended, replaced
 from fly.harness.records import RequestRecord
 from fly.harness.requests import draw_seed, hash_document, number_copies
 from fly.registry import did_you_mean
