@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import fly
@@ -136,12 +135,7 @@ class Harness:
         self._stack.enter_context(replaced(EvaluatorConfig, "from_cli", staticmethod(from_cli)))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Put back every wrapped name, whatever happened."""
         self._stack.close()
 

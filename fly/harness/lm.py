@@ -172,9 +172,7 @@ class FLyLM(HFLM):
         with (
             DecodingProgress(len(requests), disable=disable_bar) as progress,
             self._tracing() as writer,
-            torch.autocast(
-                self.device.type, self.mixed_precision_dtype, self.mixed_precision_dtype is not None
-            ),
+            self.precision(),
         ):
             results = self.decoder.decode([one.request for one in prepared], progress.on_round)
             for index, result in results:

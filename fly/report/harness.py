@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fly.formats.answers import Answer
+from fly.formats.answers import Answer, kept_by_position
 from fly.formats.comparison import Acceptance, Item, Score
 from fly.formats.reading import read_lines, read_object
 
@@ -185,11 +185,6 @@ def acceptance(answers: Sequence[Answer]) -> Acceptance | None:
     if not rounds:
         return None
     longest = max(proposed for proposed, _ in rounds)
-    reached: Counter[int] = Counter()
-    kept_at: Counter[int] = Counter()
-    for proposed, kept in rounds:
-        reached.update(range(proposed))
-        kept_at.update(range(kept))
     by_length = Counter(kept for _, kept in rounds)
     num_kept = sum(kept for _, kept in rounds)
     origins = Counter("".join(answer.origins for answer in answers))
@@ -198,7 +193,7 @@ def acceptance(answers: Sequence[Answer]) -> Acceptance | None:
         acceptance_rate=num_kept / sum(proposed for proposed, _ in rounds),
         loose_share=origins["l"] / origins.total() if origins else None,
         rounds=len(rounds),
-        by_position=[kept_at[position] / reached[position] for position in range(longest)],
+        by_position=kept_by_position(answers),
         kept_per_round=[by_length[kept] for kept in range(longest + 1)],
     )
 

@@ -98,6 +98,10 @@ _COST_COLUMNS = [
 ]
 
 
+_PARTS = "draft_forward", "verification", "overhead"  # of a Cost
+_SPEEDUPS = "ideal_speedup", "predicted_speedup", "measured_speedup"
+
+
 def methods_table(task: TaskResult) -> Table:
     """Scores, recovery, speed and acceptance of every method on a task."""
     direction = "" if task.methods[0].score.higher_is_better else ", lower is better"
@@ -141,14 +145,8 @@ def costs_table(task: TaskResult) -> Table:
     rows, notes = [], []
     for method in task.methods:
         cost = method.cost
-        parts = (
-            (cost.draft_forward, cost.verification, cost.overhead) if cost else (None, None, None)
-        )
-        speedups = (
-            (cost.ideal_speedup, cost.predicted_speedup, cost.measured_speedup)
-            if cost
-            else (None, None, None)
-        )
+        parts = (getattr(cost, name, None) for name in _PARTS)
+        speedups = (getattr(cost, name, None) for name in _SPEEDUPS)
         texts = method.texts
         cells = [
             _name(method),

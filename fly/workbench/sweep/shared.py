@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from fly.config import FLyConfig, rule_keys
 from fly.engine.admission import MAX_ROWS, RequestCheck, share_ids
-from fly.engine.batch import Row
+from fly.engine.batch import Result, Row
 from fly.engine.decoder import SpeculativeDecoder
 from fly.engine.model.base import CausalModel
 from fly.engine.model.load import NO_DRAFTER, ServedModels, load_models
@@ -26,7 +26,7 @@ from fly.engine.statistics import Statistics
 from fly.engine.stopping import StopRules, eos_ids
 from fly.errors import ConfigError, ModelError, RequestError
 from fly.workbench.sweep.deciders import PointRule, RoundJudge
-from fly.workbench.sweep.memo import PointAnswer, RequestMemo, answer_of
+from fly.workbench.sweep.memo import RequestMemo, result_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -127,8 +127,8 @@ class SharedDecoding:
         requests: Sequence[Request],
         indices: Sequence[int] | None = None,
         on_round: Callable[[Statistics], None] | None = None,
-    ) -> Iterator[PointAnswer]:
-        """A point's answers, each as soon as it is known; their `index` tells which.
+    ) -> Iterator[tuple[int, Result]]:
+        """(index, result) of a point, each as soon as it is known.
 
         Args:
             point: its name.
@@ -211,7 +211,7 @@ class SharedGroup:
         name: str,
         requests: Sequence[tuple[int, Request]],
         on_round: Callable[[Statistics], None] | None,
-    ) -> Iterator[PointAnswer]:
+    ) -> Iterator[tuple[int, Result]]:
         """See SharedDecoding."""
         place = self._place[name]
         begun: list[tuple[RequestMemo, list[int]]] = []
@@ -226,12 +226,12 @@ class SharedGroup:
             for memo in self._decode(place, begun, on_round):
                 yield self._give(place, memo, memo.replay(place, self._stops))
 
-    def _give(self, place: int, memo: RequestMemo, row: Row) -> PointAnswer:
+    def _give(self, place: int, memo: RequestMemo, row: Row) -> tuple[int, Result]:
         """A finished answer, counted."""
         self.rounds_answered += row.num_rounds
         memo.finished.add(place)
         self._forget(memo)
-        return answer_of(row, self._stops)
+        return memo.index, result_of(row, self._stops)
 
     def stop(self, name: str) -> None:
         """See SharedDecoding."""
