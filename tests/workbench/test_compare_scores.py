@@ -10,7 +10,7 @@ import torch
 import fly.workbench
 from fly.errors import ConfigError, FLyWarning
 from fly.formats.comparison import Comparison, Item
-from fly.workbench import compare as comparing
+from fly.workbench import comparing
 from fly.workbench.divergence import Top2
 from fly.workbench.methods import Method
 from fly.workbench.plan import Plan
