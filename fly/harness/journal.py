@@ -109,7 +109,7 @@ class Journal:
         self.path = Path(f"{common}{cache_rank}.jsonl")
         self._siblings = f"{glob.escape(Path(common).name)}*.jsonl"
         self._fingerprint = fingerprint
-        self._settings = settings
+        self._header = {"fly_journal": fingerprint, "settings": settings}
         self._entries: dict[str, Entry] = {}
         self._lines = LineFile(self.path)
 
@@ -127,7 +127,7 @@ class Journal:
             with self._writing():
                 self._lines.cut(num_bytes)
                 if num_bytes == 0:
-                    self._lines.append(_header(self._fingerprint, self._settings))
+                    self._lines.append(self._header)
             for file in sorted(self.path.parent.glob(self._siblings)):
                 if file != self.path:
                     entries = read_journal(file, self._fingerprint)[0] | entries
@@ -212,10 +212,6 @@ def read_journal(path: Path, fingerprint: str) -> tuple[dict[str, Entry], int]:
                 fix="name another --use_cache; do not rename journals",
             )
     return entries, num_bytes
-
-
-def _header(fingerprint: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"fly_journal": fingerprint, "settings": settings}
 
 
 def _entry(value: dict[str, Any]) -> tuple[str, Entry]:

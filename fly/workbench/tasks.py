@@ -184,17 +184,11 @@ class _Reached(Exception):
 class _NoModel(LM):
     """Stands where a model would."""
 
-    def loglikelihood(self, requests: Any) -> Any:
-        """Not reached."""
-        raise NotImplementedError
-
-    def loglikelihood_rolling(self, requests: Any) -> Any:
-        """Not reached."""
-        raise NotImplementedError
-
     def generate_until(self, requests: Any) -> Any:
         """Not reached."""
         raise NotImplementedError
+
+    loglikelihood = loglikelihood_rolling = generate_until
 
 
 def _flatten(loaded: Any) -> list[tuple[str, Task]]:
