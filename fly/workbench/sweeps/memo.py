@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import NamedTuple
 
-from fly.engine.batch import FinishReason, Outcome, Row
+from fly.engine.batch import Outcome, Result, Row
 from fly.engine.request import Request
-from fly.engine.statistics import Statistics
 from fly.engine.step import commit
 from fly.engine.stopping import StopRules
 
@@ -33,21 +32,6 @@ class Step(NamedTuple):
         # What was proposed behind the first refusal is not stored and does not matter.
         proposal = kept + [own] * (self.num_proposed - len(kept))
         return Outcome(proposal, len(kept), list(self.reasons), own)
-
-
-@dataclass(frozen=True)
-class PointAnswer:
-    """A point's answer to a request, as it would decode it with no other point beside it."""
-
-    index: int  # the caller's number of the request
-    token_ids: list[int]
-    text: str
-    origins: str  # per token: m(atch), l(oose), c(orrection), b(onus) or p(lain)
-    round_lens: list[tuple[int, int]]  # tokens proposed and kept, as in Result
-    finish_reason: FinishReason
-    # draft_forwards are those of a row that is decoded alone, or, of multilevel, of the point that
-    # drafted; seconds are none, they were shared.
-    statistics: Statistics
 
 
 class AnswerDigest:
@@ -108,11 +92,13 @@ class RequestMemo:
         self.contexts.clear()
 
 
-def answer_of(row: Row, stops: StopRules) -> PointAnswer:
-    """The answer of a row that reached its end."""
+def result_of(row: Row, stops: StopRules) -> Result:
+    """A point's answer, as it would decode it with no other point beside it.  Its draft_forwards
+    are those of a row that is decoded alone, or, of multilevel, of the point that drafted; seconds
+    are none, they were shared.
+    """
     assert row.finish_reason is not None
-    return PointAnswer(
-        index=row.index,
+    return Result(
         token_ids=row.answer,
         text=stops.text(row.answer, row.request),
         origins="".join(row.origins),
