@@ -3,8 +3,9 @@ so that `import fly` brings in neither torch nor lm-eval."""
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
+
+from fly.registry import lazy_names
 
 if TYPE_CHECKING:
     from fly.config import FLyConfig
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from fly.errors import FLyError
     from fly.harness import FLyLM
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "FLyConfig",
@@ -24,23 +25,15 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = {
-    "FLyConfig": "fly.config",
-    "FLyError": "fly.errors",
-    "FLyLM": "fly.harness",
-    "Request": "fly.engine",
-    "Result": "fly.engine",
-    "SpeculativeDecoder": "fly.engine",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Import a public name from its home when it is first used."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'fly' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(
+    "fly",
+    {
+        "fly.config": ("FLyConfig",),
+        "fly.engine": ("Request", "Result", "SpeculativeDecoder"),
+        "fly.errors": ("FLyError",),
+        "fly.harness": ("FLyLM",),
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -1,11 +1,12 @@
 """Names to classes, for acceptance rules and drafters.  An entry may be a "module:Class" string,
 imported when it is first asked for, so that knowing the names costs no import of torch: the
-configuration checks names against such tables."""
+configuration checks names against such tables.  The names of packages are as lazy."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
@@ -118,6 +119,25 @@ class Registry(Generic[T]):
     def __contains__(self, name: object) -> bool:
         """Whether there is such a name."""
         return name in self._entries
+
+
+def lazy_names(module: str, homes: Mapping[str, tuple[str, ...]]) -> Callable[[str], object]:
+    """`__getattr__` of a package whose names are imported when they are first used.
+
+    Args:
+        module: the package.
+        homes: modules, and the names that come from each.
+    """
+    home_of = {name: home for home, names in homes.items() for name in names}
+
+    def find(name: str) -> object:
+        if name not in home_of:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(home_of[name]), name)
+        setattr(sys.modules[module], name, value)
+        return value
+
+    return find
 
 
 def _imported(home: str) -> Any:

@@ -5,12 +5,11 @@ What needs torch is imported when it is first asked for.
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
 from fly.acceptance.base import LooseRule, Rule
 from fly.acceptance.decision import REFUSALS, Decision, Reason
-from fly.registry import Registry
+from fly.registry import Registry, lazy_names
 
 if TYPE_CHECKING:
     from fly.acceptance.rejection import RejectionSampling
@@ -36,12 +35,6 @@ rules: Registry[Rule] = Registry(
     },
 )
 
-_HOMES = {
-    "RejectionSampling": "fly.acceptance.rejection",
-    "Scores": "fly.acceptance.scores",
-    "leading_true": "fly.acceptance.scores",
-}
-
 __all__ = [
     "REFUSALS",
     "Decision",
@@ -55,8 +48,10 @@ __all__ = [
     "rules",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(
+    "fly.acceptance",
+    {
+        "fly.acceptance.rejection": ("RejectionSampling",),
+        "fly.acceptance.scores": ("Scores", "leading_true"),
+    },
+)

@@ -4,7 +4,7 @@ place model folders."""
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,7 +22,7 @@ from fly.registry import did_you_mean
 
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
-LONGEST_BITS = 10_000  # Python writes no number that is much longer
+WRITABLE_BITS = 10_000  # Python writes no number that is much longer
 PATH_KEYS = ("target_model_path", "draft_model_path")
 SHIPPED = Path(fly_config.__file__).parent
 
@@ -158,13 +158,6 @@ def settings_models(acceptance: object, drafter: object) -> dict[str, type[BaseM
     return models
 
 
-def all_settings_models() -> Iterator[type[BaseModel]]:
-    """Those of all rules and drafters."""
-    for registry in (rules, drafters):
-        for name in registry:
-            yield registry.settings_of(name)
-
-
 def place_model(value: str, folder: Path, what: str) -> str:
     """An absolute path where `value` is a folder below `folder`; else a hub id, unchanged.
 
@@ -194,7 +187,7 @@ def parse(field: Mapping[str, Any], value: object) -> object:
     choices = [choice for branch in branches for choice in branch.get("enum", [])]
     # A command line that casts what looks like a number also casts a revision made of digits.
     if isinstance(value, int) and not isinstance(value, bool) and types <= {"string", "null"}:
-        return str(value) if value.bit_length() < LONGEST_BITS else value
+        return str(value) if value.bit_length() < WRITABLE_BITS else value
     if not isinstance(value, str) or value in choices:
         return value
     text = value.strip().lower()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING
 
-from fly.registry import Registry
+from fly.registry import Registry, lazy_names
 
 if TYPE_CHECKING:
     from fly.drafting.base import (
@@ -56,24 +55,13 @@ drafters: Registry[Drafter] = Registry(
     },
 )
 
-_HOMES = {
-    "Choose": "fly.drafting.base",
-    "DraftModel": "fly.drafting.base",
-    "Drafter": "fly.drafting.base",
-    "DrafterSettings": "fly.drafting.settings",
-    "DrafterSpec": "fly.drafting.settings",
-    "StopInfo": "fly.drafting.base",
-    "DrafterContext": "fly.drafting.base",
-    "Proposal": "fly.drafting.base",
-    "TreeMask": "fly.drafting.base",
-    "TreeModel": "fly.drafting.base",
-}
-
-
-def __getattr__(name: str) -> object:
-    """Import a public name from its home when it is first used: the table alone needs no torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'fly.drafting' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOMES[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_names(
+    "fly.drafting",
+    {
+        "fly.drafting.base": (
+            *("Choose", "DraftModel", "Drafter", "DrafterContext"),
+            *("Proposal", "StopInfo", "TreeMask", "TreeModel"),
+        ),
+        "fly.drafting.settings": ("DrafterSettings", "DrafterSpec"),
+    },
+)

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from pydantic import BaseModel
@@ -45,6 +45,11 @@ class Proposal:
         padded = [[*row, *[0] * (longest - len(row))] for row in rows]
         ids = torch.tensor(padded, dtype=torch.int64, device=device).reshape(len(rows), longest)
         return cls(ids, torch.tensor([len(row) for row in rows], device=device))
+
+    @property
+    def is_tree(self) -> bool:
+        """Whether any row may have branches."""
+        return self.parents is not None and self.ids.shape[1] > 0
 
     def forwards_for(self, row: int, length: int) -> int:
         """Forwards of the draft model that the first `length` tokens of a row took."""
@@ -133,6 +138,18 @@ def upload(values: Sequence[Any], device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> Tensor:
+    """Stack ragged ids, filled up with 0.  [B, n] int64, n the longest."""
+    width = max(map(len, sequences))
+    return upload([[*ids, *[0] * (width - len(ids))] for ids in sequences], device)
+
+
+def last_logits(logits: Tensor, counts: Sequence[int]) -> Tensor:
+    """Of every row's first counts[b] logits [B, n, V] the last.  [B, 1, V]"""
+    rows = torch.arange(len(logits), device=logits.device)
+    return logits[rows, upload(counts, logits.device) - 1, None]
+
+
 def confidence(logits: Tensor, token: Tensor, probs: Tensor | None) -> Tensor:
     """Probabilities of tokens [B, 1], from the logits [B, 1, V] or the distributions that they were
     drawn from.  [B]
@@ -187,9 +204,7 @@ class DraftModel(Protocol):
         Nothing is looked at on the host unless `choose` or `goes_on` does, which is asked after
         every token [B] with its probability [B] whether to decode another.
         """
-        rows = torch.arange(len(ids), device=ids.device)
-        last = upload(counts, ids.device) - 1
-        logits = self.extend(ids, starts)[rows, last, None]  # [B, 1, V]
+        logits = last_logits(self.extend(ids, starts), counts)
         ends = [start + count for start, count in zip(starts, counts, strict=True)]
         tokens, probs = [ids[:, :0]], []
         for step in range(k):
@@ -256,14 +271,10 @@ class DrafterContext:
     is_loose: bool = False  # the text depends on what is offered
     make: Callable[[DrafterSpec, DrafterContext], Drafter] | None = None  # for drafters of drafters
 
-    def build(self, spec: DrafterSpec, parts: DrafterContext) -> Drafter:
-        """Another drafter, of parts like these."""
+    def build(self, spec: DrafterSpec, reader: Any) -> Drafter:
+        """Another drafter of the same parts, which reads through `reader`."""
         assert self.make is not None
-        return self.make(spec, parts)
-
-    def lending(self, reader: Any) -> DrafterContext:
-        """The same for a drafter that reads through another's."""
-        return replace(self, reader=reader)
+        return self.make(spec, replace(self, reader=reader))
 
 
 class Drafter(Protocol):
@@ -274,10 +285,12 @@ class Drafter(Protocol):
     until `forget`: rows come, go and change places in between.
     """
 
+    own_settings: ClassVar[type[BaseModel]] = NoSettings
+
     @classmethod
     def settings_model(cls) -> type[BaseModel]:
-        """What `drafter_settings` may hold."""
-        return NoSettings
+        """What `drafter_settings` may hold: `own_settings`."""
+        return cls.own_settings
 
     @classmethod
     def traits(cls, spec: DrafterSpec) -> Traits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from pydantic import BaseModel
 
@@ -14,14 +15,17 @@ from fly.drafting.base import (
     Proposal,
     Rows,
     greedy,
+    pad_right,
     upload,
 )
-from fly.drafting.draft_cache import CachedDrafter, DraftReader, pad_right, within_context
+from fly.drafting.draft_cache import CachedDrafter, DraftReader, within_context
 from fly.drafting.settings import ChainSettings, DrafterSpec
 
 
 class ModelDrafter(CachedDrafter):
     """The draft model's greedy continuation."""
+
+    own_settings: ClassVar[type[BaseModel]] = ChainSettings
 
     def __init__(
         self,
@@ -34,10 +38,6 @@ class ModelDrafter(CachedDrafter):
         super().__init__(model, reader)
         self.k = k
         self.pace = pace
-
-    @classmethod
-    def settings_model(cls) -> type[BaseModel]:
-        return ChainSettings
 
     @classmethod
     def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> ModelDrafter:

@@ -6,10 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-from torch import Tensor
-
-from fly.drafting.base import CommittedRow, Drafter, DraftModel, Rows, upload
+from fly.drafting.base import CommittedRow, Drafter, DraftModel, Rows, pad_right
 
 # Tokens that open a round.  A row that lacks more reads the others before.
 CATCH_UP = 32
@@ -26,12 +23,6 @@ def within_context(model: DraftModel, rows: Rows, limits: Sequence[int], k: int)
     return [
         min(k, limit, max(0, room - len(row.ids))) for row, limit in zip(rows, limits, strict=True)
     ]
-
-
-def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """Stack ragged ids, filled up with 0.  [B, n] int64, n the longest."""
-    width = max(map(len, sequences))
-    return upload([[*ids, *[0] * (width - len(ids))] for ids in sequences], device)
 
 
 class DraftReader:

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor
 
 from fly.drafting.base import (
@@ -24,8 +23,10 @@ from fly.drafting.base import (
     Rows,
     StopInfo,
     greedy,
+    last_logits,
+    pad_right,
 )
-from fly.drafting.draft_cache import CachedDrafter, DraftReader, pad_right, within_context
+from fly.drafting.draft_cache import CachedDrafter, DraftReader, within_context
 from fly.drafting.guesses import Guesser, MakeText, NgramText, RecentText, SuffixText
 from fly.drafting.per_request import PerRequest
 from fly.drafting.settings import GUESS_COST, DrafterSpec, MultilevelSettings, ResolvedMultilevel
@@ -35,6 +36,8 @@ HOST = "cpu"  # where looking at a tensor waits for nothing
 
 class MultilevelDrafter(CachedDrafter):
     """The draft model's continuation, several tokens a forward where it repeats what was said."""
+
+    own_settings = MultilevelSettings
 
     def __init__(
         self,
@@ -62,10 +65,6 @@ class MultilevelDrafter(CachedDrafter):
         self.end = end
         self.steps: list[list[tuple[bool, list[int], int]]] = []
         self._guessers = PerRequest(lambda _: Guesser(make_text(), guess_length, guess_cost))
-
-    @classmethod
-    def settings_model(cls) -> type[BaseModel]:
-        return MultilevelSettings
 
     @classmethod
     def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> MultilevelDrafter:
@@ -272,17 +271,14 @@ class Levels:
         """One forward over every row's opening and guess; finished rows write their last tokens
         again.
         """
-        device = self.model.device
         openings, starts = zip(*(draft.opening() for draft in self.drafts), strict=True)
         pieces = [[*known, *row.guess] for known, row in zip(openings, found, strict=True)]
-        ids = pad_right(pieces, device)
-        logits = self.model.extend(ids, starts)
+        logits = self.model.extend(pad_right(pieces, self.model.device), starts)
         self.num_forwards += 1
         # Behind the opening's last token comes the proposal's next; what stands before is known.
         begins = [len(known) - 1 for known in openings]
         if not any(row.guess for row in found):
-            last = torch.tensor(begins, device=device)
-            logits = logits[torch.arange(len(last), device=device), last, None]  # [B, 1, V]
+            logits = last_logits(logits, [len(known) for known in openings])
             begins = [0] * len(begins)
         places = [
             len(draft.tokens) - begin for draft, begin in zip(self.drafts, begins, strict=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from pydantic import BaseModel
 
 from fly.drafting.base import (
     Choose,
@@ -26,6 +25,8 @@ from fly.drafting.settings import DrafterSpec, NgramSettings, ResolvedNgram, Whi
 class NgramDrafter(Drafter):
     """Prompt lookup as the drafter."""
 
+    own_settings = NgramSettings
+
     def __init__(
         self, k: int, max_ngram: int, device: torch.device, which: Which = "earliest"
     ) -> None:
@@ -34,10 +35,6 @@ class NgramDrafter(Drafter):
         self.max_ngram, self.which = max_ngram, which
         self._device = device
         self._texts = PerRequest(lambda _: NgramIndex(max_ngram, which))
-
-    @classmethod
-    def settings_model(cls) -> type[BaseModel]:
-        return NgramSettings
 
     @classmethod
     def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> NgramDrafter:

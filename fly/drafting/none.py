@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from pydantic import BaseModel
 
 from fly.drafting.base import Choose, Drafter, DrafterContext, Proposal, Rows, greedy
 from fly.drafting.settings import DrafterSpec, PlainSettings
@@ -14,13 +13,11 @@ from fly.drafting.settings import DrafterSpec, PlainSettings
 class NoDrafter(Drafter):
     """Empty proposals."""
 
+    own_settings = PlainSettings
+
     def __init__(self, device: torch.device) -> None:
         """Proposals are made on `device`."""
         self._device = device
-
-    @classmethod
-    def settings_model(cls) -> type[BaseModel]:
-        return PlainSettings
 
     @classmethod
     def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> NoDrafter:

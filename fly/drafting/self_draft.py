@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from fly.drafting.chain import ModelDrafter
 from fly.drafting.settings import DrafterSettings
@@ -75,6 +75,4 @@ class SelfSettings(DrafterSettings):
 class SelfDrafter(ModelDrafter):
     """Chain drafting by a model that the engine makes of the target."""
 
-    @classmethod
-    def settings_model(cls) -> type[BaseModel]:
-        return SelfSettings
+    own_settings = SelfSettings

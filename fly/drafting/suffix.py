@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from fly.drafting.base import (
     Choose,
@@ -73,6 +73,8 @@ REPEATING = 4  # tokens of a match that make a text repeat itself
 class SuffixDrafter(Drafter):
     """What followed the longest match."""
 
+    own_settings = SuffixSettings
+
     def __init__(self, k: int, settings: SuffixSettings, device: torch.device) -> None:
         """Propose up to `k` tokens."""
         self.k = k
@@ -80,10 +82,6 @@ class SuffixDrafter(Drafter):
         self._device = device
         self._store = AnswerStore(settings.store_tokens) if settings.store_tokens else None
         self._rows = PerRequest(self._index)
-
-    @classmethod
-    def settings_model(cls) -> type[BaseModel]:
-        return SuffixSettings
 
     @classmethod
     def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> SuffixDrafter:

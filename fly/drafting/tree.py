@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor
 
 from fly.drafting.base import (
@@ -22,8 +21,10 @@ from fly.drafting.base import (
     TreeMask,
     TreeModel,
     greedy,
+    last_logits,
+    pad_right,
 )
-from fly.drafting.draft_cache import CachedDrafter, DraftReader, pad_right, within_context
+from fly.drafting.draft_cache import CachedDrafter, DraftReader, within_context
 from fly.drafting.settings import DrafterSpec, ResolvedTree, TreeSettings
 
 
@@ -117,6 +118,8 @@ class Growth:
 class TreeDrafter(CachedDrafter):
     """The draft model's likeliest continuations, as a tree."""
 
+    own_settings = TreeSettings
+
     model: TreeModel
 
     def __init__(
@@ -125,10 +128,6 @@ class TreeDrafter(CachedDrafter):
         """Propose trees of `shape`; the others are CachedDrafter's."""
         super().__init__(model, reader)
         self.shape = shape
-
-    @classmethod
-    def settings_model(cls) -> type[BaseModel]:
-        return TreeSettings
 
     @classmethod
     def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> TreeDrafter:
@@ -150,9 +149,7 @@ class TreeDrafter(CachedDrafter):
         # What is kept does not lie where it was drafted.
         self.reader.forget_drafted()
         ids = pad_right(openings, device)
-        logits = self.model.extend(ids, starts)
-        last = torch.tensor([len(opening) - 1 for opening in openings], device=device)
-        logits = logits[torch.arange(len(rows), device=device), last, None]  # [B, 1, V]
+        logits = last_logits(self.model.extend(ids, starts), [len(each) for each in openings])
         wanted = torch.tensor(depths, device=device)
         roots = [start + len(opening) for start, opening in zip(starts, openings, strict=True)]
         trees, total_n = Growth.empty(len(rows), device), self.shape.total_n

@@ -52,8 +52,8 @@ class ChainRound:
             processed,
             law,
             proposal.probs,
-            locked=guards.locked(rows, proposal),
-            closing=guards.closing,
+            locked=guards.places.locked(rows, proposal),
+            closing=guards.places.closing_tokens,
         )
         scores.stopping = guards.stopping(rows, proposal, lambda: scores.choice[:, :-1])
         return scores

@@ -272,12 +272,27 @@ class SpeculativeDecoder:
         done = Statistics()
         told = time.perf_counter()
         while scheduler.has_work:
-            if self._models.owner is not scheduler:
-                raise DecodingError(
-                    "another call took over this decoder's rows before all results were fetched",
-                    fix="fetch all results of one call first, or make a second SpeculativeDecoder",
-                )
-            finished = self._advance(scheduler)
+            self._check_turn(scheduler)
+            finished: list[Row] | None = None
+            try:
+                with torch.inference_mode():
+                    self._admit(scheduler)
+                    self._models.widest = max(self._models.widest, len(scheduler.rows))
+                    begin = time.perf_counter()
+                    run_round(scheduler.rows, self._engine)
+            except torch.OutOfMemoryError as error:
+                self._check_width(scheduler, error)
+            except DecodingError:
+                # NaN keys would shine through the masks of later requests.
+                self._models.clear()
+                raise
+            else:
+                seconds = time.perf_counter() - begin
+                self.batch_size.note(len(scheduler.rows), scheduler.num_waiting, seconds)
+                finished = self._retire(scheduler)
+            if finished is None:
+                # Not in the handler, where the traceback still holds on to tensors.
+                finished = self._shrink(scheduler)
             if on_round is not None:
                 done = sum((row.statistics for row in finished), done)
                 if time.perf_counter() - told >= PROGRESS_PAUSE_S or not scheduler.has_work:
@@ -287,33 +302,25 @@ class SpeculativeDecoder:
                 yield row.index, self._result(row)
         self.drafter.finish()
 
-    @torch.inference_mode()
-    def _advance(self, scheduler: Scheduler) -> list[Row]:
-        """One round, with new rows where there is room; the rows that it finished."""
-        try:
-            self._admit(scheduler)
-            self._models.widest = max(self._models.widest, len(scheduler.rows))
-            begin = time.perf_counter()
-            run_round(scheduler.rows, self._engine)
-        except torch.OutOfMemoryError as error:
-            if max(self._models.widest, len(scheduler.rows)) == 1:
-                self._models.clear()  # shorter requests may fit
-                raise DecodingError(
-                    f"out of memory with a single row, request {scheduler.rows[0].index} of "
-                    f"{len(scheduler.rows[0].ids)} tokens",
-                    fix="use a smaller draft, a shorter context, or more accelerators",
-                ) from error
-        except DecodingError:
-            # NaN keys would shine through the masks of later requests.
-            self._models.clear()
-            raise
-        else:
-            seconds = time.perf_counter() - begin
-            self.batch_size.note(len(scheduler.rows), scheduler.num_waiting, seconds)
-            return self._retire(scheduler)
-        # Here and not in the handler, where the traceback still holds on to tensors.
-        return self._shrink(scheduler)
+    def _check_turn(self, scheduler: Scheduler) -> None:
+        """Raise where another call has begun over the same caches."""
+        if self._models.owner is not scheduler:
+            raise DecodingError(
+                "another call took over this decoder's rows before all results were fetched",
+                fix="fetch all results of one call first, or make a second SpeculativeDecoder",
+            )
 
+    def _check_width(self, scheduler: Scheduler, error: torch.OutOfMemoryError) -> None:
+        """Raise where the memory does not do for a single row, too."""
+        if max(self._models.widest, len(scheduler.rows)) == 1:
+            self._models.clear()  # shorter requests may fit
+            raise DecodingError(
+                f"out of memory with a single row, request {scheduler.rows[0].index} of "
+                f"{len(scheduler.rows[0].ids)} tokens",
+                fix="use a smaller draft, a shorter context, or more accelerators",
+            ) from error
+
+    @torch.inference_mode()
     def _shrink(self, scheduler: Scheduler) -> list[Row]:
         """Half as many rows from now on, unless the caches were wider than these rows: then caches
         of their own size may do.  What the rows have decoded stays; those that have ended are
@@ -357,6 +364,7 @@ class SpeculativeDecoder:
                 self.drafter.prefill(scheduler.rows)
             charge(new, seconds_prefill=time.perf_counter() - begin)
 
+    @torch.inference_mode()
     def _retire(self, scheduler: Scheduler) -> list[Row]:
         """Take out finished rows and close their gaps in the target's cache."""
         begin = time.perf_counter()

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from fly.drafting import Proposal
 from fly.engine.batch import Row
-from fly.engine.model.base import Guard
 from fly.engine.spans import Spans, State
 from fly.engine.stopping import StopRules
 
@@ -36,47 +35,32 @@ def protected_tokens(
     return protected
 
 
-def protected_in(rows: Sequence[Row], protected: Tensor | None) -> Tensor | None:
-    """The protected tokens [V], with each row's own end tokens [B, V] where one of them names any.
-
-    Rows do not protect each other's: what one keeps must not hang on its neighbours.
-    """
-    if protected is None or all(row.request.eos_ids is None for row in rows):
-        return protected
-    table = protected.repeat(len(rows), 1)
-    for row, mask in zip(rows, table, strict=True):
-        mask[sorted(row.request.eos_ids or ())] = True
-    return table
-
-
 @dataclass(frozen=True)
 class Guards:
     """All that keeps tokens from being traded."""
 
-    protected: Tensor | None = None  # [V] bool
-    places: Guard | None = None
-    stops: StopGuard | None = None  # None: stop strings are not guarded
-
-    @property
-    def closing(self) -> Tensor | None:
-        """As Guard.closing_tokens."""
-        return None if self.places is None else self.places.closing_tokens
+    protected: Tensor | None  # [V] bool
+    places: Places
+    stops: StopGuard | None  # None: stop strings are not guarded
 
     def protected_in(self, rows: Sequence[Row]) -> Tensor | None:
-        """Tokens that may not be traded.  [V] or [B, V] bool."""
-        return protected_in(rows, self.protected)
+        """The protected tokens [V] bool, with each row's own end tokens [B, V] where one of them
+        names any.
 
-    def locked(self, rows: Sequence[Row], chains: Proposal) -> Tensor | None:
-        """As Guard."""
-        return None if self.places is None else self.places.locked(rows, chains)
+        Rows do not protect each other's: what one keeps must not depend on its neighbours.
+        """
+        if self.protected is None or all(row.request.eos_ids is None for row in rows):
+            return self.protected
+        table = self.protected.repeat(len(rows), 1)
+        for row, mask in zip(rows, table, strict=True):
+            mask[sorted(row.request.eos_ids or ())] = True
+        return table
 
     def stopping(
         self, rows: Sequence[Row], chains: Proposal, choice: Callable[[], Tensor]
     ) -> Tensor | None:
         """As StopGuard.concerned; `choice` is asked only if anything is guarded."""
-        if self.stops is None:
-            return None
-        return self.stops.concerned(rows, chains, choice())
+        return None if self.stops is None else self.stops.concerned(rows, chains, choice())
 
 
 class Places:
@@ -100,7 +84,7 @@ class Places:
         Args:
             strict_first_n: may be 0.
             spans: None locks nothing for its text.
-            closing: as `closing_tokens`.
+            closing: tokens that are traded nowhere, besides.  [V] bool.
             loosen_copied: False locks proposals that copy the context.
         """
         self._first = strict_first_n
@@ -128,7 +112,9 @@ class Places:
         return cls(first, spans, tokens, loosen_copied=loosen_copied)
 
     def locked(self, rows: Sequence[Row], proposal: Proposal) -> Tensor | None:
-        """As protocol.Guard.  With markers the proposal is waited for on the host."""
+        """The places of the proposal that are locked.  [B, K] bool; None: there are none.  With
+        markers the proposal is waited for on the host.
+        """
         if proposal.copies_context and not self._loosen_copied:
             return torch.ones_like(proposal.ids, dtype=torch.bool)
         if self._spans is None and self._first == 0:

@@ -8,30 +8,19 @@ followed as bytes, since a token may hold part of a character.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
+
+from fly.drafting.cross_vocab.token_bytes import stand_ins
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # what decoding makes of part of a character
 LONE_BYTE = re.compile("<0x([0-9A-F]{2})>")  # how SentencePiece spells one
-
-
-def byte_of_character() -> dict[str, int]:
-    """The bytes that byte-level vocabularies spell with printable characters: printable Latin-1 as
-    itself, the other bytes in their order from U+0100 on.
-    """
-    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
-    others = [byte for byte in range(0x100) if byte not in printable]
-    table = {chr(byte): byte for byte in printable}
-    return table | {chr(0x100 + place): byte for place, byte in enumerate(others)}
-
-
-BYTE_OF_CHARACTER: Mapping[str, int] = byte_of_character()
 
 
 class TokenTexts:
@@ -59,8 +48,9 @@ class TokenTexts:
         lone = LONE_BYTE.fullmatch(name)
         if lone:
             return bytes([int(lone[1], 16)])
-        if BYTE_OF_CHARACTER.keys() >= set(name):
-            return bytes(BYTE_OF_CHARACTER[character] for character in name)
+        bytes_of = stand_ins()
+        if bytes_of.keys() >= set(name):
+            return bytes(bytes_of[character] for character in name)
         return text.encode()
 
 

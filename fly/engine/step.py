@@ -66,7 +66,7 @@ def run_round(rows: Sequence[Row], engine: RoundContext) -> None:
     engine.length.proposed(proposal)
     proposal = proposal.to(engine.target.device)
     marks.append(time.perf_counter())
-    proposed = TreeRound.of(proposal) or ChainRound(proposal)
+    proposed = TreeRound.of(proposal) if proposal.is_tree else ChainRound(proposal)
     logits = proposed.verify(rows, engine.target)
     marks.append(time.perf_counter())
     scores = proposed.score(rows, logits, sampler, engine.guards)

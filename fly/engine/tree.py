@@ -80,10 +80,9 @@ class TreeRound(ChainRound):
     _kept: Branches | None = None  # of every row the best one
 
     @classmethod
-    def of(cls, proposal: Proposal) -> TreeRound | None:
-        """Look at what is proposed, which waits for the drafter; None if it is a chain."""
-        if proposal.parents is None or proposal.ids.shape[1] == 0:
-            return None
+    def of(cls, proposal: Proposal) -> TreeRound:
+        """Look at the trees, which waits for the drafter."""
+        assert proposal.parents is not None
         lengths = proposal.lengths.cpu()
         places = torch.arange(proposal.ids.shape[1])
         parents = torch.where(places < lengths[:, None], proposal.parents.cpu(), -1)
@@ -129,9 +128,9 @@ class TreeRound(ChainRound):
             ids,
             branches.lengths,
             protected,
-            locked=guards.locked(owners, chains),
+            locked=guards.places.locked(owners, chains),
             drawn=choice[own, lines],
-            closing=guards.closing,
+            closing=guards.places.closing_tokens,
             layout=_layout(own * logits.shape[1] + lines),
         )
         scores.stopping = guards.stopping(owners, chains, lambda: scores.choice[:, :-1])

@@ -151,7 +151,6 @@ class FLyLM(HFLM):
             JournalError: the journal is damaged, in use, or cannot be written; or the trace cannot
                 be begun.  One that cannot be gone on with is left (`trace_error`).
         """
-        disable = disable_tqdm or self.rank != 0
         self._records, self._records_are_told = [], False
         with getattr(self.cache_hook, "journal", None) or nullcontext() as journal:
             answers = Answers(requests, journal, self.fly_config.temperature)
@@ -161,28 +160,27 @@ class FLyLM(HFLM):
                     "%d answers were finished before: they are not in the trace",
                     len(answers.resumed),
                 )
-            if answers.pending:
-                self._decode([requests[place] for place in answers.pending], answers, disable)
+            if not answers.pending:
+                return answers.texts()
+            pending = [requests[place] for place in answers.pending]
+            reader = self.reader()
+            prepared = reader.read(pending, answers.seeds)
+            is_quiet = disable_tqdm or self.rank != 0
+            with (
+                DecodingProgress(len(pending), disable=is_quiet) as progress,
+                self._tracing() as writer,
+                self.precision(),
+            ):
+                asked = [one.request for one in prepared]
+                for index, result in self.decoder.decode(asked, progress.on_round):
+                    text = reader.answer(prepared[index], result)
+                    record = answers.put(answers.pending[index], text, result)
+                    self._records.append(record)
+                    if writer is not None:
+                        prompt = pending[index].args[0]
+                        writer = self._write(writer, record, prompt, text, result)
+                    progress.advance()
         return answers.texts()
-
-    def _decode(self, requests: Sequence[Instance], answers: Answers, disable_bar: bool) -> None:
-        """Decode the pending requests and put them in."""
-        reader = self.reader()
-        prepared = reader.read(requests, answers.seeds)
-        with (
-            DecodingProgress(len(requests), disable=disable_bar) as progress,
-            self._tracing() as writer,
-            self.precision(),
-        ):
-            results = self.decoder.decode([one.request for one in prepared], progress.on_round)
-            for index, result in results:
-                text = reader.answer(prepared[index], result)
-                record = answers.put(answers.pending[index], text, result)
-                self._records.append(record)
-                if writer is not None:
-                    prompt = requests[index].args[0]
-                    writer = self._write(writer, record, prompt, text, result)
-                progress.advance()
 
     def _write(
         self, writer: AnswerWriter, record: RequestRecord, prompt: str, text: str, result: Result

@@ -10,8 +10,9 @@ import torch
 
 from fly.config import FLyConfig
 from fly.drafting import DrafterContext, Proposal, StopInfo
+from fly.drafting.base import pad_right
 from fly.drafting.chain import ModelDrafter
-from fly.drafting.draft_cache import pad_right, within_context
+from fly.drafting.draft_cache import within_context
 from fly.drafting.guesses import NgramText, RecentText, SuffixText
 from fly.drafting.multilevel import MultilevelDrafter
 from fly.engine.model.base import CausalModel

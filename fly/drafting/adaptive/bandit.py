@@ -15,11 +15,12 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from fly.drafting.adaptive.arms import NONE, ArmSettings, Knowledge, spec_of
 from fly.drafting.adaptive.policies import EXPLORE, POLICIES, learn_hedge
+from fly.drafting.adaptive.round_times import RoundWatch
 from fly.drafting.base import (
     Choose,
     Drafter,
@@ -163,16 +164,16 @@ class ResolvedBandit(BanditSettings):
 class _ArmRound:
     """The round that is not committed yet."""
 
-    begin: float = 0.0  # seconds
     arm: int = 0
     situation: str = ""
-    lengths: list[int] = field(default_factory=list)  # of the rows' texts, before it
     is_plain: bool = False  # whatever the arm: nothing was wanted
     offers: list[list[list[int]]] = field(default_factory=list)  # by arm and row, of hedge
 
 
 class BanditDrafter(Drafter):
     """Learns which drafter pays."""
+
+    own_settings = BanditSettings
 
     def __init__(
         self,
@@ -195,7 +196,7 @@ class BanditDrafter(Drafter):
         self.settings = settings
         self._sources = list(sources)
         self._arms = list(arms)
-        self._clock = clock
+        self._round = RoundWatch(clock)
         self._copying = copying
         state = settings.state
         path = None if state is None else user_path(state, "drafter_settings: state")
@@ -204,10 +205,6 @@ class BanditDrafter(Drafter):
         self._now = _ArmRound()
         self._skipped = [0] * len(self._arms)
         self._unsaved = 0
-
-    @classmethod
-    def settings_model(cls) -> type[BaseModel]:
-        return BanditSettings
 
     @classmethod
     def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> BanditDrafter:
@@ -220,7 +217,7 @@ class BanditDrafter(Drafter):
             if arm.source not in longest or own.k > longest[arm.source].k:
                 longest[arm.source] = own
         places = {source: place for place, source in enumerate(longest)}
-        sources = [parts.build(own, parts.lending(reader)) for own in longest.values()]
+        sources = [parts.build(own, reader) for own in longest.values()]
         arms = [(places[arm.source], 0 if arm.drafter == NONE else arm.k) for arm in settings.arms]
         copying = {places[source] for source, own in longest.items() if own.traits.copies_context}
         return cls(settings, sources, arms, copying=copying)
@@ -232,8 +229,8 @@ class BanditDrafter(Drafter):
 
     def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Let the chosen arm offer; a copying one's proposals are marked."""
-        now = self._now = _ArmRound(self._clock(), lengths=[len(row.ids) for row in rows])
-        now.is_plain = not any(limits)
+        self._round.begin(rows)
+        now = self._now = _ArmRound(is_plain=not any(limits))
         now.situation = self._situation(rows)
         sums = self.knowledge.of(now.situation)
         choose_arm = POLICIES[self.settings.policy]
@@ -274,8 +271,7 @@ class BanditDrafter(Drafter):
         for source in self._sources:
             source.commit(rows)
         now = self._now
-        gains = [row.ids[before:] for row, before in zip(rows, now.lengths, strict=True)]
-        seconds = self._clock() - now.begin
+        seconds, gains = self._round.stop(rows)
         if now.is_plain:
             pass  # it tells nothing of the arm
         elif self._skipped[now.arm] < WARM_UP:

@@ -224,18 +224,35 @@ def _nearest(lines: Mapping[int, CostSums], place: int) -> CostSums | None:
     return lines[min(known, key=lambda size: abs(size - place))] if known else None
 
 
-class RoundCosts:
-    """What rounds take and bring, round by round."""
+class RoundWatch:
+    """Seconds and new tokens of the round that is not committed yet."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """`clock` gives seconds."""
         self.clock = clock
+        self._begin = 0.0
+        self._lengths: list[int] = []  # of the rows' texts
+
+    def begin(self, rows: Rows) -> None:
+        """A round begins."""
+        self._begin = self.clock()
+        self._lengths = [len(row.ids) for row in rows]
+
+    def stop(self, rows: Rows) -> tuple[float, list[list[int]]]:
+        """The rows hold what became of it: its seconds, and every row's new tokens."""
+        gains = [row.ids[old:] for row, old in zip(rows, self._lengths, strict=True)]
+        return self.clock() - self._begin, gains
+
+
+class RoundCosts(RoundWatch):
+    """What rounds take and bring, round by round."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock` gives seconds."""
+        super().__init__(clock)
         self.times = RoundTimes()
         self.probes = Probes()
         self._speeds: dict[int, RoundSpeed] = {}  # of a row, by size of batch
-        # Of the round that is not committed yet.
-        self._begin = 0.0
-        self._texts: list[int] = []  # tokens before it
 
     def speed(self, num_rows: int) -> RoundSpeed:
         """Tokens per second and row of the rounds that count for it."""
@@ -251,11 +268,6 @@ class RoundCosts:
         measured = num_rows * speed.rate if speed.all_pulls >= ENOUGH else 0.0
         return max(measured or hoped, num_rows / plain)
 
-    def begin(self, rows: Rows) -> None:
-        """A round begins."""
-        self._begin = self.clock()
-        self._texts = [len(row.ids) for row in rows]
-
     def end(
         self,
         rows: Rows,
@@ -263,8 +275,8 @@ class RoundCosts:
         drafting: float | None = 0.0,
         *,
         is_usual: bool = True,
-    ) -> None:
-        """The rows hold what became of the round.
+    ) -> list[list[int]]:
+        """The rows hold what became of the round: their new tokens.
 
         Args:
             rows: as they were at its begin.
@@ -272,10 +284,11 @@ class RoundCosts:
             drafting: as in RoundTimes.note.
             is_usual: it counts for the speed.
         """
-        seconds, count = self.clock() - self._begin, len(rows)
+        seconds, gains = self.stop(rows)
+        count = len(rows)
         self.times.note(count, length, seconds, drafting)
         if is_usual:
-            gained = sum(len(row.ids) - old for row, old in zip(rows, self._texts, strict=True))
             speed = self.speed(count)
             speed.forget(SPEED_DECAY)
-            speed.note(gained / count, seconds)
+            speed.note(sum(map(len, gains)) / count, seconds)
+        return gains

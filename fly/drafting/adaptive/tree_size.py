@@ -74,14 +74,12 @@ class TreePace:
         self._sizes: Counter[int] = Counter()
         # Of the round that is not committed yet.
         self._is_asked = False  # not where another drafter offers
-        self._texts: list[int] = []  # tokens before it
         self._trees: Sequence[DraftTree] = []
 
     def begin(self, rows: Rows) -> None:
         """A round begins."""
         self._is_asked = True
         self.costs.begin(rows)
-        self._texts = [len(row.ids) for row in rows]
 
     def give_up(self) -> None:
         """The round ends without a commit."""
@@ -127,9 +125,8 @@ class TreePace:
             return
         self._is_asked = False
         largest = max(map(len, self._trees), default=0)
-        self.costs.end(rows, largest)
-        for row, tree, before in zip(rows, self._trees, self._texts, strict=True):
-            self.kinds.note(tree, set(tree.path(row.ids[before:])))
+        for tree, gained in zip(self._trees, self.costs.end(rows, largest), strict=True):
+            self.kinds.note(tree, set(tree.path(gained)))
         self.kinds.renew()
         self._num_trees[len(rows).bit_length()] += largest > 0
         self._sizes[largest] += 1

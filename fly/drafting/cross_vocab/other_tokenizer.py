@@ -12,7 +12,7 @@ from itertools import takewhile
 from typing import Any, Literal, TypeAlias
 
 import torch
-from pydantic import BaseModel, Field
+from pydantic import Field
 from torch import Tensor
 
 from fly.drafting.base import (
@@ -86,6 +86,8 @@ class _Begun:
 class OtherTokenizerDrafter(Drafter):
     """The draft model's continuation in the target's tokens, by one of the two methods."""
 
+    own_settings = OtherTokenizerSettings
+
     def __init__(
         self,
         model: DraftModel,
@@ -112,10 +114,6 @@ class OtherTokenizerDrafter(Drafter):
         self._sides = PerRequest(self._new_side)
         # By request, of the last round: what the draft has read of its own.
         self._drafted: dict[int, list[int]] = {}
-
-    @classmethod
-    def settings_model(cls) -> type[BaseModel]:
-        return OtherTokenizerSettings
 
     @classmethod
     def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> OtherTokenizerDrafter:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from fly.drafting.adaptive.tree_size import TreePace
@@ -112,6 +112,8 @@ class RowSources:
 class RetrievalDrafter(Drafter):
     """N-grams and copied logits in one tree."""
 
+    own_settings = RetrievalSettings
+
     def __init__(
         self,
         settings: RetrievalSettings,
@@ -125,10 +127,6 @@ class RetrievalDrafter(Drafter):
         self.pace = pace
         self._device = device
         self._rows = PerRequest(lambda row: RowSources(settings, row.ids))
-
-    @classmethod
-    def settings_model(cls) -> type[BaseModel]:
-        return RetrievalSettings
 
     @classmethod
     def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> RetrievalDrafter:

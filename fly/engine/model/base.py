@@ -1,19 +1,17 @@
 """What the engine asks of a model, however it keeps its rows: in slots (model.py), in a cache of
-each row's own (rowwise.py), or as texts only (uncached.py).  And of who knows where nothing may be
-loosened.
+each row's own (rowwise.py), or as texts only (uncached.py).
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from fly.drafting.base import DraftModel, Proposal, TreeModel
-from fly.engine.batch import Row
+from fly.drafting.base import DraftModel, TreeModel
 from fly.engine.model.masks import num_positions
 
 if TYPE_CHECKING:
@@ -37,19 +35,6 @@ class TreeVerifier(CausalModel, TreeModel, Protocol):
 
     def keep_slots(self, sources: Tensor, destinations: Tensor) -> None:
         """What lies in row b's slots sources[b] goes to its slots destinations[b]; both [B, n]."""
-        ...
-
-
-class Guard(Protocol):
-    """Knows the places where nothing may be loosened."""
-
-    @property
-    def closing_tokens(self) -> Tensor | None:
-        """Tokens that are traded nowhere, besides.  [V] bool."""
-        ...
-
-    def locked(self, rows: Sequence[Row], proposal: Proposal) -> Tensor | None:
-        """Those places of the proposal.  [B, K] bool; None: there are none."""
         ...
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from fly.drafting import TreeMask
-from fly.drafting.base import upload
+from fly.drafting.base import pad_right, upload
 from fly.engine.model.base import PREFILL_TOKENS, LoadedModel
 from fly.engine.model.kv_cache import SlotCache, SlotMapping
 from fly.engine.model.masks import MaskPlan, check_attention
@@ -97,57 +97,56 @@ class SlotModel(LoadedModel):
         width = max(1, min(longest, PREFILL_TOKENS))
         for offset in range(0, longest, width):
             pieces = [span.ids[offset : offset + width] for span in spans]
-            size = max(map(len, pieces))
-            padded = [[*piece, *[0] * (size - len(piece))] for piece in pieces]
-            ids = upload(padded, self.device)
-            mapping = self._mapping(ids, [span.start + offset for span in spans], spans[0].row)
-            self._forward(ids, mapping, logits_to_keep=1)
+            ids = pad_right(pieces, self.device)
+            starts = [span.start + offset for span in spans]
+            inputs = self._inputs(ids, starts, first_row=spans[0].row, logits_to_keep=1)
+            self.model(**inputs)
 
     def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
-        return self._forward(ids, self._mapping(ids, starts))
+        logits: Tensor = self.model(**self._inputs(ids, starts)).logits
+        return logits[..., : self._common_vocab]
 
     def extend_tree(self, ids: Tensor, starts: Sequence[int], tree: TreeMask) -> Tensor:
-        mapping, n = self._mapping(ids, starts), ids.shape[1]
-        roots = mapping.slots[:, 0] - (tree.seen.shape[1] - n)
-        mask = self._masks.build_tree(tree, roots, n, mapping.kv_len, self._dtype)
-        return self._forward(ids, mapping, roots[:, None] + tree.depths[:, -n:], mask)
+        logits: Tensor = self.model(**self._inputs(ids, starts, tree=tree)).logits
+        return logits[..., : self._common_vocab]
 
-    def _mapping(self, ids: Tensor, starts: Sequence[int], first_row: int = 0) -> SlotMapping:
-        """Ids [B, n] of rows from `first_row` on go to the slots from starts[b] on."""
+    def _inputs(
+        self,
+        ids: Tensor,
+        starts: Sequence[int],
+        *,
+        first_row: int = 0,
+        tree: TreeMask | None = None,
+        logits_to_keep: int = 0,
+    ) -> dict[str, Any]:
+        """What the model takes to run ids [B, n] of rows from `first_row` on in the slots from
+        starts[b] on; the cache writes there next.  0 keeps all logits.
+        """
         n, start = ids.shape[1], max(starts)
         slots = upload(starts, ids.device)[:, None] + torch.arange(n, device=ids.device)
         is_even = min(starts) == start
-        return SlotMapping(slots, first_row, start, self.kv_len(start + n), is_even)
-
-    def _forward(
-        self,
-        ids: Tensor,
-        mapping: SlotMapping,
-        positions: Tensor | None = None,
-        mask: Tensor | dict[str, Tensor] | None = None,
-        logits_to_keep: int = 0,
-    ) -> Tensor:
-        """Logits [B, n, V]; positions and mask are those of the slots, unless given."""
+        mapping = SlotMapping(slots, first_row, start, self.kv_len(start + n), is_even)
         self.cache.write_at(mapping)
-        if positions is None:
-            positions = mapping.slots
+        if tree is None:
+            positions = slots
             mask = self._masks.build(positions, mapping.kv_len, self._dtype)
+        else:
+            roots = slots[:, 0] - (tree.seen.shape[1] - n)
+            positions = roots[:, None] + tree.depths[:, -n:]
+            mask = self._masks.build_tree(tree, roots, n, mapping.kv_len, self._dtype)
         if self.num_positions is not None:
             # Learned position tables end somewhere; what lies after is padding and never counts.
             positions = positions.clamp_max(self.num_positions - 1)
-        options: dict[str, Any] = {}
+        inputs: dict[str, Any] = {
+            "input_ids": ids.clamp_max(self._common_vocab - 1),
+            "attention_mask": mask,
+            "position_ids": positions,
+            "past_key_values": self.cache,
+            "use_cache": True,
+        }
         if "logits_to_keep" in self._takes:
-            options["logits_to_keep"] = logits_to_keep
-        output = self.model(
-            input_ids=ids.clamp_max(self._common_vocab - 1),
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=self.cache,
-            use_cache=True,
-            **options,
-        )
-        logits: Tensor = output.logits
-        return logits[..., : self._common_vocab]
+            inputs["logits_to_keep"] = logits_to_keep
+        return inputs
 
     def keep_slots(self, sources: Tensor, destinations: Tensor) -> None:
         self.cache.move_slots(sources, destinations)
