@@ -7,8 +7,7 @@ from typing import Any, cast
 import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
-from fly.demo.problems import Kind, heldout
-from fly.demo.score import solved
+from fly.demo.problems import Kind, heldout, solved
 
 MAX_NEW_TOKENS = 192
 BATCH_SIZE = 64

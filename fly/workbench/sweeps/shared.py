@@ -26,8 +26,7 @@ from fly.engine.request import Request
 from fly.engine.statistics import Statistics
 from fly.engine.stopping import StopRules, eos_ids
 from fly.errors import ConfigError, ModelError, RequestError
-from fly.workbench.sweeps.deciders import PointRule, RoundJudge
-from fly.workbench.sweeps.memo import RequestMemo, result_of
+from fly.workbench.sweeps.rounds import PointRule, RequestMemo, RoundJudge, result_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -89,21 +88,8 @@ class SharedDecoding:
         """
         _check_points(points, has_draft=draft is not None)
         self.points = dict(points)
-        drafters = {config.drafter_name for config in points.values()}
-        needed = sorted(drafters - {NO_DRAFTER})
-        needs_draft = any(config.setup.traits.needs_model for config in points.values())
-        pair = load_models(
-            target,
-            draft if needs_draft else None,
-            needed[0] if needed else NO_DRAFTER,
-            share_prefixes=share_prefixes,
-            shares_ids=share_ids(tokenizer, draft_tokenizer),
-        )
-        if needed and pair.drafter == NO_DRAFTER:
-            raise ModelError(
-                "this pair cannot speculate, so there is no setting to choose",
-                fix="take a pair that `fly run` decodes speculatively",
-            )
+        shares_ids = share_ids(tokenizer, draft_tokenizer)
+        pair = _load_pair(target, draft, points, shares_ids, share_prefixes=share_prefixes)
         make = partial(
             SpeculativeDecoder,
             pair.target,
@@ -161,17 +147,6 @@ class SharedDecoding:
         """Rounds of single rows that the target has verified."""
         return sum(group.judge.num_rounds for group in self._groups.values())
 
-    @property
-    def rounds_replayed(self) -> int:
-        """Rounds of single rows in the answers given that another point had decoded."""
-        return sum(group.rounds_answered for group in self._groups.values()) - self.rounds_decoded
-
-    @property
-    def num_contexts(self) -> int:
-        """Contexts held in memory."""
-        memos = (memo for group in self._groups.values() for memo in group.memos.values())
-        return sum(len(memo.contexts) for memo in memos)
-
 
 class SharedGroup:
     """The points that draft alike."""
@@ -193,7 +168,6 @@ class SharedGroup:
         self.judge = RoundJudge(self._points, stops.eos_ids)
         self.memos: dict[int, RequestMemo] = {}
         self._asked: dict[int, Request] = {}  # as they came
-        self.rounds_answered = 0
         self._decoders: dict[int, SpeculativeDecoder] = {}
         self._check = RequestCheck(
             tokenizer,
@@ -228,8 +202,7 @@ class SharedGroup:
                 yield self._give(place, memo, memo.replay(place, self._stops))
 
     def _give(self, place: int, memo: RequestMemo, row: Row) -> tuple[int, Result]:
-        """A finished answer, counted."""
-        self.rounds_answered += row.num_rounds
+        """A finished answer."""
         memo.finished.add(place)
         self._forget(memo)
         return memo.index, result_of(row, self._stops)
@@ -292,6 +265,31 @@ class SharedGroup:
         """Give up the contexts of a request that all points are done with."""
         if len(memo.finished | self.judge.stopped) == len(self._points):
             memo.forget()
+
+
+def _load_pair(
+    target: PreTrainedModel | CausalModel,
+    draft: PreTrainedModel | CausalModel | None,
+    points: Mapping[str, FLyConfig],
+    shares_ids: bool,
+    *,
+    share_prefixes: bool,
+) -> ServedModels:
+    needed = sorted({config.drafter_name for config in points.values()} - {NO_DRAFTER})
+    needs_draft = any(config.setup.traits.needs_model for config in points.values())
+    pair = load_models(
+        target,
+        draft if needs_draft else None,
+        needed[0] if needed else NO_DRAFTER,
+        share_prefixes=share_prefixes,
+        shares_ids=shares_ids,
+    )
+    if needed and pair.drafter == NO_DRAFTER:
+        raise ModelError(
+            "this pair cannot speculate, so there is no setting to choose",
+            fix="take a pair that `fly run` decodes speculatively",
+        )
+    return pair
 
 
 def _check_points(points: Mapping[str, FLyConfig], *, has_draft: bool) -> None:
