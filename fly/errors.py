@@ -1,6 +1,6 @@
-"""What goes wrong because of the user's input.  Every error says what is wrong with the quoted
-value and where it came from (`message`), then how to mend it (`fix`).  The command prints them
-without traceback and exits with code 2."""
+"""Errors caused by the user's input.  Each has what is wrong, with the quoted value and its origin
+(`message`), and how to mend it (`fix`).  The command prints them without traceback and exits with
+code 2."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What rules and drafters declare of themselves.  Their settings are pydantic models, checked when
-a configuration is read and before anything is loaded."""
+"""Settings that rules and drafters share, and the traits of drafters.  They are pydantic models,
+checked when a configuration is read and before anything is loaded."""
 
 from __future__ import annotations
 

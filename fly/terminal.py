@@ -1,7 +1,6 @@
-"""The one way to the terminal.  Names, paths and settings come from others: here nothing of them is
-taken for markup, and control characters are made visible.  report.js does the same in the browser
-(`visible`).
-"""
+"""All output to the terminal.  Names, paths and settings come from others: none of them is read as
+markup, and control characters are made visible.  report.js does the same in the browser
+(`visible`)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Acceptance rules: a rule is its settings and a pure function from scores to a decision per
-position.  It touches no cache, row or random number, so the same rule serves any engine that can
-hand it logits.
-"""
+"""Base classes of acceptance rules (`Rule`, `LooseRule`).  A rule is its settings and a pure
+function from scores to a decision per position.  It touches no cache, row or random number, so the
+same rule serves any engine that has logits."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Block verification: the proposal is judged as a whole, which keeps the target's distribution and
+"""Block verification, which judges a proposal as a whole.  It keeps the target's distribution and
 on average at least as many tokens as token by token.  Source: Sun et al., arXiv 2403.10444,
-algorithm 2.
-"""
+algorithm 2."""
 
 from __future__ import annotations
 

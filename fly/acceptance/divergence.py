@@ -1,9 +1,6 @@
-"""Fuzzy speculative decoding (FSD): keep a token where target and draft agree as distributions.
-Source: arXiv 2502.20704.
-
+"""Fuzzy speculative decoding (FSD), by divergence of target and draft.  Source: arXiv 2502.20704.
 Differs: there the divergence alone decides; this is the reduced form, which decides only where
-native acceptance refuses.
-"""
+native acceptance refuses."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""EARS: the less sure the target is, the more the draw that decides is moved in the draft's favour.
-Source: arXiv 2512.13194; its authors' code in vllm-ascend, pull request 7845.
-"""
+"""EARS, which favours the draft more the less sure the target is.  The uniform draw that decides is
+moved in the draft's favour.  Source: arXiv 2512.13194; its authors' code in vllm-ascend, pull
+request 7845."""
 
 from __future__ import annotations
 

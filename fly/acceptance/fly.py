@@ -1,8 +1,7 @@
-"""FLy: keep a mismatch where the target was unsure (gate) and the tokens after it match again
-(window). Source: arXiv 2511.22972; its released code (AMD-AGI/FLy, 6667ae8), which inspects one
-follower less than the paper prints and gates on another entropy; and the rule as proposed for vLLM
-(pull requests 50808, 53987).
-"""
+"""FLy, which keeps mismatches that the following tokens confirm.  The target must have been unsure
+there, too.  Source: arXiv 2511.22972; its released code (AMD-AGI/FLy, 6667ae8), which inspects one
+follower less than the paper prints and gates on another entropy; the rule as proposed for vLLM
+(pull requests 50808, 53987)."""
 
 from __future__ import annotations
 

@@ -1,12 +1,7 @@
-"""Margin: keep a token that the target likes nearly as much as its favourite.  Three spellings, by
-source: a gap between log-probabilities of the raw logits, with an optional window (llama.cpp,
-discussion 24804); a ratio of probabilities behind the processors (vLLM #22238, #43184; speculative
-cascades, token form, arXiv 2405.19261); a difference of probabilities (TensorRT-LLM).
-
-Differs: above temperature 0 llama.cpp measures the gap to the token that its sampler drew, which
-may be less likely than the draft's; here it is always the gap to the likeliest.  Its other gate,
-which takes over where the gap is 0, is left out: 0 switches the rule off.
-"""
+"""Margin, which keeps a token nearly as likely as the likeliest one.  Three forms: a gap of
+log-probabilities of raw logits (llama.cpp, discussion 24804); a ratio of probabilities after the
+processors (vLLM #22238, #43184; speculative cascades, token form, arXiv 2405.19261); a difference
+of probabilities (TensorRT-LLM)."""
 
 from __future__ import annotations
 
@@ -29,6 +24,10 @@ SHORT_RATIO = 2.0
 class MarginRule(LooseRule):
     """Lossy, unless max_gap is 0.  A gap of exactly max_gap is refused; a ratio of exactly `ratio`
     and a difference of exactly `max_difference` are kept, each as in its source.
+
+    Differs: above temperature 0 llama.cpp measures the gap to the token that its sampler drew,
+    which may be less likely than the draft's; here it is always the gap to the likeliest.  Its
+    other gate, which takes over where the gap is 0, is left out: 0 switches the rule off.
     """
 
     max_gap: float | None = Field(

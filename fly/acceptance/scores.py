@@ -1,6 +1,5 @@
-"""What a rule sees of one round: the target's logits over the proposal, and what rules share,
-computed when first asked for.
-"""
+"""Scores of one round, the only input of a rule.  They hold the target's logits over the proposal,
+and what rules share, computed on first use."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Tables over the vocabulary, and where the places of a batch stand in them.
-
-A table is [B, T, V], or flat [L, V] with an index [B, T] of its lines: ragged proposals as vLLM
-lays them out, branches of trees.  Lines are never copied to bring a table into another form.
-"""
+"""Tables over the vocabulary, with an index of a batch's positions.  A table is [B, T, V], or flat
+[L, V] with an index [B, T] of its lines: ragged proposals in vLLM's layout, branches of trees.
+Lines are never copied to bring a table into another form."""
 
 from __future__ import annotations
 

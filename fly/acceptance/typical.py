@@ -1,8 +1,6 @@
-"""Typical acceptance: the more uncertain the target, the less a token needs.  Source: Medusa,
-arXiv 2401.10774.
-
-Differs: Medusa decides on every token so; here only on those that native acceptance refuses.
-"""
+"""Typical acceptance, which asks less where the target is less sure.  Source: Medusa, arXiv
+2401.10774.  Differs: Medusa decides on every token so; here only on those that native acceptance
+refuses."""
 
 from __future__ import annotations
 

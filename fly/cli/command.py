@@ -1,5 +1,5 @@
-"""The entrance of the command: verbs of ours by name, all else to lm-eval's parser under the name
-`fly`."""
+"""Entry point of the command.  Verbs of ours are dispatched by name; all else goes to lm-eval's
+parser under the name `fly`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fly compare`: may this pair be used with these settings on this task?"""
+"""The verb `fly compare`, which judges a pair and its settings."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""lm-eval's `run` with the backend in place, for the length of a `with` block.
-
-Names of lm-eval that are wrapped and put back: `EvaluatorConfig.from_cli`, where flags and
-`--config` files have just been merged; `simple_evaluate` in its two places; and while a model of
-ours is evaluated, `CachingLM`.  lm-eval's registry of models is not changed.
-"""
+"""Patches of lm-eval's `run` command, for the length of a `with` block.  Wrapped and put back:
+`EvaluatorConfig.from_cli`, where flags and `--config` files have just been merged;
+`simple_evaluate` in its two places; `CachingLM`, while a model of ours is evaluated.  lm-eval's
+registry of models is not changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C: what is kept of a command that was interrupted, and how to go on with it."""
+"""Messages after Ctrl-C, on what is kept and how to resume."""
 
 from __future__ import annotations
 

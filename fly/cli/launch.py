@@ -1,6 +1,5 @@
-"""`accelerate launch --num_processes N` on a CPU.  accelerate starts one process there, whatever N
-is (more only through MPI), so those asked for are to be started by us.
-"""
+"""Worker processes of `accelerate launch` on a CPU machine.  accelerate itself starts one process
+there, whatever `--num_processes` asks for (more only through MPI)."""
 
 from __future__ import annotations
 

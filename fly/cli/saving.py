@@ -1,7 +1,6 @@
-"""The files of a run, written before any table is printed.  lm-eval says in its log that it could
-not save them, and goes on; here each is looked at, written to another place where it is not whole,
-and told at the end.
-"""
+"""Checked saving of a run's files, before any table is printed.  lm-eval only logs that it could
+not save a file, and goes on.  Here each file is checked, written to another place where it is not
+whole, and reported at the end."""
 
 from __future__ import annotations
 

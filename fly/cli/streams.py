@@ -1,5 +1,5 @@
-"""Standard output and error that are gone (`fly … | head`), full, or know few characters: printing
-never ends what is being done, and its error is said at the end."""
+"""Standard output and error that are closed, full or of few characters.  Printing (as in `fly … |
+head`) never ends what is being done; its error is reported at the end."""
 
 from __future__ import annotations
 

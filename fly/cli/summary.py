@@ -1,5 +1,5 @@
-"""The table under lm-eval's own: how fast, how many tokens a round, how much was loosened; per task
-and overall."""
+"""The summary table under lm-eval's own.  It shows speed, tokens per round and how much was
+loosened, per task and overall."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fly run --trace`: every answer with its rounds, in a file below the output path."""
+"""The flag `fly run --trace`, which saves every answer with its rounds."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""From files and command lines to settings: find and read the JSON, parse overrides given as text,
-place model folders."""
+"""Reading of configuration files and command-line overrides.  Finds and reads the JSON, parses
+overrides given as text, and places model folders."""
 
 from __future__ import annotations
 

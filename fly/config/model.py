@@ -1,4 +1,4 @@
-"""`FLyConfig`: the keys of one decoder, checked and resolved."""
+"""`FLyConfig`, the keys of one decoder, checked and resolved."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""From keys to a `Setup`: what single keys cannot tell.  Pairs that cannot work are refused; pairs
-that work but loosen nothing, or turn answers into copies, are warned of."""
+"""Resolution of a configuration's keys into a `Setup`.  Pairs of keys that cannot work are refused.
+Pairs that work but loosen nothing, or turn answers into copies, are warned of."""
 
 from __future__ import annotations
 

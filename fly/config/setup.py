@@ -1,5 +1,5 @@
-"""A resolved setup: the rule, the drafter and what bounds them.  The engine and the workbench see
-this, and not the keys that it was written in."""
+"""`Setup`, a resolved configuration.  It holds the rule, the drafter and their limits.  Engine and
+workbench read it, and never the keys that it was written in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shapes of the pair, and how its models are saved."""
+"""Shapes of the pair's models, and their saving."""
 
 from __future__ import annotations
 

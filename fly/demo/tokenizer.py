@@ -1,4 +1,5 @@
-"""The pair's tokenizer: byte-level BPE trained on the stream, every digit a token of its own."""
+"""The pair's byte-level BPE tokenizer.  It is trained on the stream; every digit is a token of its
+own."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""Drafter protocol.  A drafter sees the committed tokens of every row and nothing of how they are
-verified.
-"""
+"""Protocol of drafters, and what the engine gives them.  A drafter sees the committed tokens of
+every row and nothing of how they are verified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chain drafting: the draft model decodes K tokens greedily, all rows together."""
+"""Chain drafting, where the draft model decodes K tokens greedily."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""The draft model's cache, kept up to date only as far as somebody drafts with it: what a row
-gained in between is read when it drafts again.  Drafters of one model share one of these.
-"""
+"""The draft model's cache, shared by all drafters of one model.  It is brought up to date only for
+rows that draft: tokens that a row gained in between are computed when it drafts again."""
 
 from __future__ import annotations
 

@@ -1,10 +1,5 @@
-"""Guesses of what the draft model says next, from a row's text and from what it said before, and
-how many guessed tokens are worth a longer forward that checks them.
-
-That is judged by what was drafted: at every token it is noted whether the lookup would have said
-it, by the length of the match.  So a guess costs nothing where lookups were wrong lately, and they
-are tried again when they would have been right.
-"""
+"""Guesses of the draft model's next tokens, and how many of them pay.  They come from a row's text
+and from what the draft decoded before; a longer forward checks them."""
 
 from __future__ import annotations
 
@@ -184,7 +179,12 @@ def worthwhile_length(rate: float, cost: float, longest: int) -> int:
 
 
 class Guesser:
-    """Guesses a row's next tokens."""
+    """Guesses a row's next tokens.
+
+    Whether they pay is judged by what was drafted: at every token it is noted whether the lookup
+    would have given it, by the length of the match.  So a guess costs nothing where lookups were
+    wrong lately, and they are tried again when they would have been right.
+    """
 
     def __init__(self, text: Text, longest: int, cost: float) -> None:
         """Guess up to `longest` tokens; each makes a forward longer by the share `cost`."""

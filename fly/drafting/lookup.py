@@ -1,16 +1,6 @@
-"""Suffix indexes of a growing text: where its last tokens stood before.
-
-`NgramIndex` finds the last n tokens, earliest or latest.  Source: the released FLy code
-(AMD-AGI/FLy, 6667ae8) and prompt lookup decoding.  Differs: a text shorter than 2n tokens is looked
-up with shorter n-grams instead of failing.
-
-`SuffixAutomaton` finds the longest suffix that occurred before, in amortised constant time per
-token however long the text is.  Source: Blumer et al. 1985 (the automaton, whose states,
-transitions and copies of transitions are linear in the text); SAM decoding, arXiv 2411.10666
-(drafting with it).  A state stands for strings that end at the same places of the text; its link
-leads to the longest suffix that ends at more places.  What the whole text's state links to has
-therefore ended before.
-"""
+"""Suffix indexes of a growing text, to find its last tokens earlier on.  Sources: `NgramIndex`, the
+released FLy code (AMD-AGI/FLy, 6667ae8) and prompt lookup decoding; `SuffixAutomaton`, Blumer et
+al. 1985 (the automaton) and SAM decoding, arXiv 2411.10666 (drafting with it)."""
 
 from __future__ import annotations
 
@@ -34,6 +24,9 @@ ROOT = 0  # the state of the empty string
 class NgramIndex:
     """Where every n-gram of a growing text stands, so that a lookup costs the same however long
     the text is.
+
+    Finds the last n tokens, earliest or latest.  Differs from the released code: a text shorter
+    than 2n tokens is looked up with shorter n-grams instead of failing.
     """
 
     def __init__(self, max_ngram: int, which: Which = "earliest") -> None:
@@ -83,7 +76,13 @@ class NgramIndex:
 
 
 class SuffixAutomaton:
-    """All substrings of a text that grows token by token."""
+    """All substrings of a text that grows token by token.
+
+    Finds the longest suffix that occurred before, in amortised constant time per token however long
+    the text is: states, transitions and copies of transitions are linear in the text.  A state
+    stands for strings that end at the same places of the text; its link leads to the longest suffix
+    that ends at more places.  What the whole text's state links to has therefore ended before.
+    """
 
     def __init__(self) -> None:
         """The empty text."""

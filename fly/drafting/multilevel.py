@@ -1,10 +1,5 @@
-"""Multi-level drafting: guesses from what a row's text, and its draft, said before, verified by the
-draft model, so that its own continuation is found in fewer forwards.  Source: the released FLy code
-(AMD-AGI/FLy, 6667ae8).  Differs: what the draft said in earlier rounds is looked up, too; guesses
-are as long as they pay (guessing.py), and without one the draft takes a plain step (there: filler
-tokens, or the guess before); short texts are looked up with shorter n-grams; a suffix automaton may
-take the n-grams' place.  With earliest matches and guess_cost 0 guesses are the released code's.
-"""
+"""Multi-level drafting, where the draft model verifies looked-up guesses.  Its own continuation is
+so found in fewer forwards.  Source: the released FLy code (AMD-AGI/FLy, 6667ae8)."""
 
 from __future__ import annotations
 
@@ -34,7 +29,13 @@ HOST = "cpu"  # where looking at a tensor waits for nothing
 
 
 class MultilevelDrafter(CachedDrafter):
-    """The draft model's continuation, several tokens a forward where it repeats what was said."""
+    """The draft model's continuation, several tokens a forward where it repeats what was said.
+
+    Differs: what the draft decoded in earlier rounds is looked up, too; guesses are as long as they
+    pay (guesses.py), and without one the draft takes a plain step (there: filler tokens, or the
+    guess before); short texts are looked up with shorter n-grams; a suffix automaton may take the
+    n-grams' place.  With earliest matches and guess_cost 0 guesses are the released code's.
+    """
 
     def __init__(
         self,

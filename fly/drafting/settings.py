@@ -1,5 +1,5 @@
-"""A drafter as the configuration resolves it: its name, its settings, what it needs and gives.  No
-torch: a configuration is checked before anything is loaded."""
+"""Settings of drafters, and `DrafterSpec`, a resolved drafter.  No torch here: a configuration is
+checked before anything is loaded."""
 
 from __future__ import annotations
 

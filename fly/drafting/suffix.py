@@ -1,9 +1,7 @@
-"""Suffix drafting without a draft model: the proposal is what followed the longest suffix of the
-text that occurred before, in the row's own text or in answers given before.
-Source: SuffixDecoding (arXiv 2411.04975), for the length bounded by the match's and the store;
-SAM decoding (arXiv 2411.10666), for the automaton.  Differs: followed is one occurrence, the one
-seen last as a longest match (lookup.py), not the most frequent.
-"""
+"""Suffix drafting without a draft model.  The proposal is what followed the longest suffix of the
+text that occurred before, in the row's own text or in earlier answers.  Source: SuffixDecoding
+(arXiv 2411.04975) for the store and for lengths bounded by the match; SAM decoding (arXiv
+2411.10666) for the automaton."""
 
 from __future__ import annotations
 
@@ -71,7 +69,11 @@ REPEATING = 4  # tokens of a match that make a text repeat itself
 
 
 class SuffixDrafter(Drafter):
-    """What followed the longest match."""
+    """What followed the longest match.
+
+    Differs: it follows one occurrence, the one seen last as a longest match (lookup.py), not the
+    most frequent.
+    """
 
     def __init__(self, k: int, settings: SuffixSettings, device: torch.device) -> None:
         """Propose up to `k` tokens."""

@@ -1,9 +1,6 @@
-"""Tree drafting: where the draft model is unsure, several continuations are offered side by side.
-Every token kept proposes its `branch_n` likeliest followers; by the product of the draft's
-probabilities the best tokens of every level are kept, and in the end the best of all.  Source: the
-released FLy code (AMD-AGI/FLy, 6667ae8), whose keys these are.  Differs: the draft reads each token
-of the tree once, at a position by depth, and keeps its cache (docs/drafters.md).
-"""
+"""Tree drafting, with several continuations where the draft is unsure.  Source: the released FLy
+code (AMD-AGI/FLy, 6667ae8), whose keys these are.  Differs: the draft reads each token of the tree
+once, at a position by depth, and keeps its cache (docs/drafters.md)."""
 
 from __future__ import annotations
 
@@ -115,7 +112,11 @@ class Growth:
 
 
 class TreeDrafter(CachedDrafter):
-    """The draft model's likeliest continuations, as a tree."""
+    """The draft model's likeliest continuations, as a tree.
+
+    Every token kept proposes its `branch_n` likeliest followers; by the product of the draft's
+    probabilities the best tokens of every level are kept, and in the end the best of all.
+    """
 
     model: TreeModel
 

@@ -1,4 +1,4 @@
-"""Checks of what is asked, before anything is decoded."""
+"""Checks of requests before anything is decoded, and rows per batch."""
 
 from __future__ import annotations
 

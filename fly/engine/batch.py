@@ -1,6 +1,5 @@
-"""Records that travel through the engine: rows while they are decoded, outcomes of rounds,
-results; and the scheduler, which says what request sits in what row.
-"""
+"""Records of the engine (`Row`, `Outcome`, `Result`) and its `Scheduler`.  The scheduler gives
+waiting requests the rows that become free."""
 
 from __future__ import annotations
 

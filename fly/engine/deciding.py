@@ -1,4 +1,5 @@
-"""Deciders: what every row keeps of what was proposed to it, by one rule or by many at once."""
+"""Deciders, which settle what every row keeps of its proposal.  One rule decides, or many at once
+in a sweep."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`SpeculativeDecoder`: the engine's public entrance."""
+"""`SpeculativeDecoder`, the public entry of the engine."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Where no rule may loosen anything, whatever it says: special tokens, the beginning of an answer,
-all that is not between two markers, and proposals that copy the context."""
+"""Positions where no rule may loosen anything.  Special tokens, the beginning of an answer, all
+that is not between two markers, and proposals that copy the context."""
 
 from __future__ import annotations
 

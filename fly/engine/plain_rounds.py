@@ -1,10 +1,6 @@
-"""Plain rounds in between: how fast speculation is beside plain decoding, measured while it runs.
-One round in a hundred proposes nothing; what it took is put beside what the rounds before it, of as
-many rows, took for as many tokens.
-
-Greedy text is the target's own either way.  A sampled row's draws depend on how many rounds it has
-had, so a plain one would change its text with its neighbours: a batch that has such a row waits.
-"""
+"""Plain rounds in between, which measure how fast speculation is.  One round in a hundred proposes
+nothing; its time is compared with the time that the rounds before it, of as many rows, took for as
+many tokens."""
 
 from __future__ import annotations
 
@@ -36,7 +32,12 @@ class _Others:
 
 
 class PlainRounds:
-    """Says when a round is plain, and counts what came of it."""
+    """Says when a round is plain, and counts what came of it.
+
+    Greedy text is the target's own either way.  A sampled row's draws depend on how many rounds it
+    has had, so a plain one would change its text with its neighbours: a batch that has such a row
+    waits.
+    """
 
     def __init__(self, *, spares_sampled: bool = True) -> None:
         """Nothing was timed.  `spares_sampled`: wait while a row samples."""

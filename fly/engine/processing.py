@@ -1,7 +1,6 @@
-"""What transformers' `generate` would do to logits before it chooses a token, per request: the
-processors that the target's generation config and the request ask for, in transformers' own order
-and with its own defaults (a sampled request gets top_k 50 unless it says otherwise).
-"""
+"""Logits processors of each request, as in transformers' `generate`.  Those that the target's
+generation config and the request ask for, in transformers' own order and with its own defaults (a
+sampled request gets top_k 50 unless it has its own)."""
 
 from __future__ import annotations
 

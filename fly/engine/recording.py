@@ -1,6 +1,5 @@
-"""What is kept of a round for those who look at single tokens.  It is to cost next to nothing: what
-the round has on the host anyway, and at the few mismatches that took effect the target's view,
-which is one small transfer.
+"""Records of single rounds, for traces.  They cost next to nothing: what the round has on the host
+anyway, and at the few mismatches that took effect the target's view, which is one small transfer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Requests: what is asked of the engine."""
+"""`Request`, one prompt to continue."""
 
 from __future__ import annotations
 

@@ -1,9 +1,6 @@
-"""One round's randomness and what shapes it: processors applied alike to draft and target, and the
-uniform draws of drafting, acceptance and correction.  Nothing else uses random numbers.
-
-The draws of a row hang on its seed, on how many rounds it has had, and on the place in the
-proposal: not on its neighbours, the batch's size or the order of the requests.
-"""
+"""Random draws of one round, and the processors applied to both models.  Draws depend on the row's
+seed, on how many rounds it has had, and on the place in the proposal.  They do not depend on its
+neighbours, the batch's size or the order of the requests.  Nothing else uses random numbers."""
 
 from __future__ import annotations
 

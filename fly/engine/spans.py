@@ -1,9 +1,6 @@
-"""Text between two markers, followed token by token: where it is open, and which tokens may begin
-its end.
-
-A marker may be one token, special or not, or several, and may begin or end inside a token.  Text is
-followed as bytes, since a token may hold part of a character.
-"""
+"""Text between two markers, followed token by token.  A marker may be one token, special or not, or
+several, and may begin or end inside a token.  Text is followed as bytes, since a token may hold
+part of a character."""
 
 from __future__ import annotations
 

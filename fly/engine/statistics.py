@@ -1,9 +1,6 @@
-"""Counters of one request, additive over requests, and the metrics derived from their sums.
-
-`emitted = matched + loose + corrections + bonuses + plain - trimmed` always holds.  Only what
-precedes the first refusal of a round counts.  The reference implementation's own counters, which
-look behind it, are kept apart as `official_*`.
-"""
+"""Counters of one request, additive over requests, and their metrics.  `emitted = matched + loose +
+corrections + bonuses + plain - trimmed` always holds.  A correction is the recovered token after a
+refusal."""
 
 from __future__ import annotations
 
@@ -14,7 +11,11 @@ from fly.acceptance import Reason
 
 @dataclass
 class Statistics:
-    """What decoding cost and brought; add two to pool them."""
+    """What decoding cost and brought; add two to pool them.
+
+    Only what precedes the first refusal of a round counts.  The reference implementation's own
+    counters, which look beyond it, are kept apart as `official_*`.
+    """
 
     requests: int = 0
     prompt_tokens: int = 0

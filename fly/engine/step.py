@@ -1,6 +1,5 @@
-"""One round: propose, verify, accept, commit.  Every row gains 1 to K+1 tokens; the target's cache
-then holds all of a row's tokens but the last, and nothing is ever cropped.
-"""
+"""One decoding round (propose, verify, decide, commit).  Every row gains 1 to K+1 tokens; the
+target's cache then holds all of a row's tokens but the last, and nothing is ever cropped."""
 
 from __future__ import annotations
 

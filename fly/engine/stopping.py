@@ -1,6 +1,4 @@
-"""Where an answer ends: end-of-sequence ids, stop strings, the budget.  Nothing behind the end is
-kept.
-"""
+"""End of an answer, by end token, stop string or budget.  Nothing after the end is kept."""
 
 from __future__ import annotations
 

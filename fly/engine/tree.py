@@ -1,10 +1,5 @@
-"""Verifying trees: all branches in one forward, the rule on every branch by itself, the best branch
-into its slots.
-
-Differs from the reference implementation, whose trees are wrong (docs/drafters.md): positions go by
-depth, the target draws one token behind every token of the tree, the correction or bonus is the one
-behind the kept branch, and that branch's keys are what the cache keeps.
-"""
+"""Verification of trees, all branches in one forward.  The rule decides on every branch by itself,
+and the best branch moves into its slots."""
 
 from __future__ import annotations
 
@@ -73,7 +68,12 @@ class Branches:
 
 @dataclass(eq=False)
 class TreeRound(ChainRound):
-    """A round's trees while they are verified."""
+    """A round's trees while they are verified.
+
+    Differs from the reference implementation, whose trees are wrong (docs/drafters.md): positions
+    go by depth, the target draws one token after every token of the tree, the recovered or bonus
+    token is the one after the kept branch, and that branch's keys are what the cache keeps.
+    """
 
     mask: TreeMask  # over the last committed token and the proposal, on the host
     branches: Branches  # on the host

@@ -1,5 +1,5 @@
-"""The process between a program and the pool: starts it, waits a limited time, ends all that it has
-started, and says what became of it."""
+"""The process between a program and the pool.  It starts the program, waits a limited time, ends
+all that it has started, and reports what became of it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""answers.jsonl: a header, then a line for every finished answer, with its rounds where they were
-traced.  docs/formats.md describes every key.
-"""
+"""Format of answers.jsonl, one line for every finished answer.  A header comes first; a line holds
+its rounds where they were traced.  docs/formats.md describes every key."""
 
 from __future__ import annotations
 

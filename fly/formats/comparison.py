@@ -1,8 +1,6 @@
-"""compare.json: what `fly compare` found.  One record per task and method, and how it was measured.
-
-Scores are lm-eval's, recoveries are ratios to the target's own score, speeds are answer tokens per
-second of wall time, prefill included.
-"""
+"""Format of compare.json, one record per task and method.  Scores are lm-eval's, recoveries are
+ratios to the target's own score, speeds are answer tokens per second of wall time, prefill
+included."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""items.jsonl: a line for every item of a comparison, with its score by method and the place where
-each method's answer first left the target's own."""
+"""Format of items.jsonl, one line for every item of a comparison.  It holds the score by method and
+the place where each method's answer first left the target's own."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Opens the files of this package: checks the version, brings older ones up to date, drops a line
-that was only half written and refuses what is damaged, naming file and line."""
+"""Readers of this package's files.  They check the version, bring older files up to date, drop a
+line that was only half written and refuse what is damaged, naming file and line."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""sweep.json: what `fly sweep` found: every point of the grid, the frontier, the recommendation and
-its verdict on items that the search did not see."""
+"""Format of sweep.json, the result of `fly sweep`.  Every point of the grid, the frontier, the
+recommendation and its verdict on items that the search did not see."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""What an answer depends on besides its request: models and their contents, loading, configuration,
-versions, our own sources.  Answers are kept under a digest of it, so none is ever reused under
-another setting.
+"""The fingerprint of a run, under which its answers are kept.  It covers models and their contents,
+loading, configuration, versions and our own sources, so no answer is ever reused under another
+setting."""
 
-Left out on purpose: batch size, device and number of processes.  They change no text but where two
-tokens nearly tie (benchmarks/README.md), and a run may be resumed with others.
-"""
+# Left out on purpose: batch size, device and number of processes.  They change no text but where
+# two tokens nearly tie (benchmarks/README.md), and a run may be resumed with others.
 
 from __future__ import annotations
 

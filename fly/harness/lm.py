@@ -1,7 +1,5 @@
-"""`FLyLM`: lm-eval's HFLM on the target, with `generate_until` done by the speculative decoder.
-
-Everything but generation is HFLM's own and the target's: log-likelihoods, chat template, labels.
-"""
+"""`FLyLM`, lm-eval's HFLM with speculative `generate_until`.  Everything but generation is HFLM's
+own and the target's: log-likelihoods, chat template, labels."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""The second model of the pair: whether its tokenizer fits the target's, and loading it.
-
-The target is loaded by lm-eval's HFLM.  The draft takes only `draft_dtype`, `draft_device` and
-`draft_revision` of its own.
-"""
+"""Loading of the draft model, and the check of its tokenizer.  The target is loaded by lm-eval's
+HFLM.  The draft takes only `draft_dtype`, `draft_device` and `draft_revision` of its own."""
 
 from __future__ import annotations
 

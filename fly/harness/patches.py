@@ -1,5 +1,5 @@
-"""lm-eval's cache beside the journal: its sqlite file keeps log-likelihoods, each configuration's
-apart; generated answers are the journal's."""
+"""Patches of lm-eval's request cache, which leave answers to the journal.  Its sqlite file keeps
+log-likelihoods, each configuration's apart."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 """An answer's text token by token.  The pieces joined are the decoded text, special tokens as their
-own strings, whatever the tokenizer does at the edges of a token.
-"""
+own strings, whatever the tokenizer does at the edges of a token."""
 
 from __future__ import annotations
 

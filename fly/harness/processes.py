@@ -1,6 +1,5 @@
-"""Several processes on a CPU, each of which evaluates a share of the documents.  accelerate starts
-them, and lets them find each other, on accelerators only.
-"""
+"""Several processes on a CPU, each with a share of the documents.  accelerate starts them, and lets
+them find each other, on accelerators only."""
 
 from __future__ import annotations
 

@@ -1,10 +1,7 @@
-"""lm-eval's Instances become the engine's Requests, and Results become the answers that HFLM would
-have given.
-
-The rules are HFLM's (0.4.10 to 0.4.13): stop strings, the BOS decision, cutting prompts from the
-left.  Differs: prompts are cut one by one and not as a padded batch; a generation config's stop
-strings hold, with which HFLM fails.
-"""
+"""Translation of lm-eval's Instances to Requests, and of Results back.  The rules are HFLM's
+(0.4.10 to 0.4.13): stop strings, the BOS decision, cutting prompts from the left.  Differs: prompts
+are cut one by one and not as a padded batch; stop strings of a generation config hold, with which
+HFLM fails."""
 
 from __future__ import annotations
 

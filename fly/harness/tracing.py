@@ -1,6 +1,5 @@
-"""The file of answers (fly/formats/answers.py): a line for every finished request, with its rounds
-where they were recorded.
-"""
+"""The writer of answers.jsonl (fly/formats/answers.py).  A line for every finished request, with
+its rounds where they were recorded."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The drawings of the page: intervals, curves over a proposal, rounds, phases, and the frontier of
-a sweep.  Each comes with its numbers as a table."""
+"""Charts of the page, each with its numbers as a table.  Intervals, curves over a proposal, rounds,
+phases, and the frontier of a sweep."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What a folder of results holds, whichever command wrote it: `fly compare`, `fly sweep` or
-`fly run --trace`."""
+"""The results of a folder, whichever command wrote them.  `fly compare`, `fly sweep` or `fly run
+--trace`."""
 
 from __future__ import annotations
 

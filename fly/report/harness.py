@@ -1,5 +1,5 @@
-"""What `fly run --trace` left behind: lm-eval's results_*.json and samples_*.jsonl, brought into
-the shape of a comparison's items.  lm-eval's files have no version: what is not understood is left
+"""Results of `fly run --trace`, in the shape of a comparison's items.  They come from lm-eval's
+results_*.json and samples_*.jsonl.  These files have no version: what is not understood is left
 out."""
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Turns a matplotlib figure into SVG that lives inside a page: no style attributes (the page's
-policy forbids them), colours as classes so that both schemes work, text as text, ids of its own."""
+"""Conversion of a matplotlib figure into SVG inside a page.  No style attributes (the page's policy
+forbids them), colours as classes so that both schemes work, text as text, ids of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of the page: methods of a task, their texts and costs, scores of a run, points of a
+"""Tables of the page.  Methods of a task, their texts and costs, scores of a run, points of a
 sweep."""
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
-"""The answers as the page's script reads them: columns of numbers into one list of pieces, so that
-hundreds of answers of hundreds of tokens stay small and open at once.
-
-Keys are short because they are repeated: docs/formats.md does not cover them, they are the page's
-own.
-"""
+"""Answers in the form that the page's script reads.  Columns of numbers into one list of pieces, so
+that hundreds of answers of hundreds of tokens stay small and open at once.  Keys are short because
+they are repeated; docs/formats.md leaves them out, since only the page uses them."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Paired 0/1 scores: McNemar's exact p, Tango's score interval of the difference (Statistics in
-Medicine 1998), Nam and Blackwelder's of the ratio (ibid. 2002).  Bounds are found by bisection and
-take arrays of counts; the exact test of a margin is in `exact.py`."""
+"""Paired 0/1 scores, with McNemar's test and intervals.  Tango's is of the difference (Statistics
+in Medicine 1998), Nam and Blackwelder's of the ratio (ibid. 2002).  Bounds are found by bisection
+and take arrays of counts; the exact test of a margin is in `exact.py`."""
 
 from __future__ import annotations
 

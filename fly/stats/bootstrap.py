@@ -1,7 +1,6 @@
-"""The bias-corrected and accelerated bootstrap (Efron, JASA 1987) over clusters, of any statistic
-of sums.  Percentiles are widened as Student's t widens the normal's (Hesterberg, The American
-Statistician 2015), which few clusters need and many do not feel.
-"""
+"""The BCa bootstrap over clusters, of any statistic of sums.  It is bias-corrected and accelerated
+(Efron, JASA 1987).  Percentiles are widened as Student's t widens the normal's (Hesterberg, The
+American Statistician 2015), which matters with few clusters and hardly with many."""
 
 from __future__ import annotations
 

@@ -1,12 +1,7 @@
-"""Scores that are functions of all items at once (BLEU, TER, F1, ...) beside the target's.
-
-Documents are drawn again, both methods' items are aggregated anew, and the replicates give BCa
-intervals and tests (paired bootstrap: Koehn, EMNLP 2004; BCa: Efron, JASA 1987, its influences from
-groups of documents left out).
-
-As with graded scores, half a document that loses all joins the data (here it shrinks the score by
-its share), and no bound is nearer than what zero of m seen would allow.
-"""
+"""Paired scores of whole corpora (BLEU, TER, F1 and the like).  Documents are drawn again, both
+methods' items are aggregated anew, and the replicates give BCa intervals and tests (paired
+bootstrap: Koehn, EMNLP 2004; BCa: Efron, JASA 1987, its influences from groups of documents left
+out)."""
 
 from __future__ import annotations
 
@@ -203,7 +198,11 @@ class Sides(Side):
 
 @dataclass(frozen=True)
 class CorpusScores(Judged):
-    """Scores of both; `num_items` of all documents."""
+    """Scores of both; `num_items` of all documents.
+
+    As with graded scores, half a document that loses all joins the data (here it shrinks the score
+    by its share), and no bound is nearer than what zero of m seen would allow.
+    """
 
     num_items: int
     target: Values

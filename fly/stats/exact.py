@@ -1,12 +1,12 @@
-"""The exact tests of a margin for paired 0/1 scores: of their ratio and of their difference.
+"""Exact tests of a margin for paired 0/1 scores, of ratio and difference.  The probability of a
+score at least as good is summed over all outcomes and maximised over the unknown share of lost ones
+(Hsueh, Liu and Chen, Biometrics 2001), within that share's own interval (Berger and Boos, JASA
+1994)."""
 
-Score tests are normal only with many discordant items: with 88 solved items of which none was lost
-they call a recovery of 97 % cleared, wrongly in 7 % of all cases.  Here the chance of a score at
-least as good (Nam and Blackwelder's for the ratio, given the items that either solved; Tango's for
-the difference, over all items) is summed over all outcomes and maximised over the unknown share of
-lost ones (Hsueh, Liu and Chen, Biometrics 2001), within that share's own interval (Berger and Boos,
-JASA 1994).  It never rejects too often, however few items there are.
-"""
+# Score tests are normal only with many discordant items: with 88 solved items of which none was
+# lost they call a recovery of 97 % cleared, wrongly in 7 % of all cases.  The scores here are Nam
+# and Blackwelder's for the ratio, given the items that either solved, and Tango's for the
+# difference, over all items.  The test never rejects too often, however few items there are.
 
 from __future__ import annotations
 

@@ -1,11 +1,5 @@
-"""Paired graded scores, or 0/1 ones whose documents repeat: bootstrap intervals and tests of the
-mean difference and the ratio of means, clustered by document.
-
-A bootstrap only redraws what it saw, so rare great losses fool it: by simulation it clears a margin
-wrongly up to 12 % of the time with 60 documents.  Two remedies, both mattering little with many
-documents: half a document that loses all joins the data when a lower bound is sought (half a one
-that gains as much for an upper), and no bound is nearer than what zero of m seen would allow.
-"""
+"""Paired graded scores, and 0/1 ones whose documents repeat.  Bootstrap intervals and tests of the
+mean difference and the ratio of means, clustered by document."""
 
 from __future__ import annotations
 
@@ -26,7 +20,14 @@ JOINING = 0.5  # documents
 
 @dataclass(frozen=True)
 class Clusters(Side):
-    """Sums over the items of each document, all [C]."""
+    """Sums over the items of each document, all [C].
+
+    A bootstrap only redraws what it saw, so rare great losses fool it: by simulation it clears a
+    margin wrongly up to 12 % of the time with 60 documents.  Two remedies, both mattering little
+    with many documents: half a document that loses all joins the data when a lower bound is sought
+    (half a one that gains as much for an upper), and no bound is nearer than what zero of m seen
+    would allow.
+    """
 
     target: Floats
     method: Floats

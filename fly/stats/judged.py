@@ -1,9 +1,6 @@
-"""What a verdict needs of a method's scores beside the target's, be they of single items or of a
-whole corpus.
-
-Ratio and difference here say how much of the target's quality is *kept*: where lower is better,
-the roles are exchanged.
-"""
+"""Base classes of paired scores, from which a verdict is read.  They are of single items or of a
+whole corpus.  Ratio and difference here mean how much of the target's quality is *kept*: where
+lower is better, the roles are exchanged."""
 
 from __future__ import annotations
 

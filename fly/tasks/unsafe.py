@@ -1,6 +1,5 @@
-"""Tasks that run generated programs, found in their files alone: lm-eval loads tasks behind the
-models, and some run a program as soon as they are loaded.
-"""
+"""Detection of tasks that run generated programs, from their files alone.  lm-eval loads tasks
+after the models, and some run a program as soon as they are loaded."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""All methods over the same requests, in blocks whose order of methods rotates, so that drift of
-the machine hits all alike.  Every finished answer is kept at once and not decoded again.
-"""
+"""Decoding of all methods over the same requests, in timed blocks.  The order of methods rotates
+from block to block, so that drift of the machine hits all alike.  Every finished answer is saved at
+once and not decoded again."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""One metric of a task by method, on the documents that have it by all methods: its scores, and
-each method's beside the target's."""
+"""One metric of a task by method, on the documents that all methods have.  Its scores, and each
+method's beside the target's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""`compare`: all methods over the same requests, with a verdict that was fixed before the run."""
+"""The run of a comparison, from a checked plan to its results.  All methods decode the same
+requests; the rule of the verdict was fixed before."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Engines: the ways of decoding that methods of a comparison have.  One more is one class of this
-shape, registered under the name that `--methods` calls it by."""
+"""Protocol of engines, and their registry.  Another engine is one class of this shape, registered
+under the name that `--methods` uses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Our engine over the models that all methods share."""
+"""Our own engine, over the models that all methods share."""
 
 from __future__ import annotations
 

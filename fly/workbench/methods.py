@@ -1,7 +1,6 @@
-"""Ways of decoding by name: the engines (`target`, `draft`, `hf_generate`, `hf_assisted`,
-`hf_prompt_lookup`) and every acceptance rule and drafter, alone or together (`ngram+native`), with
-settings after a colon (`fly:win_len=4,batch_size=32`).
-"""
+"""Methods of a comparison by name.  A name is an engine (`target`, `draft`, `hf_generate`,
+`hf_assisted`, `hf_prompt_lookup`) or an acceptance rule and drafter, alone or together
+(`ngram+native`), with settings after a colon (`fly:win_len=4,batch_size=32`)."""
 
 from __future__ import annotations
 

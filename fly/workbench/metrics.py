@@ -1,5 +1,5 @@
-"""A task's metrics and how each becomes a score: a mean over items, or a function of all items at
-once (lm-eval's aggregations such as bleu, ter or f1).  Known before a model is loaded.
+"""Metrics of a task, and how each becomes a score.  A mean over items, or a function of all items
+at once (lm-eval's aggregations such as bleu, ter or f1).  They are found before a model is loaded.
 """
 
 from __future__ import annotations

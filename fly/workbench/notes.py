@@ -1,4 +1,4 @@
-"""Notes of a comparison, as sentences: on tasks and their metrics, and on drafting: what drafters
+"""Notes of a comparison, as sentences.  On tasks and their metrics, and on drafting: what drafters
 chose, what became of tokens that they copied, which lengths were pinned, where speculation did not
 pay."""
 

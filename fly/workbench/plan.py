@@ -1,4 +1,4 @@
-"""A checked comparison, and what it loads and opens."""
+"""A checked comparison, with what it loads and opens."""
 
 from __future__ import annotations
 

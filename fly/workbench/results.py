@@ -1,4 +1,4 @@
-"""From answers, scores and times to the records of compare.json."""
+"""Records of compare.json, from answers, scores and times."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""Scores of answers: the task's own filters and `process_results`, item by item.
-
-An item that was given the same answers before keeps its score, so methods that agree are not
-judged by two runs of a program that may time out once.
-"""
+"""Scores of answers, by the task's own filters and `process_results`.  An item that was given the
+same answers before keeps its score, so methods that agree are not judged by two runs of a program
+that may time out once."""
 
 from __future__ import annotations
 

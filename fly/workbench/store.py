@@ -1,6 +1,5 @@
-"""The output folder of a comparison: every finished answer and block as a line of answers.jsonl, so
-that a killed run goes on where it was; the results beside it when it is done.
-"""
+"""The output folder of a comparison, from which a killed run resumes.  Every finished answer and
+block is a line of answers.jsonl; the results are written beside it at the end."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""Acceptance probabilities of drafted tokens by the draft's confidence, and what a proposal is
-expected to bring if it ends here, or goes on.  Asked while a proposal grows: plain numbers, little
-work.
-"""
+"""Acceptance probabilities of drafted tokens, by the draft's confidence.  They give what a proposal
+is expected to bring if it ends here, or goes on.  Asked while a proposal grows: plain numbers,
+little work."""
 
 from __future__ import annotations
 

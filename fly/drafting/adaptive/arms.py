@@ -1,6 +1,5 @@
-"""Knowledge of a bandit's arms, by task and by whether the text repeats itself just now; carried
-from request to request, and to the next start as JSON.
-"""
+"""State of a bandit's arms, by task and by repetition in the text.  It is carried from request to
+request, and to the next start as JSON."""
 
 from __future__ import annotations
 

@@ -1,9 +1,6 @@
-"""Several drafters, one of them chosen for every round: a bandit whose arms are drafters with a
-draft length, and whose reward is the tokens of a round by its seconds, reading what a drafter had
-missed included.  The choice depends on the clock and on earlier rounds, never on the tokens that
-would be drafted, so native text (sampled: its distribution) does not change.  Source: BanditSpec,
-arXiv 2505.15141, whose reward is the number of accepted tokens; ours is their speed.
-"""
+"""The bandit drafter, which chooses one of several drafters every round.  An arm is a drafter with
+a draft length; the reward is the tokens of a round by its seconds, catching up included.  Source:
+BanditSpec, arXiv 2505.15141, whose reward is the number of accepted tokens; ours is their speed."""
 
 from __future__ import annotations
 
@@ -172,7 +169,11 @@ class _ArmRound:
 
 
 class BanditDrafter(Drafter):
-    """Learns which drafter pays."""
+    """Learns which drafter pays.
+
+    The choice depends on the clock and on earlier rounds, never on the tokens that would be
+    drafted, so native text (sampled: its distribution) does not change.
+    """
 
     def __init__(
         self,

@@ -1,13 +1,7 @@
-"""Draft length: fixed, or adaptive, which keeps drafting while the expected accepted tokens exceed
-what the same time yields at the current throughput.  The probabilities are learned from what became
-of tokens of like confidence, the times from the rounds.  Where no proposal pays the target decodes
-plainly, and a short proposal is tried again now and then.
-
-A length is settled by the tokens before its end alone, so native text (sampled: its distribution)
-does not change.  Plain rounds that are timed again now and then are the engine's (plain_rounds).
-The marginal rule is that of SpecDec++ (arXiv 2405.19715) with a measured price in place of a
-threshold; the ratio to maximise is TurboSpec's goodput (arXiv 2406.14066).
-"""
+"""Draft length K of each proposal, fixed or adaptive.  Adaptive: keep drafting while the expected
+accepted tokens exceed what the same time yields at the current throughput.  The rule is SpecDec++'s
+(arXiv 2405.19715) with a measured price as threshold; its objective is TurboSpec's goodput (arXiv
+2406.14066)."""
 
 from __future__ import annotations
 
@@ -69,7 +63,16 @@ class DraftLength:
 
 
 class AdaptiveLength(DraftLength):
-    """As many tokens as pay."""
+    """As many tokens as pay.
+
+    The probabilities are learned from what became of tokens of like confidence, the times from the
+    rounds.  Where no proposal pays the target decodes plainly, and a short proposal is tried again
+    now and then.
+
+    A length is settled by the tokens before its end alone, so native text (sampled: its
+    distribution) does not change.  Plain rounds that are timed again now and then are the engine's
+    (plain_rounds).
+    """
 
     def __init__(
         self,

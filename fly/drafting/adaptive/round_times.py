@@ -1,11 +1,6 @@
-"""Cost model of rounds: what they take and bring, learned while decoding, for those who choose how
-much to draft.  Plain rounds count apart from speculative ones, which take longer the longer their
-longest proposal is.  Batches of like size are put together.
-
-Times are noisy and drift, and the lengths are chosen by them: a line through the two would be bent.
-So the time of a further token is put together: drafting it, which is measured apart, and verifying
-it, where plain rounds, of no drafted token, hold the line's other end.
-"""
+"""Cost model of rounds, learned while decoding.  It gives the time and tokens of a round for those
+who choose how much to draft.  Plain rounds count apart from speculative ones, which take longer the
+longer their longest proposal is.  Batches of like size are put together."""
 
 from __future__ import annotations
 
@@ -133,7 +128,12 @@ class CostSums:
 
 
 class RoundTimes:
-    """Seconds of plain and speculative rounds."""
+    """Seconds of plain and speculative rounds.
+
+    Times are noisy and drift, and the lengths are chosen by them: a line through the two would be
+    bent.  So the time of a further token is put together: drafting it, which is measured apart, and
+    verifying it, where plain rounds, of no drafted token, hold the line's other end.
+    """
 
     def __init__(self) -> None:
         """Nothing is known."""

@@ -1,11 +1,6 @@
-"""Size of proposed trees: as many tokens as pay.  A token is worth the probability that the branch
-up to it is accepted; how often tokens of each kind were kept after a kept one is learned, and so
-is what a token more takes, which is little on an accelerator at small batches and much where the
-target is bound by computing.  The end of the tree, where that brings less than the same time does
-elsewhere, is cut off.
-
-The price is that of fly/drafting/adaptive/length.py, for chains; a tree is known whole beforehand.
-"""
+"""Size of proposed trees, as many tokens as pay.  A tree is complete before it is cut: its end goes
+where it brings less than the same time does elsewhere.  The price is that of chains
+(fly/drafting/adaptive/length.py)."""
 
 from __future__ import annotations
 
@@ -62,6 +57,10 @@ class KeptKinds:
 
 class TreePace:
     """Cuts the trees of every round, and learns from what became of them.
+
+    A token is worth the probability that the branch up to it is accepted.  Learned are how often
+    tokens of each kind were kept after a kept one, and how long one token more takes: little on an
+    accelerator at small batches, much where the target is bound by computing.
 
     What it settles depends on the clock, so text that depends on what is offered may not be paced.
     """

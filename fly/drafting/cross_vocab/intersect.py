@@ -1,7 +1,6 @@
-"""Token-level intersection: draft and target draw from the tokens that both have.  Source: TLI,
-arXiv 2502.05202.  What the draft gives to other tokens is masked before anything is chosen, so q is
-a distribution over the target's vocabulary and acceptance by p/q is exact.
-"""
+"""Token-level intersection, for drawing only from common tokens.  The draft's probabilities of
+other tokens are masked before anything is chosen, so q is a distribution over the target's
+vocabulary and acceptance by p/q is exact.  Source: TLI, arXiv 2502.05202."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""A draft model with a tokenizer of its own.  Either it decodes its own tokens and their text is
-encoded with the target's tokenizer (reencoding.py), or it draws among the tokens that both have
-(intersection.py).  Sources: transformers' universal assisted decoding; TLI, arXiv 2502.05202.
-"""
+"""The drafter for a draft model with another tokenizer.  Either it decodes its own tokens and their
+text is encoded with the target's tokenizer (retokenize.py), or it draws among the tokens that both
+have (intersect.py).  Sources: transformers' universal assisted decoding; TLI, arXiv 2502.05202."""
 
 from __future__ import annotations
 

@@ -1,11 +1,6 @@
-"""A row's text in the draft model's own tokens, kept up with what is committed, and the way back.
-
-As transformers' universal assisted decoding (`AssistedCandidateGeneratorDifferentTokenizers`), a
-few tokens of text are encoded anew and aligned with those held by the longest diagonal that they
-have in common.  Differs: tokens are the same only if they end at the same byte of the text, so a
-text that repeats itself is never aligned wrongly and the tokens spell what is committed, always;
-and they are a function of the text alone, however many tokens each round brought.
-"""
+"""A row's text in the draft model's own tokens, and the way back.  As in transformers' universal
+assisted decoding (`AssistedCandidateGeneratorDifferentTokenizers`), a few tokens of text are
+encoded anew and aligned with those held by their longest common diagonal."""
 
 from __future__ import annotations
 
@@ -82,6 +77,10 @@ class _Text:
 
 class Reencoded:
     """One row as the draft reads it: `ids`, `index` and `key`, like any row.
+
+    Differs from transformers: tokens are the same only if they end at the same byte of the text.
+    So a text that repeats itself is never aligned wrongly, and the tokens always stand for what is
+    committed; and they are a function of the text alone, however many tokens each round brought.
 
     A special token of the target is the draft's of the same name or role; where there is none the
     draft reads the text without it.

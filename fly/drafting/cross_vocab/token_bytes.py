@@ -1,8 +1,6 @@
-"""A tokenizer seen as bytes: what every id spells, and the ids of any bytes.  Byte-level BPE writes
-the bytes of its tokens as printable stand-ins (a space is Ġ); sentencepiece marks spaces with ▁ and
-has tokens such as <0x0A> for bytes that no other token spells.  Spelt in bytes, tokens of both
-compare.
-"""
+"""Bytes of each token, so that two tokenizers can be compared.  Byte-level BPE writes the bytes of
+its tokens as printable stand-ins (a space is Ġ); sentencepiece marks spaces with ▁ and has tokens
+such as <0x0A> for bytes that no other token holds."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""What the target thought would follow each token when it met it last: the logits half of RACER
-(arXiv 2604.14885, section 3.1 and algorithm 1; code hkr04/RACER).
-Differs: the prompt is not looked at, since its logits are not kept; tokens not met for long are
-forgotten, where the code has a row for every token of the vocabulary.
-"""
+"""Followers of each token, from the target's logits when it came last.  It is the logits half of
+RACER (arXiv 2604.14885, section 3.1 and algorithm 1; code hkr04/RACER).  Differs: the prompt is
+left out, since its logits are not kept; tokens not met for long are forgotten, where the code keeps
+all of the vocabulary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A tree of proposed tokens that several sources add to; what two of them offer stands once."""
+"""A tree of proposed tokens from several sources, each token once."""
 
 from __future__ import annotations
 

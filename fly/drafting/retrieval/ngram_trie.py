@@ -1,9 +1,5 @@
-"""All n-grams of a growing text, with how often each occurred, in an automaton of bounded size: the
-retrieval half of RACER (arXiv 2604.14885, section 3.2; code hkr04/RACER).
-Differs: there windows of full length are put in, and the automaton's fail links are made once,
-behind the prompt; here every n-gram counts from its first token on, and the states that fail links
-would lead to are kept as a list, which is right at any time.
-"""
+"""N-grams of a growing text and their counts, in a trie of bounded size.  It is the retrieval half
+of RACER (arXiv 2604.14885, section 3.2; code hkr04/RACER)."""
 
 from __future__ import annotations
 
@@ -31,6 +27,10 @@ class Node:
 
 class NgramTrie:
     """N-grams of up to `max_ngram` tokens, the `max_nodes` that were used last.
+
+    Differs from RACER: there windows of full length are put in, and the automaton's fail links are
+    made once, after the prompt.  Here every n-gram counts from its first token on, and the states
+    that fail links would lead to are kept as a list, which is right at any time.
 
     An n-gram is used whenever it lies among the last `max_ngram` tokens.  So one is never given up
     before those that it begins or ends: all that follows a suffix of the text follows the shorter

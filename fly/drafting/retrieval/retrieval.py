@@ -1,7 +1,6 @@
-"""Drafting without a draft model from two sources in one tree: what followed the same tokens
-earlier in the text, and what the target thought would follow each token when it met it last.
-Source: RACER (arXiv 2604.14885; defaults and breadths of the code, hkr04/RACER).
-"""
+"""Retrieval drafting without a draft model, from two sources in one tree.  They are what followed
+the same tokens earlier in the text, and the target's likeliest followers of each token when it came
+last.  Source: RACER (arXiv 2604.14885; defaults and breadths of the code, hkr04/RACER)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,5 @@
-"""What the engine asks of a model, however it keeps its rows: in slots (model.py), in a cache of
-each row's own (rowwise.py), or as texts only (uncached.py).  And of who knows where nothing may be
-loosened.
-"""
+"""Protocol of a model, whatever its kind of cache.  Rows are kept in slots (slots.py), in a cache
+for each row or as texts only (per_row.py)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,6 @@
-"""The slot cache: the token at position p of a row has its keys and values in slot p of that row.
-Refusing tokens therefore costs nothing: the row's length stays where it was, and what lies after
-it is overwritten by the next write.
-"""
+"""The slot cache, with the token at position p in slot p of its row.  Refusing tokens costs
+nothing: the row's length stays where it was, and what lies after it is overwritten by the next
+write."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""Both models behind the engine's interface: they are probed, and a pair that cannot speculate
-decodes plainly and says so.
-"""
+"""Loading of both models behind the engine's protocol.  They are probed; a pair that cannot
+speculate decodes plainly, with a warning."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""Attention masks from positions, and where a model's positions end.  Key slot s holds position s,
+"""Attention masks from positions, and the last position of a model.  Key slot s holds position s,
 so the query at position p sees the slots s <= p and, in a sliding layer, only those with s > p -
-window.  The tokens of a tree lie in slots in an order of their own.  Masks are additive: boolean
-ones are silently wrong on eager attention, and minus infinity turns a fully masked row into NaN.
-"""
+window.  The tokens of a tree lie in slots in an order of their own."""
+
+# Masks are additive: boolean ones are silently wrong on eager attention, and minus infinity turns a
+# fully masked row into NaN.
 
 from __future__ import annotations
 

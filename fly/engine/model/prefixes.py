@@ -1,6 +1,5 @@
-"""Prompt tokens that need no forward, because a row's slots hold them already: the shared beginning
-of few-shot prompts is computed once and its slots are copied.  Decisions only, no tensors.
-"""
+"""Shared prompt beginnings, computed once and copied between rows.  Few-shot prompts begin alike,
+so their slots are copied instead of computed.  Decisions only, no tensors."""
 
 from __future__ import annotations
 

@@ -1,12 +1,6 @@
-"""Kinds of cache, and the one that serves a model, found out by trying.
-
-A few random tokens are read in ragged pieces, with wrong ones written and taken back in between;
-the logits must be those of one forward without a cache.  Where nothing but single tokens or whole
-texts can be read, the logits must be those that `generate` chooses from.  What differs is served by
-the next kind.  That is evidence and no proof: windows and chunks longer than the few tokens are not
-reached.  A draft's mistakes cost speed and no text, so it need not be steadier with a cache than
-without.
-"""
+"""The choice of a model's cache kind, by trial.  A few random tokens are read in ragged pieces,
+with wrong ones written and taken back in between; the logits must be those of one forward without a
+cache.  A model that differs is served by the next kind."""
 
 from __future__ import annotations
 
@@ -64,6 +58,11 @@ class Finding:
 def probe(model: PreTrainedModel, *, is_draft: bool = False) -> Finding:
     """Find the first of CACHE_KINDS that serves a model in evaluation mode; it takes a few forwards
     of some 50 tokens.
+
+    Where nothing but single tokens or whole texts can be read, the logits must be those that
+    `generate` chooses from.  That is evidence and no proof: windows and chunks longer than the few
+    tokens are not reached.  A draft's mistakes cost speed and no text, so it need not be steadier
+    with a cache than without.
 
     The model is not changed, nor is the state of any random generator.
 

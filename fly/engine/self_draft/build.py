@@ -1,6 +1,5 @@
-"""The target's own weights as its draft (drafter `self`): a view of the loaded model with layers
-left out, or with its linear layers in 8 bits.
-"""
+"""The model of the drafter `self`, made of the loaded target.  It is a view of that model with
+layers left out, or with linear layers in 8 bits."""
 
 from __future__ import annotations
 

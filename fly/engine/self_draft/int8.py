@@ -1,6 +1,6 @@
-"""A model's linear layers in 8 bits: weights quantised once, a scale for every output; what goes in
-quantised as it comes, a scale for every token; the product is one of integers.  What torch itself
-offers for this (torch.ao.quantization) is deprecated, so the product is torch's and the rest here.
+"""Linear layers in 8 bits, weights and activations.  Weights are quantised once, with a scale for
+every output; activations as they come, with a scale for every token; the product is one of
+integers.  torch's own tools (torch.ao.quantization) are deprecated, so only the product is torch's.
 """
 
 from __future__ import annotations

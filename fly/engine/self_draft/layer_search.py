@@ -1,8 +1,9 @@
-"""Which layers a model can best do without as its own draft.  Source: self-speculative decoding,
-Draft & Verify (arXiv 2309.08168).  Differs: there Bayesian optimisation chooses attention and MLP
-parts apart, by measured time; here whole layers are left out one after the other, each time the one
-without which most choices stay what they were, and time is estimated.
-"""
+"""Search for layers that a model can do without as its own draft.  Source: self-speculative
+decoding, Draft & Verify (arXiv 2309.08168)."""
+
+# Differs: there Bayesian optimisation chooses attention and MLP parts apart, by measured time.
+# Here whole layers are left out one after the other, each time the one without which most choices
+# stay what they were, and time is estimated.
 
 from __future__ import annotations
 

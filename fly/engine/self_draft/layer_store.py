@@ -1,6 +1,5 @@
-"""Where the layers that a model was found to do without are kept, so that it is searched once: a
-JSON file each, named after the model and all that the search depends on.
-"""
+"""Files with the layers that a search left out, so that it runs once.  Each is a JSON file named
+after the model and all that the search depends on."""
 
 from __future__ import annotations
 

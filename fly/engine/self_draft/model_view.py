@@ -1,6 +1,5 @@
-"""Views of a loaded model: the same weights behind another tree of modules, in which layers are
-left out or replaced.  The model itself is not touched.
-"""
+"""Views of a loaded model, with layers left out or replaced.  The weights are shared, the tree of
+modules is another; the model itself is not touched."""
 
 from __future__ import annotations
 

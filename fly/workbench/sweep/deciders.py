@@ -1,6 +1,6 @@
-"""Many points decide on the same round.  Points that draft alike are offered the same tokens, each
-as many of them as its K and its budget let it see, and the target's logits over them are the same:
-only the rules differ, and they are cheap beside a forward."""
+"""Decisions of many sweep settings on the same round.  Settings that draft alike are offered the
+same tokens, each as many as its K and its budget allow, and the target's logits over them are the
+same: only the rules differ, and they are cheap beside a forward."""
 
 from __future__ import annotations
 

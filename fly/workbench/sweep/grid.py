@@ -1,5 +1,5 @@
-"""The points of a sweep: read from `--grid` or `--grid-file`, checked before anything is loaded,
-and multiplied out."""
+"""Grid of a sweep, from `--grid` or `--grid-file`.  It is checked before anything is loaded, and
+multiplied out into points."""
 
 from __future__ import annotations
 

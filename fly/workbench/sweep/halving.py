@@ -1,8 +1,6 @@
-"""Which points of a sweep are worth more items (successive halving), which lie on the frontier of
-speedup against recovery, and which one to recommend.  Decisions about numbers only; nothing is
-decoded or estimated here.  Source of the schedule: Jamieson & Talwalkar, arXiv 1502.07943.
-Differs: intervals decide first, and halving takes only what they leave.
-"""
+"""Successive halving of settings, the frontier and the recommendation.  Decisions about numbers
+only; nothing is decoded or estimated here.  Source of the schedule: Jamieson & Talwalkar, arXiv
+1502.07943.  Differs: intervals decide first, and halving takes only what they leave."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What became of rounds, by context: an answer can be replayed from it without a model.  Integers
-only; a context is known by a digest of the answer so far."""
+"""Memory of decoded rounds, from which answers are replayed.  Integers only; a context is
+identified by a digest of the answer so far."""
 
 from __future__ import annotations
 

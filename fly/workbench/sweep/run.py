@@ -1,6 +1,5 @@
-"""`sweep`: the fastest setting that keeps the score, and its verdict on items that the search did
-not see, since choosing the best of many on the same items flatters it.
-"""
+"""The run of a sweep, with its verdict on held-out items.  Choosing the best of many settings on
+the same items flatters it, so the verdict needs items of its own."""
 
 from __future__ import annotations
 

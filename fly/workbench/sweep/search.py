@@ -1,6 +1,5 @@
-"""The search of a sweep: points are tried on growing parts of the items, share the rounds that they
-have in common, and stop when their intervals leave no hope.
-"""
+"""The search of a sweep, on growing parts of the items.  Points share the rounds that they have in
+common, and stop when their intervals leave no hope."""
 
 from __future__ import annotations
 

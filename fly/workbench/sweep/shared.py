@@ -1,11 +1,6 @@
-"""Many points decoded for less than the price of each: points that stand at the same context and
-draft alike get the same proposal and the same logits, so a round that one of them decodes is
-decided for all.  The others replay it, and are decoded only from the context on where nobody has
-been.
-
-Exact, whatever the rules: a point's answers and counters are those of a SpeculativeDecoder of its
-own, but for ties between forwards of different shapes (fly/workbench/divergence.py), and for the
-draft forwards of multilevel: guesses that pay hang on what else was drafted in the row.
+"""Many sweep settings in one decode, with equal rounds computed once.  Settings with the same
+context and draft get the same proposal and logits, so a round that one of them decodes is decided
+for all.  The others replay it, and are decoded only from the first context that nobody has reached.
 """
 
 from __future__ import annotations
@@ -54,7 +49,13 @@ def drafting_key(config: FLyConfig) -> DraftingKey:
 
 
 class SharedDecoding:
-    """Decodes the answers of many points.  Greedy requests only."""
+    """Decodes the answers of many points.  Greedy requests only.
+
+    Exact, whatever the rules: a point's answers and counters are those of a SpeculativeDecoder of
+    its own.  Exceptions: ties between forwards of different shapes (fly/workbench/divergence.py),
+    and the draft forwards of multilevel, whose paying guesses depend on what else was drafted in
+    the row.
+    """
 
     def __init__(
         self,
