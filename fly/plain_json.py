@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-CHECKSUM = "checksum"  # key of a line's, behind all others
+CHECKSUM = "checksum"  # key of a line's, after all others
 
 
 def loads(

@@ -99,7 +99,7 @@ class Registry(Generic[T]):
         return model
 
     def is_known_by_settings(self, name: str) -> bool:
-        """Whether its settings tell all that there is to know before it is built."""
+        """Whether its settings hold all that there is to know before it is built."""
         return name in self._settings
 
     def names(self) -> list[str]:

@@ -15,7 +15,7 @@ from fly.acceptance.scores import Scores
 
 
 class DivergenceRule(LooseRule):
-    """Keep any d where D(p, q) <= threshold; p and q behind all processors, of greedy rows at
+    """Keep any d where D(p, q) <= threshold; p and q after all processors, of greedy rows at
     temperature 1.  Lossless at threshold 0: there p is q, and native acceptance refuses nothing.
     """
 

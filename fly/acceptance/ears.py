@@ -16,7 +16,7 @@ from fly.settings import Temperatures
 
 
 class EarsRule(LooseRule):
-    """Keep where u - b (1 - max p) < p / q, p and q behind all processors; q is 1 for a token that
+    """Keep where u - b (1 - max p) < p / q, p and q after all processors; q is 1 for a token that
     was not drawn.  The correction is native's."""
 
     temperatures: ClassVar[Temperatures] = "sampled"

@@ -26,7 +26,7 @@ class EnsembleRule(LooseRule):
     v, here, as everywhere, by the target's own.
 
     As in transformers it needs the draft's distributions: of a token that was only looked up v
-    would say nothing but that it was looked up.
+    would mean nothing but that it was looked up.
     """
 
     needs_draft_probs: ClassVar[bool] = True
@@ -46,7 +46,6 @@ class EnsembleRule(LooseRule):
         return self.weight == 1
 
     def loosens(self, scores: Scores) -> Tensor:
-        """As LooseRule."""
         greedy = self._greedy(scores)
         law = scores.law
         if law is None:

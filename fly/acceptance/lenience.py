@@ -30,7 +30,6 @@ class LenienceRule(LooseRule):
         return self.lenience == 1
 
     def loosens(self, scores: Scores) -> Tensor:
-        """As LooseRule."""
         greedy = scores.p_draft >= self.lenience * scores.p_best
         law = scores.law
         if law is None:

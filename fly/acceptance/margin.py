@@ -78,7 +78,7 @@ class MarginRule(LooseRule):
 
     @property
     def required_followers(self) -> int:
-        """The token itself, and the window behind it."""
+        """The token itself, and the window after it."""
         return 0 if self.is_lossless else 1 + (self.window or 0)
 
     def loosens(self, scores: Scores) -> Tensor:
@@ -98,7 +98,7 @@ class MarginRule(LooseRule):
         """Native matches, and mismatches within the margin whose window matches."""
         if self.window is None or self.is_lossless:
             return super().accept(scores)
-        # No position of a proposal this short has its whole window behind it.
+        # No position of a proposal this short has its whole window after it.
         is_short = (scores.lengths <= self.window)[:, None]  # [B, 1]
         fits = (scores.positions_after >= self.window) | (is_short & _is_undecided(scores))
         window = is_short | scores.followed_by(self.window)

@@ -51,7 +51,7 @@ class Scores:
             drawn: [B, K+1] int64, the target's own tokens where they are known.
             closing: [V] bool, tokens that may begin the end of where loosening goes.
             stopping: [B, K] bool, places where a stop string is concerned; it may be set later,
-                as it can be told only from `choice`.
+                as it can be found only from `choice`.
             layout: where the places stand in flat tables; None: they are as above.
         """
         if not isinstance(logits, LogitTable):
@@ -82,7 +82,7 @@ class Scores:
 
         Args:
             logits: [sum(K_b + 1), V]; or [sum(K_b), V], where `choice` after a whole proposal is
-                -1, as nothing says it.
+                -1, as nothing gives it.
             ids: [sum(K_b)] int64 proposed tokens.
             lengths: K_b of every row, on the host.
             protected: [V] or [B, V] bool.

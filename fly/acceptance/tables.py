@@ -73,7 +73,7 @@ class Layout:
 
     @classmethod
     def ragged(cls, lengths: Sequence[int], num_lines: int, device: torch.device) -> Layout:
-        """Tables [sum of lengths, V], or with one line more for every row, as `num_lines` tells."""
+        """Tables [sum of lengths, V], or with one line more for every row, by `num_lines`."""
         more = 0 if num_lines == sum(lengths) else 1
         if num_lines != sum(lengths) + more * len(lengths):
             raise ValueError(f"{num_lines} lines of logits for proposals of {list(lengths)} tokens")

@@ -13,7 +13,7 @@ from fly.acceptance.scores import Scores
 
 
 class TypicalRule(LooseRule):
-    """Keep d where p(d) > min(epsilon, delta exp(-H(p))); p behind all processors.  Lossy."""
+    """Keep d where p(d) > min(epsilon, delta exp(-H(p))); p after all processors.  Lossy."""
 
     epsilon: float = Field(
         0.09, gt=0, le=1, description="Keep d where p(d) is above this, however sure the target."

@@ -59,8 +59,8 @@ def with_own_tasks(include_path: str | Sequence[str] | None) -> list[str]:
 
 
 def check_arguments(config: Any) -> None:
-    """Refuse what can be known to be wrong; flags repeated among the model arguments are said once,
-    as the model arguments say it.
+    """Refuse what can be known to be wrong; flags repeated among the model arguments count once,
+    as the model arguments have it.
 
     Args:
         config: lm-eval's merged configuration, changed in place.
@@ -101,7 +101,7 @@ def check_places(config: Any) -> None:
 
 
 def named_template(options: Mapping[str, Any]) -> dict[str, str]:
-    """What `FLyLM` is told of `--apply_chat_template NAME`, which lm-eval keeps to itself."""
+    """What `FLyLM` gets of `--apply_chat_template NAME`, which lm-eval keeps to itself."""
     name = options.get("apply_chat_template")
     return {"chat_template_name": name} if isinstance(name, str) else {}
 
@@ -283,7 +283,7 @@ def capture(arguments: Sequence[str], verb: str) -> Captured:
 
     Raises:
         ConfigError: a flag's value is wrong, or the model is not ours.
-        SystemExit: from lm-eval's parser, for flags that it does not know.
+        SystemExit: from lm-eval's parser, for flags that it does not take.
     """
     import lm_eval
     import lm_eval.evaluator

@@ -14,12 +14,12 @@ _ANSWER = b'{"kind": "answer"'  # how a line of answers.jsonl begins that holds 
 
 
 class Interrupted(KeyboardInterrupt):
-    """An interrupt that says what is kept."""
+    """An interrupt whose message names what is kept."""
 
 
 @contextmanager
 def telling(kept: Callable[[], str]) -> Iterator[None]:
-    """Let an interrupt of the block say what is kept.
+    """Let an interrupt of the block name what is kept.
 
     Raises:
         Interrupted: the block was interrupted.
@@ -31,7 +31,7 @@ def telling(kept: Callable[[], str]) -> Iterator[None]:
 
 
 def line(error: KeyboardInterrupt) -> str:
-    """What is said; nothing by processes other than the first of several."""
+    """The message; nothing by processes other than the first of several."""
     if os.environ.get("RANK", "0") != "0":
         return ""
     told = str(error) if isinstance(error, Interrupted) else NOTHING

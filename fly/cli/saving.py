@@ -69,7 +69,7 @@ class ResultSaver:
             self._save(lambda: self._try_samples(task_name, samples))
 
     def check(self, kept: Callable[[], str]) -> None:
-        """Say what could not be written where it was asked for.
+        """Report what could not be written where it was asked for.
 
         Args:
             kept: returns what of the run is kept beside its files, in words; may be empty.
@@ -79,7 +79,7 @@ class ResultSaver:
         """
         if not self._failed:
             return
-        # Both may hold long paths, and what is kept must be seen behind them.
+        # Both may hold long paths, and what is kept must be seen after them.
         reason = shortened(self._reasons[0] if self._reasons else "it is not whole")
         others = f" and {len(self._failed) - 1} more files" if len(self._failed) > 1 else ""
         message = f"{shortened(self._failed[0])}{others}: cannot be written: {reason}"

@@ -89,7 +89,7 @@ def write_request_log(tracker: EvaluationTracker, records: Sequence[RequestRecor
     """Write `speculative_<task>_<time>.jsonl` for each task and return the files.
 
     Args:
-        tracker: lm-eval's, after it has saved the results; it says where and under which time
+        tracker: lm-eval's, after it has saved the results; it holds where and under which time
             stamp.
     """
     if not tracker.output_path:

@@ -156,7 +156,7 @@ class Setup:
         return {"drafter": self.drafter.name, **self.drafter.settings.model_dump(mode="json")}
 
     def fingerprint(self) -> str:
-        """SHA-256 over what can change the text: two spellings of one setup agree."""
+        """SHA-256 over what can change the text: two ways to write one setup agree."""
         known: dict[str, Any] = {
             "target": self.models.target,
             "temperature": self.temperature,
@@ -215,7 +215,7 @@ def describe_drafter(
     spec = DrafterSpec(name=name, k=official.spd_k, settings=settings, traits=traits)
     if drafters.is_known_by_settings(name):
         return spec
-    # A class from outside may tell its traits itself.
+    # A class from outside may define its own traits.
     return spec.model_copy(update={"traits": drafters.get(name).traits(spec)})
 
 

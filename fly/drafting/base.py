@@ -68,7 +68,7 @@ class StopInfo:
     lookahead: int = 0  # proposed tokens that decide on one, its own included (acceptance.Rule)
 
     def shorten(self, limit: int, tokens: Sequence[int]) -> int:
-        """How many of `limit` proposed tokens can matter: none behind an end token, but for those
+        """How many of `limit` proposed tokens can matter: none after an end token, but for those
         that decide whether a token up to there is loosened.
         """
         place = next((place for place, token in enumerate(tokens) if token in self.ids), limit)
@@ -88,7 +88,7 @@ class Choose(Protocol):
 
         Args:
             logits: [B, n, V]; row b's are of the proposal's places places[b] .. places[b]+n-1.
-            places: 0 for the token behind the last committed one.
+            places: 0 for the token after the last committed one.
             drafted: called if the choice depends on them: every row's proposed tokens before its
                 last place here.
         """
@@ -103,7 +103,7 @@ def greedy(
 
 
 class CommittedRow(Protocol):
-    """What a drafter may know of a row."""
+    """What a drafter may see of a row."""
 
     @property
     def index(self) -> int:
@@ -145,7 +145,7 @@ class DraftModel(Protocol):
     slot p.  A class that derives from this one inherits `reserve` and `draft`.
     """
 
-    num_positions: int | None  # that the model knows; None where it knows no limit
+    num_positions: int | None  # that the model has; None where it has no limit
 
     @property
     def device(self) -> torch.device:
@@ -166,7 +166,7 @@ class DraftModel(Protocol):
         """Run ids [B, n] of rows 0 to B-1 at positions starts[b] .. starts[b]+n-1; logits [B, n,
         V].  `starts` lie on the host, so that nothing waits for the device.
 
-        Positions after the last one that the model knows are allowed and give meaningless logits: a
+        Positions after the last one that the model has are allowed and give meaningless logits: a
         row that drafts less than its neighbours is padded.
         """
         ...
@@ -300,7 +300,7 @@ class Drafter(Protocol):
         ...
 
     def observe(self, rows: Rows, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
-        """Learn what the target said, before `commit`.
+        """Learn from the target's output, before `commit`.
 
         Args:
             rows: as they were when the proposal was made.
@@ -328,13 +328,13 @@ class Drafter(Protocol):
         return None
 
     def report(self) -> dict[str, Any]:
-        """What it has to tell of all it did, fit for JSON."""
+        """Its report of all it did, fit for JSON."""
         return {}
 
 
 @dataclass(frozen=True, eq=False)
 class TreeMask:
-    """A tree's tokens in the order of their slots, behind a text that all of them follow."""
+    """A tree's tokens in the order of their slots, after a text that all of them follow."""
 
     seen: Tensor  # [B, T, T] bool, the tokens that each one follows, and itself
 
@@ -368,7 +368,7 @@ class TreeMask:
 
         Args:
             parents: [B, T] int64 on the host, the token that each follows, -1 for the text; a token
-                stands behind the one that it follows.
+                stands after the one that it follows.
         """
         num_rows, size = parents.shape
         seen = torch.eye(size + 1, dtype=torch.bool).repeat(num_rows, 1, 1)

@@ -30,7 +30,7 @@ class ModelDrafter(CachedDrafter):
         reader: DraftReader | None = None,
         pace: Pace | None = None,
     ) -> None:
-        """Propose `k` tokens, fewer where `pace` says so; the others are CachedDrafter's."""
+        """Propose `k` tokens, fewer where `pace` stops; the others are CachedDrafter's."""
         super().__init__(model, reader)
         self.k = k
         self.pace = pace

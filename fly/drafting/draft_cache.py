@@ -17,7 +17,7 @@ FAR_BEHIND = 128  # tokens lacking from which on a row is read as a prompt is
 
 def within_context(model: DraftModel, rows: Rows, limits: Sequence[int], k: int) -> list[int]:
     """Tokens that each row may draft: at most k, at most its limit, and no position that the model
-    does not know.  [B]
+    does not have.  [B]
     """
     room = model.num_positions
     if room is None:
@@ -190,7 +190,7 @@ class CachedDrafter(Drafter):
         self.reader.prefill(rows)
 
     def commit(self, rows: Rows) -> None:
-        """What was refused lies behind the rows' lengths and is overwritten."""
+        """What was refused lies after the rows' lengths and is overwritten."""
         self.reader.commit(rows)
 
     def forget(self, index: int) -> None:

@@ -89,7 +89,7 @@ class SuffixAutomaton:
         self.ids: list[int] = []
         self.match = NO_MATCH  # of the text's longest suffix that also ended earlier
         self.transitions: list[dict[int, int]] = [{}]  # by state: token -> state
-        self.links = [-1]  # by state; -1 behind the root
+        self.links = [-1]  # by state; -1 after the root
         self.lengths = [0]  # by state: of its longest string
         # By state: an end of its strings, the newest at which one was the text's longest match,
         # else their first.  The newest of all would take a logarithm more per token.
@@ -144,12 +144,12 @@ class SuffixAutomaton:
         return len(self.links) - 1
 
     def cursor(self) -> Cursor:
-        """A reader that stands behind the text's own longest match, to read what may follow."""
+        """A reader that stands after the text's own longest match, to read what may follow."""
         return Cursor(self, max(ROOT, self.links[self._last]))
 
 
 class Cursor:
-    """Reads a text of its own and knows its longest suffix that occurs in the automaton's, which
+    """Reads a text of its own and holds its longest suffix that occurs in the automaton's, which
     may grow meanwhile: a match found before then may be shorter than the longest.
     """
 
@@ -201,7 +201,7 @@ def continuation(
 ) -> list[int]:
     """`count` tokens that follow the first `end` tokens of a text, which ends like them.
 
-    Behind its end the text is taken to go on as it went from `end` on: what matched there, and
+    After its end the text is taken to go on as it went from `end` on: what matched there, and
     overlaps the end, repeats itself.
 
     Args:

@@ -29,7 +29,7 @@ HOST = "cpu"  # where looking at a tensor waits for nothing
 
 
 class MultilevelDrafter(CachedDrafter):
-    """The draft model's continuation, several tokens a forward where it repeats what was said.
+    """The draft model's continuation, several tokens a forward where it repeats earlier text.
 
     Differs: what the draft decoded in earlier rounds is looked up, too; guesses are as long as they
     pay (guesses.py), and without one the draft takes a plain step (there: filler tokens, or the
@@ -47,7 +47,7 @@ class MultilevelDrafter(CachedDrafter):
         guess_cost: float = GUESS_COST,
         reader: DraftReader | None = None,
     ) -> None:
-        """Propose `k` tokens, fewer behind an `end`, from guesses of up to `guess_length` tokens.
+        """Propose `k` tokens, fewer after an `end`, from guesses of up to `guess_length` tokens.
 
         Args:
             model: the draft model.
@@ -145,7 +145,7 @@ def _stack_probs(drafts: Sequence[Draft], padded: Proposal) -> Tensor | None:
 
 
 class Found(NamedTuple):
-    """What a lookup says."""
+    """Result of a lookup."""
 
     has_match: bool
     guess: list[int]  # as far as it pays
@@ -170,7 +170,7 @@ class Draft:
 
     @property
     def num_left(self) -> int:
-        """Tokens until it is finished; none or fewer behind that."""
+        """Tokens until it is finished; none or fewer after that."""
         return self.limit - len(self.tokens)
 
     @property
@@ -279,7 +279,7 @@ class Levels:
         ids = pad_right(pieces, device)
         logits = self.model.extend(ids, starts)
         self.num_forwards += 1
-        # Behind the opening's last token comes the proposal's next; what stands before is known.
+        # After the opening's last token comes the proposal's next; what stands before is known.
         begins = [len(known) - 1 for known in openings]
         if not any(row.guess for row in found):
             last = torch.tensor(begins, device=device)

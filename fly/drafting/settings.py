@@ -36,7 +36,7 @@ Describe: TypeAlias = Callable[[str, Mapping[str, Any], OfficialKeys], DrafterSp
 
 
 class DrafterSettings(BaseModel):
-    """Settings of a drafter that read official keys, or that tell its traits."""
+    """Settings of a drafter that read official keys, or that set its traits."""
 
     model_config = STRICT
 

@@ -112,7 +112,7 @@ class SuffixDrafter(Drafter):
         return Proposal.from_lists(found, self._device)
 
     def _continue(self, row: IndexedRow, limit: int) -> list[int]:
-        """Up to `limit` tokens behind the longest match; the row's own text comes first."""
+        """Up to `limit` tokens after the longest match; the row's own text comes first."""
         match = row.automaton.match
         stored, text = row.reader.find() if row.reader is not None else (match, [])
         length = max(match.length, stored.length)
@@ -176,7 +176,6 @@ class StoreReader:
     """Follows one row's text through the store."""
 
     def __init__(self, store: AnswerStore) -> None:
-        """Nothing is read yet."""
         self._store = store
         self._version = store.version
         self._cursors = [Cursor(generation) for generation in store.generations]

@@ -60,7 +60,7 @@ class Growth:
         """With the next level.
 
         Args:
-            logits: [B, n, V] behind the last n tokens, or behind the text where there are none.
+            logits: [B, n, V] after the last n tokens, or after the text where there are none.
             shape: bounds the level.
             is_open: [B] bool, the rows whose trees may have it.
         """
@@ -82,7 +82,7 @@ class Growth:
         )
 
     def can_gain(self, width: int, total_n: int) -> bool:
-        """Whether a token behind the last `width` could be among the best `total_n`: it is never
+        """Whether a token after the last `width` could be among the best `total_n`: it is never
         likelier than the one that it follows, and of equals the earlier stays.
         """
         if self.size < total_n:
@@ -98,7 +98,7 @@ class Growth:
         places, scores = ranked.indices[:, :total_n], ranked.values[:, :total_n]
         is_kept = scores > -torch.inf
         lengths = is_kept.sum(1)
-        none = self.size  # a place behind all
+        none = self.size  # a place after all others
         width = int(lengths.max())
         kept = torch.where(is_kept, places, none).sort(dim=1).values[:, :width]
         renamed = torch.full_like(self.tokens, -1)

@@ -112,7 +112,6 @@ class RuleDecider:
     def decide(
         self, rows: Sequence[Row], proposed: ChainRound, scores: Scores
     ) -> Sequence[Outcome]:
-        """As Decider."""
         scores, decision = proposed.best(scores, self.rule.accept(scores))
         outcomes = to_host(rows, scores, decision)
         if self.records_rounds:
@@ -140,7 +139,7 @@ def to_host(rows: Sequence[Row], scores: Scores, decision: Decision) -> list[Out
 
 
 def not_finite(row: Row) -> DecodingError:
-    """What is raised where the target's logits behind a row are not numbers."""
+    """What is raised where the target's logits after a row are not numbers."""
     return DecodingError(
         f"the target's logits are not finite behind token {len(row.ids)} of request {row.index}",
         fix="load the target in bfloat16 or float32, or check its weights",

@@ -39,7 +39,7 @@ def protected_tokens(
 def protected_in(rows: Sequence[Row], protected: Tensor | None) -> Tensor | None:
     """The protected tokens [V], with each row's own end tokens [B, V] where one of them names any.
 
-    Rows do not protect each other's: what one keeps must not hang on its neighbours.
+    Rows do not protect each other's: what one keeps must not depend on its neighbours.
     """
     if protected is None or all(row.request.eos_ids is None for row in rows):
         return protected
@@ -67,7 +67,6 @@ class Guards:
         return protected_in(rows, self.protected)
 
     def locked(self, rows: Sequence[Row], chains: Proposal) -> Tensor | None:
-        """As Guard."""
         return None if self.places is None else self.places.locked(rows, chains)
 
     def stopping(
@@ -164,7 +163,7 @@ class Places:
 def _shut_places(
     state: State, tokens: Sequence[int], parents: Sequence[int], length: int, spans: Spans
 ) -> list[bool]:
-    """Of one row's proposal, behind a text of this state.  [K]"""
+    """Of one row's proposal, after a text of this state.  [K]"""
     # What each place follows; the last one is the committed text, which parent -1 means.
     before = [state] * (len(tokens) + 1)
     shut = [True] * len(tokens)  # what is padding does not matter
@@ -191,7 +190,7 @@ def _depths(proposal: Proposal) -> Tensor:
 
 @dataclass(frozen=True)
 class StopGuard:
-    """Looks at mismatches only, with the text that each stands behind."""
+    """Looks at mismatches only, with the text that each stands after."""
 
     stops: StopRules
 

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # what decoding makes of part of a character
-LONE_BYTE = re.compile("<0x([0-9A-F]{2})>")  # how SentencePiece spells one
+LONE_BYTE = re.compile("<0x([0-9A-F]{2})>")  # how SentencePiece writes one
 
 
 def byte_of_character() -> dict[str, int]:
-    """The bytes that byte-level vocabularies spell with printable characters: printable Latin-1 as
+    """The bytes that byte-level vocabularies write with printable characters: printable Latin-1 as
     itself, the other bytes in their order from U+0100 on.
     """
     printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
@@ -40,7 +40,7 @@ class TokenTexts:
         self._known: dict[int, bytes] = {}
 
     def __getitem__(self, token: int) -> bytes:
-        """The token's share of the text; nothing for an id that the tokenizer does not know."""
+        """The token's share of the text; nothing for an id that the tokenizer does not have."""
         piece = self._known.get(token)
         if piece is None:
             piece = self._known[token] = self._read(token)

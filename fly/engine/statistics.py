@@ -26,7 +26,7 @@ class Statistics:
     corrections: int = 0
     bonuses: int = 0
     plain: int = 0  # tokens from target forwards without a proposal
-    trimmed: int = 0  # decoded behind the end of the answer, thrown away
+    trimmed: int = 0  # decoded after the end of the answer, thrown away
     emitted: int = 0
     unfinished_thinking: int = 0  # answers that ended before their thinking did
     draft_forwards: int = 0  # forwards of the draft model in the rounds that the row was in
@@ -36,7 +36,7 @@ class Statistics:
     refused_boundary: int = 0
     refused_window: int = 0
     official_mismatches: int = (
-        0  # reference counters, behind the first refusal too; 0 unless enable_statistics
+        0  # reference counters, after the first refusal too; 0 unless enable_statistics
     )
     official_windowed: int = 0
     official_accepted: int = 0

@@ -106,7 +106,7 @@ def charge(rows: Sequence[Row], **seconds: float) -> None:
 
 def _limit(row: Row, engine: RoundContext) -> int:
     """Proposed tokens that can matter to a row: the budget's, what the rule or the reference's
-    counters must see behind them, and the context's.
+    counters must see after them, and the context's.
     """
     # Counting changes no draw: a sampled row's last token would come from the proposal.
     counted = 0 if row.is_sampled else engine.num_counted
@@ -262,7 +262,7 @@ def _plain_rounds(setup: Setup, *, is_judged: bool) -> PlainRounds | None:
 
 def _counted(setup: Setup) -> int:
     """Proposed tokens that the reference implementation's counters look at even where none of them
-    can be emitted: it drafts all K behind an end token and the budget.  0 where nothing is
+    can be emitted: it drafts all K after an end token and the budget.  0 where nothing is
     counted, or what is drafted or accepted is not its own; other rules' and drafters' texts might
     depend on it.
     """

@@ -50,7 +50,7 @@ class Branches:
         while bool((place >= 0).any()):
             upwards.append(place)
             place = above[rows, place]
-        climbed = torch.stack([*upwards, place], dim=1)  # [P, D+1], -1 behind the end
+        climbed = torch.stack([*upwards, place], dim=1)  # [P, D+1], -1 after the end
         count = (climbed >= 0).sum(1)
         steps = count[:, None] - 1 - torch.arange(len(upwards))
         nodes = torch.where(steps >= 0, climbed.gather(1, steps.clamp_min(0)), -1)
@@ -93,7 +93,7 @@ class TreeRound(ChainRound):
         return cls(proposal, TreeMask.from_parents(behind_last), Branches.of(parents, lengths))
 
     def verify(self, rows: Sequence[Row], target: CausalModel) -> Tensor:
-        """The target's logits at the last committed token and behind every token of the trees.
+        """The target's logits at the last committed token and after every token of the trees.
         [B, N+1, V].
         """
         assert isinstance(target, TreeVerifier)
@@ -139,7 +139,7 @@ class TreeRound(ChainRound):
         return scores
 
     def _texts(self) -> list[list[list[int]]]:
-        """What every line of the logits follows behind the committed tokens."""
+        """What every line of the logits follows after the committed tokens."""
         seen, ids = self.mask.seen[:, :, 1:].numpy(), self.proposal.ids.cpu().numpy()
         return [
             [own[line].tolist() for line in lines] for own, lines in zip(ids, seen, strict=True)

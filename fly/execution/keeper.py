@@ -68,7 +68,7 @@ def _end(pid: int, *, has_ended: bool) -> None:
 
 
 def _read(path: Path, status: int | None) -> str:
-    """What the program's process wrote behind the tests; nobody else writes there."""
+    """What the program's process wrote after the tests; nobody else writes there."""
     if path.exists():
         with path.open("rb") as file:
             return file.read(4 * LONGEST_VERDICT).decode("utf-8", errors="replace")

@@ -26,7 +26,7 @@ _PROC = Path("/proc")
 def watch_over_descendants(parent: int) -> None:
     """Make this process the parent of all orphans below it, and end it when `parent` has ended.
 
-    It is then told to end (SIGTERM), which raises SystemExit, so that what it has to clean up is
+    It is then asked to end (SIGTERM), which raises SystemExit, so that what it has to clean up is
     cleaned up.
     """
     signal.signal(signal.SIGTERM, _leave)

@@ -76,7 +76,7 @@ class Header(Line):
     settings: dict[str, Any]
     methods: dict[
         str, dict[str, Any]
-    ]  # by name: settings, and `window` inspected behind a loose token
+    ]  # by name: settings, and `window` inspected after a loose token
 
 
 class Block(Line):

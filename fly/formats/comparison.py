@@ -30,7 +30,7 @@ class Score(Format):
     value: Annotated[float, AllowInfNan(True)] | None
     stderr: Annotated[float, AllowInfNan(True)] | None
     higher_is_better: bool
-    num_items: int | None  # that it is of; None where that is not told
+    num_items: int | None  # that it is of; None where that is not recorded
 
 
 class OtherScore(Score):

@@ -26,6 +26,6 @@ class Item(Format):
     task: str
     doc_id: int | None
     doc_hash: str | None
-    target_text: str | None = None  # the reference answer, as the task tells it
+    target_text: str | None = None  # the reference answer, as the task gives it
     scores: dict[str, float]  # by method
     divergences: dict[str, Divergence]  # by method; those that differ from the target

@@ -21,7 +21,7 @@ class Point(Format):
 
     name: str
     settings: dict[str, Any]  # the grid's keys
-    is_lossless: bool | None  # None in files of version 1, which do not tell
+    is_lossless: bool | None  # None in files of version 1, which lack it
     num_items: int
     stopped: str | None  # why it was not tried on all items of the search; None where it was
     score: float

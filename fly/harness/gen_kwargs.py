@@ -42,7 +42,7 @@ class GenerationArguments:
 
     until: tuple[str, ...]
     budget_key: str  # under which name the budget was given
-    max_gen_toks: int | None  # None: nothing was said
+    max_gen_toks: int | None  # None: nothing was given
     max_length: int | None  # counts the prompt, too
     generation: dict[str, Any]  # as fly.engine.Request's
     notes: tuple[str, ...]  # what is odd, though it holds

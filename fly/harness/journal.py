@@ -55,7 +55,7 @@ class _Line(BaseModel):
 
 
 def request_key(instance: Instance, copy: int, seed: int | None) -> str:
-    """What tells a request from all others under one fingerprint.
+    """What distinguishes a request from all others under one fingerprint.
 
     Args:
         instance: its task, document, index, prompt and generation arguments count.
@@ -238,7 +238,6 @@ class LineFile:
     """`open`, `cut` what is half a line, `append`, `close`."""
 
     def __init__(self, path: Path) -> None:
-        """Nothing is opened yet."""
         self.path = path
         self._fd = -1
 
@@ -260,7 +259,7 @@ class LineFile:
             raise
 
     def cut(self, num_bytes: int) -> None:
-        """Drop what lies behind the first `num_bytes`; raises OSError."""
+        """Drop what lies after the first `num_bytes`; raises OSError."""
         os.ftruncate(self._fd, num_bytes)
 
     def append(self, value: Mapping[str, Any]) -> None:

@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 def default_device() -> str:
-    """Where the target goes when nobody says."""
+    """Where the target goes by default."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -271,7 +271,7 @@ class FLyLM(HFLM):
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits over all that can change a text: `text_settings` lists it.
 
-        Another one for every model whose contents cannot be told.
+        Another one for every model whose contents cannot be found.
         """
         return digest(self.text_settings)
 

@@ -17,10 +17,9 @@ LONGEST = 16
 
 
 class Pieces:
-    """Splits answers of one tokenizer; what single tokens say is looked up once."""
+    """Splits answers of one tokenizer; texts of single tokens are looked up once."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Nothing is decoded yet."""
         self._tokenizer = tokenizer
         self._known: dict[int, str] = {}
         self._first: dict[int, str] = {}

@@ -18,7 +18,7 @@ _PATIENCE = timedelta(weeks=52)
 
 
 def on_cpu() -> bool:
-    """Whether accelerate works on the CPU: told so (`accelerate launch --cpu`), or for want of
+    """Whether accelerate works on the CPU: by setting (`accelerate launch --cpu`), or for want of
     anything else."""
     told = os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}
     anything = getattr(torch, "accelerator", torch.cuda)  # torch 2.5 asks each kind by itself
@@ -34,7 +34,7 @@ def join_on_cpu(options: Mapping[str, Any]) -> None:
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ
     if several and options.get("tp_plan") is None and (options["device"] == "cpu" or on_cpu()):
         state = PartialState(cpu=True, timeout=_PATIENCE)
-        # accelerate 1.6 numbers them, cpu:0 and cpu:1, and safetensors knows no such device.
+        # accelerate 1.6 numbers them, cpu:0 and cpu:1, and safetensors has no such device.
         state.device = torch.device("cpu")
 
 

@@ -66,7 +66,7 @@ def summarise(records: Sequence[RequestRecord]) -> dict[str, Any]:
 
 def remarks(block: Mapping[str, Any], config: FLyConfig, batch_size: int | str) -> list[str]:
     """Where speculation was slower than plain decoding: by task, or overall where no single task
-    had enough rounds to tell.
+    had enough rounds to judge.
 
     Args:
         block: of `summarise`.

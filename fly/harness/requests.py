@@ -63,7 +63,7 @@ class RequestReader:
     vocab_size: int | None = None
 
     def read(self, instances: Sequence[Instance], seeds: Sequence[int]) -> list[Prepared]:
-        """All requests, in the order given, each with the seed of its draws.  Says once how many
+        """All requests, in the order given, each with the seed of its draws.  Warns once how many
         prompts had to be cut.
 
         Raises:
@@ -71,7 +71,7 @@ class RequestReader:
                 for what the engine does not have.
         """
         prepared, num_cut = [], 0
-        notes: dict[str, None] = {}  # each said once
+        notes: dict[str, None] = {}  # each given once
         for instance, seed in zip(instances, seeds, strict=True):
             where = f"task {instance.task_name!r}"
             asked = GenerationArguments.read(instance.args[1], where, self.vocab_size)
@@ -264,7 +264,7 @@ def find_originals(instances: Sequence[Instance]) -> list[int]:
     """For each place in the list the place whose answer belongs there: its own, or for padding that
     of the copy it repeats.
 
-    Padding is told by identity: Instances that only look alike are requests of their own.
+    Padding is found by identity: Instances that only look alike are requests of their own.
     """
     copies: dict[int, list[int]] = {}
     originals = []

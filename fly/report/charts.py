@@ -199,7 +199,7 @@ def kept_per_round(name: str, task: str, series: Sequence[Series]) -> Plot | Non
 
 
 def _style_of(number: int, label: str) -> dict[str, Any]:
-    """Told apart by colour, by marker and by dashes."""
+    """Distinguished by colour, by marker and by dashes."""
     return {
         "color": SERIES[number % NUM_SERIES],
         "marker": _MARKERS[number % len(_MARKERS)],

@@ -34,7 +34,7 @@ class Results:
     sweep: Sweep | None
     run: Run | None  # where neither compare nor sweep wrote
     answers: list[Answer]
-    windows: dict[str, int]  # by method: tokens inspected behind a loose one
+    windows: dict[str, int]  # by method: tokens inspected after a loose one
     settings: dict[str, Any]  # of the answers' header
     items: list[Item]
     notes: list[str]  # what a reader must know of missing or half-written files

@@ -108,7 +108,7 @@ def _newest_samples(folder: Path) -> dict[str, Path]:
 
 
 def _items(path: Path, task: str, methods: list[str], notes: list[str]) -> list[Item]:
-    """The score is the first metric's behind the first filter.  All methods of a run share it: it
+    """The score is the first metric's after the first filter.  All methods of a run share it: it
     is one model's."""
     items: dict[tuple[int | None, str | None], Item] = {}
     for _, line in read_lines(path, notes):

@@ -105,7 +105,7 @@ def _inline(document: str, name: str) -> str:
         _prepare(element, name)
     for key in ("width", "height", "version"):
         root.attrib.pop(key, None)
-    root.set("aria-hidden", "true")  # the figure around it says what it shows
+    root.set("aria-hidden", "true")  # the figure around it describes it
     root.set("focusable", "false")
     return ElementTree.tostring(root, encoding="unicode")
 

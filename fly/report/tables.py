@@ -173,7 +173,7 @@ def score_text(score: Score, digits: int = 4) -> Cell:
 
 
 def loss(is_lossless: bool | None) -> str:
-    """Whether a text is the target's own, in a word; nothing where a file does not tell."""
+    """Whether a text is the target's own, in a word; nothing where a file lacks it."""
     return "" if is_lossless is None else "lossless" if is_lossless else "lossy"
 
 

@@ -37,7 +37,7 @@ class PairCounts:
 
     @property
     def num_either(self) -> int:
-        """Those that at least one of both solved: only they tell of the ratio."""
+        """Those that at least one of both solved: only they bear on the ratio."""
         return self.both + self.lost + self.gained
 
     @property

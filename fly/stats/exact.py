@@ -21,8 +21,8 @@ from scipy import special, stats
 from fly.stats.binary import Floats, PairCounts, difference_score, ratio_score
 from fly.stats.judged import Side
 
-OUTSIDE = 1e-6  # chance that the lost share lies outside its interval: added to every p
-NEGLIGIBLE = 1e-12  # chance of outcomes that are counted as reached without looking
+OUTSIDE = 1e-6  # probability that the lost share lies outside its interval: added to every p
+NEGLIGIBLE = 1e-12  # probability of outcomes that are counted as reached without looking
 TIE = 1e-9  # scores as close as this are the same
 GRID_STEP = 0.25  # in standard deviations of the lost share
 REFINEMENTS = 9  # points between the best of the grid and its neighbours
@@ -216,7 +216,7 @@ def _least_gains(score: float, grid: Floats, boundary: Boundary) -> tuple[Floats
 
 
 def _chances(lost: Floats, least_gains: Floats, grid: Floats, boundary: Boundary) -> Floats:
-    """For every lost share of `grid` the chance of an outcome at least as good."""
+    """For every lost share of `grid` the probability of an outcome at least as good."""
     share = grid[:, None]
     # Rounding may leave the ends of the grid a hair outside.
     gained = np.clip(boundary.gained(share), 0.0, 1.0)

@@ -81,7 +81,7 @@ class Clusters(Side):
 
     def p_ratio_at_most(self, ratio: float) -> float:
         """The p value of "the method scores at most `ratio` times what the target does"; 1 where
-        that cannot be told.
+        that is undefined.
         """
         if self.why_no_ratio or len(self.target) < 2 or self.ratio <= 0:
             return 1.0
@@ -90,7 +90,7 @@ class Clusters(Side):
 
     def p_ratio_at_least(self, ratio: float) -> float:
         """The p value of "the method scores at least `ratio` times what the target does"; 1 where
-        that cannot be told.
+        that is undefined.
         """
         if self.why_no_ratio or len(self.target) < 2:
             return 1.0
@@ -109,7 +109,7 @@ class Clusters(Side):
 
     def p_difference_at_most(self, difference: float) -> float:
         """The p value of "the mean score is at most `difference` above the target's"; 1 where that
-        cannot be told.
+        is undefined.
         """
         if len(self.target) < 2:
             return 1.0
@@ -198,7 +198,7 @@ def _interval(data: Clusters, estimate: float, low: float, high: float) -> Inter
 
 
 def effective_number(weights: Floats) -> float:
-    """How many equal documents say as much as these."""
+    """How many equal documents show as much as these."""
     squares = float((weights**2).sum())
     return float(weights.sum()) ** 2 / squares if squares else 0.0
 

@@ -10,7 +10,7 @@ from statistics import NormalDist
 
 from fly.stats.records import Interval, Paired
 
-POWER = 0.80  # chance of a verdict with as many items as are said to be needed
+POWER = 0.80  # probability of a verdict with as many items as are called needed
 CONFIDENCE = 0.95  # of one-sided bounds
 
 
@@ -24,7 +24,7 @@ class Side(ABC):
 
     @abstractmethod
     def p_ratio_at_most(self, ratio: float) -> float:
-        """The p value of that hypothesis; 1 where it cannot be told."""
+        """The p value of that hypothesis; 1 where it is undefined."""
 
     def p_ratio_at_least(self, ratio: float) -> float:
         """The same from above."""
@@ -32,7 +32,7 @@ class Side(ABC):
 
     @abstractmethod
     def p_difference_at_most(self, difference: float) -> float:
-        """The p value of that hypothesis, in units of the score; 1 where it cannot be told."""
+        """The p value of that hypothesis, in units of the score; 1 where it is undefined."""
 
     @abstractmethod
     def lower_ratio(self, confidence: float) -> float | None:
@@ -71,7 +71,7 @@ class Judged(ABC):
         """Of both, with what the recovery divides by in the target's place."""
 
     def p_ratio_at_most(self, ratio: float) -> float:
-        """The p value of that hypothesis; 1 where it cannot be told."""
+        """The p value of that hypothesis; 1 where it is undefined."""
         return self.side.p_ratio_at_most(ratio)
 
     def p_ratio_at_least(self, ratio: float) -> float:
@@ -79,7 +79,7 @@ class Judged(ABC):
         return self.side.p_ratio_at_least(ratio)
 
     def p_difference_at_most(self, difference: float) -> float:
-        """The p value of that hypothesis, in units of the score; 1 where it cannot be told."""
+        """The p value of that hypothesis, in units of the score; 1 where it is undefined."""
         return self.side.p_difference_at_most(difference)
 
     def p_difference_at_least(self, difference: float) -> float:
@@ -109,7 +109,7 @@ class Judged(ABC):
     @property
     @abstractmethod
     def weight(self) -> float:
-        """How many solved items say as much of a ratio as the target's scores do."""
+        """How many solved items show as much of a ratio as the target's scores do."""
 
     @property
     @abstractmethod
@@ -151,8 +151,8 @@ class Judged(ABC):
 def items_to_decide(
     discordance: float, reach: float, confidence: float = CONFIDENCE, power: float = POWER
 ) -> int:
-    """Items for a one-sided bound to clear, with chance `power`, a margin that lies `reach` (in
-    units of the score) off the truth, where each adds `discordance` to the variance.
+    """Items for a one-sided bound to clear a margin with probability `power`.  The margin lies
+    `reach` (in units of the score) off the truth; each item adds `discordance` to the variance.
     """
     z = NormalDist().inv_cdf(confidence) + NormalDist().inv_cdf(power)
     return math.ceil(z**2 * discordance / reach**2)

@@ -15,7 +15,7 @@ SHARE = 0.97
 
 @dataclass(frozen=True)
 class Margin(ABC):
-    """What has to be kept.  `kept` is told in the margin's own unit; more of it is better."""
+    """What has to be kept.  `kept` is in the margin's own unit; more of it is better."""
 
     value: float
 
@@ -164,7 +164,7 @@ class Share(Margin):
         return math.ceil(needed * scores.num_items / scores.weight)
 
     def why_unsupported(self, scores: Judged, confidence: float = CONFIDENCE) -> str | None:
-        """As in Margin; offers points, which do not hang on what the target solves."""
+        """As in Margin; offers points, which do not depend on what the target solves."""
         needed = scores.weight_needed(self.value, confidence)
         told = scores.weight_told
         if told is None or scores.why_no_ratio or scores.weight >= needed:
@@ -247,7 +247,7 @@ class Points(Margin):
         return scores.items_to_see(self.value * scores.point, confidence)
 
     def why_unsupported(self, scores: Judged, confidence: float = CONFIDENCE) -> str | None:
-        """As in Margin: a difference can be told at any score."""
+        """As in Margin: a difference is defined at any score."""
         return None
 
     def show(self, kept: float | None) -> str:

@@ -24,7 +24,7 @@ class MetricColumn:
     metric: Metric
     scorer: Scorer
     docs: Sequence[Doc]
-    clusters: Sequence[str]  # of `docs`: what tells repeated documents
+    clusters: Sequence[str]  # of `docs`: what identifies repeated documents
     values: Mapping[str, Sequence[Any]]  # by method
     missing: Mapping[str, int]  # documents without it, by method
     num_asked: int  # documents in all
@@ -140,7 +140,7 @@ def columns(
     Args:
         scorer: the task's.
         scores: by method, the target's first, and document.
-        clusters: what tells repeated documents, by document asked.
+        clusters: what identifies repeated documents, by document asked.
     """
     pooled = {(name, doc): own for name, by_doc in scores.items() for doc, own in by_doc.items()}
     found = []
@@ -162,7 +162,7 @@ def columns(
 
 
 def pointer(column: MetricColumn, others: Sequence[MetricColumn], method: str) -> str | None:
-    """Where the column says nothing of a method, since all items have the same score by it and by
+    """Where the column shows nothing of a method, since all items have the same score by it and by
     the target: another that does.
     """
     value = column.constant(method)

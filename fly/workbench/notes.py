@@ -46,7 +46,7 @@ def copying_notes(methods: Sequence[Method]) -> list[str]:
 
 
 def same_notes(methods: Sequence[Method]) -> list[str]:
-    """Notes on methods that are others in another spelling."""
+    """Notes on methods that are others by another name."""
     notes: list[str] = []
     seen: list[Method] = []
     for method in methods:

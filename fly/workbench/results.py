@@ -197,7 +197,7 @@ def _shown_beside(paired: Judged | None, texts: Texts, margin: Margin) -> Paired
 
 
 def shown(paired: Judged, num_equal: int, num_texts: int, margin: Margin) -> Paired:
-    """The record, without the intervals that say nothing: around equal texts, and of the ratio to a
+    """The record, leaving out intervals without meaning: around equal texts, and of the ratio to a
     score that rests on a few items.
     """
     record = paired.to_paired()

@@ -123,7 +123,7 @@ class Scorer:
 
     def primary(self, scores: Mapping[Doc, Scores], wanted: str | None) -> Metric | None:
         """The metric that decides: the one that is wanted ("exact_match,strict-match", or
-        "exact_match" behind the first filter), else the task's first that is a mean over items,
+        "exact_match" after the first filter), else the task's first that is a mean over items,
         else its first; None where there is none.
 
         Raises:

@@ -58,7 +58,7 @@ class Asked:
 
     @property
     def key(self) -> Key:
-        """What tells it from all others of the workload."""
+        """What distinguishes it from all others of the workload."""
         return self.task, self.instance.doc_id, self.instance.idx, self.copy
 
     def record(self, result: Result) -> RequestRecord:

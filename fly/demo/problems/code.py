@@ -110,7 +110,7 @@ class PromptFacts:
 
     @property
     def amount(self) -> str:
-        """The limit as the prompt says it."""
+        """The limit as the prompt writes it."""
         return f"{self.large} {self.unit.large} and {self.small} {self.unit.small}"
 
     @property

@@ -119,7 +119,7 @@ class Growing:
         self.limit = limit
         self.bins: list[int] = []
         self.has_ended = False  # its last token ends the answer: what follows brings nothing
-        self.followers = 0  # tokens behind that one
+        self.followers = 0  # tokens after that one
         # After the first tokens, were all of them inner ones: the probability that all are kept,
         # and what they bring.
         self.alive = [1.0]

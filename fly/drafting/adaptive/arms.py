@@ -26,7 +26,7 @@ class Knowledge:
     """Sums of every arm, by situation."""
 
     def __init__(self, names: Sequence[str], path: Path | None) -> None:
-        """Read what is at `path`; what is not of the same arms is left alone, and said so.
+        """Read what is at `path`; what is not of the same arms is left alone, with a warning.
 
         Args:
             names: of the arms.

@@ -131,7 +131,7 @@ class ResolvedBandit(BanditSettings):
         )
 
     def readable(self, parts: DrafterContext) -> ResolvedBandit:
-        """Without the arms whose trees one of the models cannot read, and said so.
+        """Without the arms whose trees one of the models cannot read, with a warning.
 
         Warns:
             FLyWarning: an arm is left out.
@@ -278,7 +278,7 @@ class BanditDrafter(Drafter):
         gains = [row.ids[before:] for row, before in zip(rows, now.lengths, strict=True)]
         seconds = self._clock() - now.begin
         if now.is_plain:
-            pass  # it tells nothing of the arm
+            pass  # it holds nothing about the arm
         elif self._skipped[now.arm] < WARM_UP:
             self._skipped[now.arm] += 1
         else:

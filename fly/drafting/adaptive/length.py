@@ -31,7 +31,7 @@ FIRST_ROUNDS = 3  # of every size of batch
 PROBE_LEN = 4  # tokens proposed to see whether speculation pays again, besides the same
 MARGIN = 1.02  # by which speculation must be better than plain decoding
 SURPRISED = 0.25  # doubtful tokens since a length was planned, per row, to plan it anew
-ROWS_PER_TOKEN = 8  # that may go unread: the more rows there are, the less one of them tells
+ROWS_PER_TOKEN = 8  # that may go unread: the more rows there are, the less one of them shows
 
 
 class DraftLength:
@@ -135,7 +135,7 @@ class AdaptiveLength(DraftLength):
     def _drafting(self, proposing: float) -> float | None:
         """Seconds that grow with the proposal, of all that proposing took: as those between its
         tokens, since before the first one what the others accepted is read, too.  None where a
-        single token does not tell.
+        single token does not show.
         """
         times = self._now.times
         if len(times) > 1:
@@ -156,7 +156,7 @@ class AdaptiveLength(DraftLength):
         self._now.price = rate * times.step(count)
         if length > 0:
             self.costs.probes.reset()
-            # Confidence may tell when to go on; who has none gets what pays on average.
+            # Confidence may decide when to go on; without it a row gets what pays on average.
             is_first = self.costs.speed(count).all_pulls < FIRST_ROUNDS
             most = min(self.k, FIRST_LEN + self._tail) if is_first else self.k
             return most if self._is_asked else min(length, most)
@@ -186,7 +186,7 @@ class AdaptiveLength(DraftLength):
         return best, rate
 
     def goes_on(self, tokens: Tensor, confidence: Tensor) -> bool:
-        """Whether to draft another token behind those drafted so far.
+        """Whether to draft another token after those drafted so far.
 
         Args:
             tokens: [B] just drafted.

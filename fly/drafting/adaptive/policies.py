@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field
 
 from fly.drafting.adaptive.round_times import LARGEST, RoundSpeed, Sum
 
-# As if so many rounds had been seen to spread so much: the first one or two say nothing of their
+# As if so many rounds had been seen to spread so much: the first one or two show nothing of their
 # spread, and arms that never spread are tried again all the same.
 PRIOR_ROUNDS, PRIOR_NOISE = 2.0, 0.5
 MOST_NOISE = 1.0  # gains of 1 to K+1 tokens hardly spread more; stalls of the machine do

@@ -17,7 +17,7 @@ WARM_UP = 1  # first rounds of a kind: caches grow, kernels are chosen
 # Times what was expected: something else had the machine.  Or had it before, if it is so much less.
 OUTLIER = 2.5
 MOST_OUTLIERS = 3  # in a row; then it is no outlier
-TRUST = 1000.0  # squared tokens by which rounds differ, until they tell more than plain ones do
+TRUST = 1000.0  # squared tokens by which rounds differ, until they show more than plain ones do
 SPEED_DECAY = 0.98  # of tokens and seconds, per round
 ENOUGH = 10  # rounds before a speed counts
 FIRST_PAUSE, LONGEST_PAUSE = 16, 1024  # plain rounds between two probes
@@ -136,7 +136,6 @@ class RoundTimes:
     """
 
     def __init__(self) -> None:
-        """Nothing is known."""
         self._plain: dict[int, CostSums] = {}
         self._speculative: dict[int, CostSums] = {}
 

@@ -66,7 +66,7 @@ class TreePace:
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        """`clock` tells seconds."""
+        """`clock` returns seconds."""
         self.kinds = KeptKinds()
         self.costs = RoundCosts(clock)
         self._num_trees: Counter[int] = Counter()  # rounds with a tree, by size of batch

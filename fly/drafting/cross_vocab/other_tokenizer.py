@@ -154,8 +154,8 @@ class OtherTokenizerDrafter(Drafter):
         )
 
     def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
-        """Draft, and say it in the target's tokens.  What is encoded anew is the draft's greedy
-        text: it is certain, whatever `choose` says.
+        """Draft, and give it in the target's tokens.  What is encoded anew is the draft's greedy
+        text: it is certain, whatever `choose` is.
         """
         if any(row.index not in self._sides for row in rows):
             self.prefill(rows)

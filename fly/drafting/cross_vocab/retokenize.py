@@ -13,7 +13,7 @@ from operator import itemgetter
 
 from fly.drafting.cross_vocab.token_bytes import Spelt, TokenBytes, counterparts, without_tail
 
-# The target's tokens that are encoded together; what a round brings is encoded with those behind
+# The target's tokens that are encoded together; what a round brings is encoded with those after
 # the last multiple.
 STRIDE = 32
 # Windows tried, in units of the lookbehind, until one has a token in common with what is held.
@@ -68,7 +68,7 @@ class _Text:
 
     tokens: list[Spelt]
     count: int = 0
-    floor: int = 0  # place in the target's tokens behind the last special one
+    floor: int = 0  # place in the target's tokens after the last special one
     floor_at: int = 0  # the same place in the draft's
 
     def copy(self) -> _Text:
@@ -87,7 +87,6 @@ class Reencoded:
     """
 
     def __init__(self, exchange: Exchange, index: int = 0, key: str = "") -> None:
-        """Nothing is committed yet."""
         self._exchange = exchange
         self.index, self.key = index, key
         self._known: list[int] = []  # the target's
@@ -108,7 +107,7 @@ class Reencoded:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the draft can be told all of the text: of a character that is not complete it
+        """Whether the draft can be given all of the text: of a character that is not complete it
         needs the single bytes.
         """
         tail = self._bytes(len(self._known) - 4, len(self._known))
@@ -135,7 +134,7 @@ class Reencoded:
         return self._exchange.target.spell(self._known[max(0, begin) : end])
 
     def _extended(self, end: int) -> _Text:
-        """The base and the target's tokens behind it, up to `end`."""
+        """The base and the target's tokens after it, up to `end`."""
         text = self._base.copy()
         while text.count < end:
             index = self._known[text.count]
@@ -192,7 +191,7 @@ class Reencoded:
         return [(index, shift + place) for index, place in spelt]
 
     def translate(self, drafted: Sequence[int], limit: int) -> list[int]:
-        """At most `limit` of the target's tokens that say what was drafted behind the row.  A
+        """At most `limit` of the target's tokens for what was drafted after the row.  A
         character that is not complete at its end is left out; a special token without counterpart
         ends it.
         """

@@ -17,7 +17,7 @@ class Node:
     __slots__ = ("children", "depth", "occurrences", "parent", "token")
 
     def __init__(self, parent: Node | None, token: int) -> None:
-        """What `parent` is, and `token` behind it; None for the empty one."""
+        """What `parent` is, and `token` after it; None for the empty one."""
         self.parent = parent
         self.token = token
         self.depth: int = 0 if parent is None else parent.depth + 1
@@ -107,14 +107,14 @@ class NgramTrie:
         """Add up to `budget` tokens to a tree: the most frequent continuations of the matches, no
         branch longer than `max_depth`.
 
-        Of those equally frequent the nearer come first, then those behind the longer match.  The
-        shortest match knows all continuations.
+        Of those equally frequent the nearer come first, then those after the longer match.  The
+        shortest match has all continuations.
         """
         serial = count()  # where all is equal, the one seen first
         heap: list[tuple[int, int, int, int, int, list[Node]]] = []
 
         def offer(nodes: list[Node], place: int, depth: int) -> None:
-            """Put what follows a branch's end, known behind several matches, up for choice."""
+            """Put what follows a branch's end, known after several matches, up for choice."""
             for token, child in nodes[-1].children.items():
                 known = [node.children[token] for node in nodes[:-1] if token in node.children]
                 known.append(child)

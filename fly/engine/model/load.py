@@ -202,7 +202,7 @@ def load_draft(
 
 
 def _warn(role: str, model: PreTrainedModel, found: Finding, above: int) -> None:
-    """Say so where the decoder was made, so many calls above."""
+    """Warn where the decoder was made, so many calls above."""
     warnings.warn(
         f"the {role}, {type(model).__name__}, cannot be extended by several tokens and taken back "
         f"again, so the target decodes plainly, without a draft ({found.why})",

@@ -137,7 +137,7 @@ class RowModel(LoadedModel):
         )
 
     def _extend(self, index: int, ids: list[int], start: int) -> Tensor:
-        """One row's logits [n, V]; zeros at positions that the model does not know."""
+        """One row's logits [n, V]; zeros at positions that the model does not have."""
         row = self._rows.setdefault(index, CachedRow())
         room = len(ids) if self.num_positions is None else max(0, self.num_positions - start)
         real = ids[:room]

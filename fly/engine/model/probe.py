@@ -81,7 +81,7 @@ def probe(model: PreTrainedModel, *, is_draft: bool = False) -> Finding:
             served = kind.load(model)
             error = max(check(served, model) for check in kind.checks)
         except torch.OutOfMemoryError:
-            raise  # says nothing about the kind
+            raise  # shows nothing about the kind
         except Exception as failure:  # noqa: BLE001  models raise whatever they like
             reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
             reasons[kind.name] = f"{type(failure).__name__}: {reason}"
@@ -142,7 +142,7 @@ def drafts_nan(model: PreTrainedModel) -> bool:
 
 
 def deviation(served: CausalModel, model: PreTrainedModel) -> float:
-    """How far ragged extensions are from one forward without a cache; as `share` says."""
+    """How far ragged extensions are from one forward without a cache; see `share`."""
     total = min(TOKENS, served.num_positions or TOKENS)
     piece = max(1, total // 4)
     device = served.device
@@ -171,7 +171,7 @@ def deviation(served: CausalModel, model: PreTrainedModel) -> float:
 
 
 def deviation_from_generate(served: CausalModel, model: PreTrainedModel) -> float:
-    """How far single tokens are from the logits of the model's own `generate`; as `share` says."""
+    """How far single tokens are from the logits of the model's own `generate`; see `share`."""
     total = min(TOKENS, served.num_positions or TOKENS)
     length = max(1, total // 2)
     prompt = sample(model, served.vocab_size, total)[0][:1, :length]

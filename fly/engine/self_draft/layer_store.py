@@ -61,7 +61,7 @@ def key_of(model: PreTrainedModel, ids: Tensor, keep: float | None) -> str:
 def spread(length: int, count: int) -> Tensor:
     """Up to `count` different places of a weight of `length` numbers, from its first to its last.
 
-    Integers throughout: float32 does not know every whole number above 2^24.
+    Integers throughout: float32 does not have every whole number above 2^24.
     """
     count = min(count, length)
     return torch.arange(count) * (length - 1) // max(1, count - 1)

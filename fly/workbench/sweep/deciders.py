@@ -39,7 +39,7 @@ class PointRule:
         Args:
             row: the request at this context.
             chain: what was proposed to a point of at least this K and required_followers.
-            ends: end tokens, if the drafter stops behind them.
+            ends: end tokens, if the drafter stops after them.
         """
         required = self.rule.required_followers
         length = min(self.k, row.remaining - 1 + required, len(chain))
@@ -140,7 +140,7 @@ class RoundJudge:
 
     def _decisions(self, point: PointRule, lengths: list[int], scores: Scores) -> Tensor:
         """One point's decisions about all rows.  [B, 3 + k] int64: whether its logits are finite,
-        tokens kept, the target's own behind them, a reason per proposed token.
+        tokens kept, the target's own after them, a reason per proposed token.
         """
         k = min(point.k, scores.ids.shape[1])
         view = scores.view(

@@ -15,7 +15,7 @@ SHARES = (0.25, 0.5, 1.0)  # of the search's items, by rung
 @dataclass(frozen=True)
 class Standing:
     """A point after some items.  Recovery is its score by the target's, or where the margin is in
-    points their difference in points; bounds are one-sided, and None where the items cannot tell.
+    points their difference in points; bounds are one-sided, and None where the items are too few.
     """
 
     name: str

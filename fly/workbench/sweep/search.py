@@ -259,7 +259,7 @@ class Search:
 
     def _scores(self, point: GridPoint) -> list[tuple[list[float], list[float], list[str]]]:
         """By task: the target's and the point's score of every item answered by the point, and what
-        tells repeated documents."""
+        identifies repeated documents."""
         found = []
         for task, scorer in self._scorers.items():
             columns = []
@@ -299,7 +299,7 @@ def price_group(config: FLyConfig) -> str:
 
 
 def document(ready: Asked) -> str:
-    """What tells a document of a task from all others; repeated documents are the same."""
+    """What distinguishes a document of a task from all others; repeated documents are the same."""
     return f"{ready.task} {ready.doc_hash or ready.instance.doc_id}"
 
 

@@ -129,7 +129,7 @@ class SharedDecoding:
         indices: Sequence[int] | None = None,
         on_round: Callable[[Statistics], None] | None = None,
     ) -> Iterator[PointAnswer]:
-        """A point's answers, each as soon as it is known; their `index` tells which.
+        """A point's answers, each as soon as it is known; their `index` gives which.
 
         Args:
             point: its name.
@@ -266,7 +266,7 @@ class SharedGroup:
         begun: Sequence[tuple[RequestMemo, list[int]]],
         on_round: Callable[[Statistics], None] | None,
     ) -> Iterator[RequestMemo]:
-        """Bring a point to the end of its answers, from where nobody knows how they go on; yields
+        """Bring a point to the end of its answers, from where nobody has been; yields
         those that are finished."""
         decoder = self._decoder(self._points[place])
         memos = [memo for memo, _ in begun]
@@ -280,7 +280,7 @@ class SharedGroup:
     def _decoder(self, point: PointRule) -> SpeculativeDecoder:
         """A decoder of the point's K; all of them use the same caches, one at a time."""
         if point.k not in self._decoders:
-            # The judge decides in place of the rule, and knows the protected tokens.
+            # The judge decides in place of the rule, and holds the protected tokens.
             rule = {} if point.rule.needs_draft_probs else rule_keys("native")
             config = point.config.changed(
                 **rule, draft_length="fixed", protect_special_tokens=True, enable_statistics=False
