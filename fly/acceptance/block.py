@@ -17,8 +17,8 @@ from fly.settings import Temperatures
 
 class BlockRule(Rule):
     """With P_0 = 1 and P_i = min(1, P_{i-1} p(d_i) / q(d_i)), the prefix of i tokens is fit with
-    probability h_i, one draw each; the longest fit prefix n is kept, and a correction drawn from
-    the normalised max(0, P_n p - q).  Lossless.
+    probability h_i, one draw each.  The longest fit prefix n is kept, and the recovered token drawn
+    from the normalised max(0, P_n p - q).  Lossless.
 
     h_L = P_L for the whole proposal of L tokens; before, h_i = S_i / (S_i + 1 - P_i) with
     S_i = sum max(0, P_i p - q) after it.  A drafter may stop where it likes as long as that depends

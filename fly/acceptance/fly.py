@@ -29,9 +29,9 @@ class FlyRule(Rule):
     never helps another.
 
     `official` inspects window - 1 followers, `paper` and `vllm` all of them; all three want
-    `window` tokens to follow in the proposal.  `vllm` moreover refuses a token that the target
-    gives no probability, and gates on what the target chooses by, after temperature, top-k, top-p
-    and all other processors, as vLLM's first model runner does (its second takes raw logits).
+    `window` tokens to follow in the proposal.  `vllm` also refuses a token that the target gives
+    no probability, and gates on what the target chooses by: logits after temperature, top-k, top-p
+    and all other processors.  So does vLLM's first model runner (its second takes raw logits).
     """
 
     is_official: ClassVar[bool] = True

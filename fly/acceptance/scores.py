@@ -309,9 +309,9 @@ class Scores:
 
         Args:
             kind: `top3`, minus the sum of p ln p over the three most probable tokens, not
-                renormalised, in nats (the reference implementation's score, which is *not* monotone
-                in uncertainty: a very flat row scores low); `full`, over the whole vocabulary, in
-                nats; `normalised`, `full` divided by ln V (arXiv 2511.22972).
+                renormalised, in nats; `full`, over the whole vocabulary, in nats; `normalised`,
+                `full` divided by ln V (arXiv 2511.22972).  `top3` is the reference implementation's
+                score.  It is *not* monotone in uncertainty: a very flat row scores low.
             is_final: of what the processors leave, as `probs`; else of the raw logits.
         """
         return self.layout.judged.spread(self.table.entropy(kind, is_final=is_final))

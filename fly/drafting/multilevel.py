@@ -31,10 +31,10 @@ HOST = "cpu"  # where looking at a tensor waits for nothing
 class MultilevelDrafter(CachedDrafter):
     """The draft model's continuation, several tokens a forward where it repeats earlier text.
 
-    Differs: what the draft decoded in earlier rounds is looked up, too; guesses are as long as they
-    pay (guesses.py), and without one the draft takes a plain step (there: filler tokens, or the
-    guess before); short texts are looked up with shorter n-grams; a suffix automaton may take the
-    n-grams' place.  With earliest matches and guess_cost 0 guesses are the released code's.
+    Differs: what the draft decoded in earlier rounds is looked up, too.  Guesses are as long as
+    they pay (guesses.py); without one the draft takes a plain step (there: filler tokens, or the
+    guess before).  Short texts are looked up with shorter n-grams, and a suffix automaton may take
+    the n-grams' place.  With earliest matches and guess_cost 0 guesses are the released code's.
     """
 
     def __init__(

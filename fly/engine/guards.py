@@ -82,8 +82,8 @@ class Places:
     """The first generated tokens, all that is not between two markers, and copied proposals.
 
     Between the markers a place is locked too where the text before it ends with the beginning of
-    the closing marker; with `closing` this keeps every token that belongs to a closing marker, the
-    draft's or the target's own, from being traded.
+    the closing marker.  With `closing` no token that belongs to a closing marker, the draft's or
+    the target's own, is ever traded.
     """
 
     def __init__(

@@ -38,9 +38,9 @@ def record_round(
 def _views(
     scores: Scores, outcomes: Sequence[Outcome], places: Sequence[tuple[int, int]], rule: Rule
 ) -> list[list[float]]:
-    """The target's own token, the probabilities that its raw logits give to the proposed token and
-    to its own, and its entropy as the rule's gate sees it, at places (row, position); a list of
-    these four for each.
+    """For each place (row, position) a list of four numbers: the target's own token, the
+    probabilities that its raw logits give to the proposed token and to its own, and its entropy as
+    the rule's gate sees it.
     """
     if not places:
         return []

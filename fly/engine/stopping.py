@@ -107,8 +107,8 @@ class StopRules:
 
     def _first_stop(self, answer: list[int], num_new: int, stop: tuple[str, ...]) -> int | None:
         """How many of the new tokens it takes until a stop string is complete; None if none is."""
-        # A token carries at least one byte, so the tail reaches back far enough for the longest
-        # string to begin in it, and 4 tokens further so that no character is cut in half.
+        # A token carries at least one byte, so the longest string can begin within this tail.  It
+        # reaches 4 tokens further back, so that no character is cut in half.
         reach = max(len(text.encode()) for text in stop) + 4
         tail = answer[max(0, len(answer) - num_new - reach) :]
         if not self._has_stop(tail, stop):

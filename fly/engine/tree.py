@@ -70,9 +70,9 @@ class Branches:
 class TreeRound(ChainRound):
     """A round's trees while they are verified.
 
-    Differs from the reference implementation, whose trees are wrong (docs/drafters.md): positions
-    go by depth, the target draws one token after every token of the tree, the recovered or bonus
-    token is the one after the kept branch, and that branch's keys are what the cache keeps.
+    Differs from the reference implementation, whose trees are wrong (docs/drafters.md).  Positions
+    go by depth, and the target draws one token after every token of the tree.  The recovered or
+    bonus token is the one after the kept branch, whose keys are what the cache keeps.
     """
 
     mask: TreeMask  # over the last committed token and the proposal, on the host
@@ -194,8 +194,10 @@ def _is_finite(table: LogitTable, drawn: Tensor | None) -> Tensor:
 
 
 def _best(branches: Branches, decision: Decision, num_rows: int, size: int) -> Tensor:
-    """Of every row the branch that keeps most tokens, of these the one with the fewest loose ones,
-    then the one whose last kept token stands first in the proposal, then the first.  [B] int64.
+    """Of every row the branch that keeps most tokens.  [B] int64.
+
+    Of several it is the one with the fewest loose tokens, then the one whose last kept token stands
+    first in the proposal, then the first.
     """
     num_branches, depth = branches.nodes.shape
     device = branches.nodes.device

@@ -39,10 +39,10 @@ def join_on_cpu(options: Mapping[str, Any]) -> None:
 
 
 def rerun_in(number: int) -> int:
-    """Run this program anew, with its own command line, in `number` processes that know of each
-    other; returns the exit code: 0, or that of the first one that failed, upon which the others are
-    ended; or 128 and the number of the signal that ended this one, of which they say what they
-    have to."""
+    """Run this program anew, with its own command line, in `number` processes that work
+    together.  Returns the exit code: 0, or that of the first process that failed, upon which the
+    others are ended.  Where a signal ended this one it is 128 and the signal's number; what there
+    is to report of that, the processes have reported."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch

@@ -200,8 +200,8 @@ class Sides(Side):
 class CorpusScores(Judged):
     """Scores of both; `num_items` of all documents.
 
-    As with graded scores, half a document that loses all joins the data (here it shrinks the score
-    by its share), and no bound is nearer than what zero of m seen would allow.
+    As with graded scores, half a document that loses all joins the data; here it shrinks the score
+    by its share.  And no bound is nearer than what zero of m seen would allow.
     """
 
     num_items: int

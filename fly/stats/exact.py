@@ -1,7 +1,7 @@
 """Exact tests of a margin for paired 0/1 scores, of ratio and difference.  The probability of a
-score at least as good is summed over all outcomes and maximised over the unknown share of lost ones
-(Hsueh, Liu and Chen, Biometrics 2001), within that share's own interval (Berger and Boos, JASA
-1994)."""
+score at least as good is summed over all outcomes.  It is maximised over the unknown share of lost
+items (Hsueh, Liu and Chen, Biometrics 2001), within that share's own interval (Berger and Boos,
+JASA 1994)."""
 
 # Score tests are normal only with many discordant items: with 88 solved items of which none was
 # lost they call a recovery of 97 % cleared, wrongly in 7 % of all cases.  The scores here are Nam
@@ -34,8 +34,8 @@ class Boundary:
     """Where the hypothesis ends: of `num_items` a share is lost, which is unknown, and another
     gained, which follows from it.
 
-    Short of the boundary a good score is rarer still than at the same lost share (or at the
-    boundary's end), since it rises with every item that is gained rather than kept or lost.
+    Short of the boundary a good score is rarer still than at the same lost share, or at the
+    boundary's end: the score rises with every item that is gained rather than kept or lost.
     """
 
     num_items: int

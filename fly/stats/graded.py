@@ -23,10 +23,10 @@ class Clusters(Side):
     """Sums over the items of each document, all [C].
 
     A bootstrap only redraws what it saw, so rare great losses fool it: by simulation it clears a
-    margin wrongly up to 12 % of the time with 60 documents.  Two remedies, both mattering little
-    with many documents: half a document that loses all joins the data when a lower bound is sought
-    (half a one that gains as much for an upper), and no bound is nearer than what zero of m seen
-    would allow.
+    margin wrongly up to 12 % of the time with 60 documents.  There are two remedies, which matter
+    little with many documents.  Half a document that loses all joins the data when a lower bound is
+    sought (half a one that gains as much for an upper).  And no bound is nearer than what zero of m
+    seen would allow.
     """
 
     target: Floats

@@ -1,6 +1,6 @@
 """The margin of a verdict, as a share or as points of the target's score.  A point is a hundredth
-of the score's unit, so a percentage point of a score between 0 and 1; of scores that run from 0 to
-100 by their making (BLEU, chrF, TER) it is the unit itself."""
+of the score's unit, so a percentage point of a score between 0 and 1.  Where scores run from 0 to
+100 (BLEU, chrF, TER) it is the unit itself."""
 
 from __future__ import annotations
 

@@ -42,8 +42,8 @@ def num_positions(config: PretrainedConfig) -> int | None:
     """Positions at which an answer cannot depend on its neighbours; None where there is no limit.
 
     Rotary frequencies of two kinds depend on the longest position in a forward, which ragged rows
-    share (transformers, modeling_rope_utils.dynamic_rope_update): "dynamic" ones grow with it after
-    max_position_embeddings, and "longrope" changes from the short to the long factors after
+    share (transformers, modeling_rope_utils.dynamic_rope_update).  "dynamic" ones grow with it
+    after max_position_embeddings; "longrope" changes from the short to the long factors after
     original_max_position_embeddings.  Up to there they are fixed, so there such a model's context
     ends.
 

@@ -1,6 +1,6 @@
 """Decisions of many sweep settings on the same round.  Settings that draft alike are offered the
-same tokens, each as many as its K and its budget allow, and the target's logits over them are the
-same: only the rules differ, and they are cheap beside a forward."""
+same tokens, each as many as its K and its budget allow.  The target's logits over them are the
+same; only the rules differ, and they are cheap beside a forward."""
 
 from __future__ import annotations
 
