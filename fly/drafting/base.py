@@ -250,7 +250,7 @@ class DrafterContext:
     tokenizer: Any = None  # the target's
     draft_tokenizer: Any = None  # the draft model's, where it is not the target's
     reads_trees: bool = True  # whether the target can verify trees
-    reader: Any = None  # drafting.reading.DraftReader of the model; None: make one
+    reader: Any = None  # draft_cache.DraftReader of the model; None: make one
     pace: Pace | None = None  # for drafters that ask between tokens (Traits.asks_pace)
     is_loose: bool = False  # the text depends on what is offered
     make: Callable[[DrafterSpec, DrafterContext], Drafter] | None = None  # for drafters of drafters

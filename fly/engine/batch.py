@@ -110,7 +110,7 @@ class Result:
 
 
 class Said(NamedTuple):
-    """All that matters of an answer so far to stop strings (stop_strings.py)."""
+    """All that matters of an answer so far to stop strings (stopping.py)."""
 
     tail: bytes = b""  # the end of its text, empty where all of it is blank or thinking
     counts: bool = True  # stop strings count here

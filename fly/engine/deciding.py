@@ -23,7 +23,7 @@ from fly.errors import DecodingError
 
 @dataclass(eq=False)
 class ChainRound:
-    """A round's proposal while it is verified: chains; trees derive from it (trees.py)."""
+    """A round's proposal while it is verified: chains; trees derive from it (tree.py)."""
 
     proposal: Proposal
 

@@ -127,7 +127,7 @@ class Places:
         return cls(first, spans, tokens, loosen_copied=loosen_copied)
 
     def locked(self, rows: Sequence[Row], proposal: Proposal) -> Tensor | None:
-        """As protocol.Guard.  With markers the proposal is waited for on the host."""
+        """As Guard.  With markers the proposal is waited for on the host."""
         if proposal.copies_context and not self._loosen_copied:
             return torch.ones_like(proposal.ids, dtype=torch.bool)
         if self._spans is None and self._first == 0:

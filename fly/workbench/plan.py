@@ -56,7 +56,7 @@ class Plan:
         """The tasks, without a model.
 
         Raises:
-            ConfigError: see `workload.load_tasks` and `metrics.check_metrics`; or a method does not
+            ConfigError: see `tasks.load_tasks` and `metrics.check_metrics`; or a method does not
                 decode at a task's temperature.
         """
         from fly.workbench.metrics import check_metrics
