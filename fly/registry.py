@@ -45,7 +45,7 @@ class Registry(Generic[T]):
         """
         self.kind = kind
         self._entries: dict[str, type[T] | str] = dict(lazy or {})
-        self._settings = dict(settings or {})
+        self._lazy, self._settings = dict(lazy or {}), dict(settings or {})
 
     def register(self, name: str) -> Callable[[C], C]:
         """Decorate a class to enter it under `name`; the class comes back unchanged.
@@ -91,7 +91,7 @@ class Registry(Generic[T]):
         Raises:
             ConfigError: as `get`.
         """
-        if name in self._settings:
+        if self.is_known_by_settings(name):
             found: type[BaseModel] = _imported(self._settings[name])
             return found
         entry: Any = self.get(name)
@@ -100,7 +100,11 @@ class Registry(Generic[T]):
 
     def is_known_by_settings(self, name: str) -> bool:
         """Whether its settings hold all that there is to know before it is built."""
-        return name in self._settings
+        entry: Any = self._entries.get(name)
+        home = (
+            entry if isinstance(entry, str | None) else f"{entry.__module__}:{entry.__qualname__}"
+        )
+        return name in self._settings and home == self._lazy[name]
 
     def names(self) -> list[str]:
         """All names, sorted; imports nothing."""

@@ -22,7 +22,7 @@ from fly.harness.journal import LineFile, read_journal
 from fly.harness.records import summarise
 from fly.report.folder import load_folder
 from fly.report.view import build
-from fly.workbench.sweep.grid import grid_points, parse_grid, read_grid
+from fly.workbench.sweeps.grid import grid_points, parse_grid, read_grid
 from tests.report import folders
 
 LONGEST = 500  # characters of a message

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
     asked = capture(rest, "compare")
 
     from fly.cli.comparison_table import print_comparison
-    from fly.workbench.compare import run
+    from fly.workbench.comparing import run
     from fly.workbench.options import make_plan
 
     given = options_of(asked, own, command_line("compare", arguments))

@@ -56,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     own, rest = parser.parse_known_args(list(arguments))
     grid = _grid(own)
     asked = capture(rest, "sweep")
-    from fly.workbench.sweep.run import make_sweep_plan, run
+    from fly.workbench.sweeps.run import make_sweep_plan, run
 
     given = options_of(asked, own, command_line("sweep", arguments))
     plan = make_sweep_plan(given, grid, own.heldout)
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def _grid(own: argparse.Namespace) -> dict[str, list[object]]:
     """The values to try by key."""
-    from fly.workbench.sweep.grid import parse_grid, read_grid
+    from fly.workbench.sweeps.grid import parse_grid, read_grid
 
     if bool(own.grid) == bool(own.grid_file):
         raise ConfigError(

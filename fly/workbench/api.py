@@ -46,7 +46,7 @@ def compare(
         ConfigError: something is wrong that can be known before a model is loaded.
         JournalError: the output folder belongs to another run, or is damaged.
     """
-    from fly.workbench.compare import run
+    from fly.workbench.comparing import run
     from fly.workbench.options import Options, make_plan
 
     given = Options(
@@ -98,8 +98,8 @@ def sweep(
         JournalError: the output folder belongs to another run, or is damaged.
     """
     from fly.workbench.options import Options
-    from fly.workbench.sweep.grid import check_grid
-    from fly.workbench.sweep.run import make_sweep_plan, run
+    from fly.workbench.sweeps.grid import check_grid
+    from fly.workbench.sweeps.run import make_sweep_plan, run
 
     given = Options(
         model_args=model_args,

@@ -12,7 +12,7 @@ from fly.engine import Request, Result, SpeculativeDecoder
 from fly.engine.admission import share_ids
 from fly.workbench.divergence import Top2, top2_after
 from fly.workbench.environment import processor
-from fly.workbench.sweep.shared import SharedDecoding
+from fly.workbench.sweeps.shared import SharedDecoding
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -87,7 +87,7 @@ def random_scores(is_sampled, **options):
 
 def decided(name, settings, is_sampled, **options):
     scores = random_scores(is_sampled, **options)
-    return scores, home(name, settings).rule.accept(scores)
+    return scores, home(name, settings).setup.rule.accept(scores)
 
 
 def guards():

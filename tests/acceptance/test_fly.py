@@ -242,7 +242,7 @@ RESOLVED = {  # official keys, the rule
 @pytest.mark.parametrize(("keys", "rule"), RESOLVED.values(), ids=RESOLVED)
 def test_resolved_from_the_official_keys(keys, rule):
     assert FlyRule.resolved({}, OfficialKeys(**keys)) == rule
-    assert FLyConfig(acceptance="fly", **keys).rule == rule
+    assert FLyConfig(acceptance="fly", **keys).setup.rule == rule
 
 
 def random_scores(seed: int, *, forbidden: bool = False) -> Scores:

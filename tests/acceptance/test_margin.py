@@ -118,13 +118,13 @@ SPELLED = {
 @pytest.mark.parametrize(("name", "given", "margin"), SPELLED.values(), ids=SPELLED)
 def test_other_spellings_are_the_same_rule(name, given, margin):
     rule = MarginRule(**margin)
-    assert FLyConfig(acceptance=name, acceptance_settings=given).rule == rule
-    assert FLyConfig(acceptance="margin", acceptance_settings=margin).rule == rule
+    assert FLyConfig(acceptance=name, acceptance_settings=given).setup.rule == rule
+    assert FLyConfig(acceptance="margin", acceptance_settings=margin).setup.rule == rule
     text = ",".join(f"{key}={value}" for key, value in given.items())
     config = FLyConfig(draft_model_path="draft")
     method = parse_method(f"{name}:{text}" if text else name, config, 2)
-    assert method.config.rule == rule
-    assert method.name.partition(":")[0] == method.config.acceptance_name == name
+    assert method.config.setup.rule == rule
+    assert method.name.partition(":")[0] == method.config.setup.rule_name == name
     assert rule.required_followers == 1
     assert not rule.is_lossless
 

@@ -43,5 +43,5 @@ def test_reasons():
 
 
 def test_nothing_to_look_ahead_for():
-    assert FLyConfig(acceptance="native").rule == NativeRule()
+    assert FLyConfig(acceptance="native").setup.rule == NativeRule()
     assert NativeRule().required_followers == 0

@@ -67,7 +67,7 @@ def in_proposal(values):
 @pytest.mark.parametrize(("name", "settings"), CASES, ids=[f"{n}-{s}" for n, s in CASES])
 def test_every_rule_decides_alike(name, settings, has_processors, has_last):
     where = rules.get(name).temperatures
-    rule = config_of(name, temperature=temperature_of(name), **settings).rule
+    rule = config_of(name, temperature=temperature_of(name), **settings).setup.rule
     for is_sampled in (False, True):
         if where == ("greedy" if is_sampled else "sampled"):
             continue
@@ -114,7 +114,7 @@ def test_no_table_is_copied(name):
 
     for places in (ragged.layout.target, ragged.layout.draft, ragged.layout.judged):
         object.__setattr__(places, "dense", refuse)
-    config.rule.accept(ragged)
+    config.setup.rule.accept(ragged)
 
 
 def test_lines_must_fit_the_lengths():

@@ -9,7 +9,7 @@ import pytest
 from fly.cli import summary
 from fly.engine import SpeculativeDecoder
 from fly.harness import FLyLM
-from fly.workbench import compare as comparing
+from fly.workbench import comparing
 
 DEMO = ["--model_args", "config_path=demo", "--tasks", "fly_demo_math", "--limit", "4"]
 COMPARE = ["compare", *DEMO, "--methods", "target", "native", "--batch_size", "2"]
@@ -111,7 +111,7 @@ def test_one_of_several_processes_speaks(run, monkeypatch, capsys):
 @pytest.mark.parametrize("command", [COMPARE, SWEEP], ids=["compare", "sweep"])
 def test_workbench(fly, monkeypatch, capsys, tmp_path, command):
     monkeypatch.setattr(comparing, "warm_up", lambda *_: None)
-    monkeypatch.setattr("fly.workbench.sweep.search.warm_up", lambda *_: None)
+    monkeypatch.setattr("fly.workbench.sweeps.search.warm_up", lambda *_: None)
     monkeypatch.setattr(comparing, "search", lambda methods, *_: {m.name: 1.0 for m in methods})
     with monkeypatch.context() as patch:
         patch.setattr(SpeculativeDecoder, "decode", after(BEHIND[command[0]]))

@@ -6,15 +6,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import Field
 
+import fly.workbench
 from fly.config import FLyConfig
-from fly.drafting import DrafterContext, drafters
+from fly.drafting import Drafter, DrafterContext, DrafterSettings, Proposal, drafters
 from fly.engine import SpeculativeDecoder
 from fly.errors import ConfigError
+from fly.settings import Traits
 from fly.workbench.methods import parse_methods
 from tests.drafting.test_chain import ragged, rows_of
+from tests.harness.conftest import pair
 from tests.models import VOCAB, assert_same, generated, prompts, tiny, tiny_tokenizer
+from tests.workbench.tasks import EXACT, options, write_task
 
+__all__ = ["pair"]
 pytestmark = pytest.mark.docs
 PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 (DRAFTER,) = (
@@ -127,3 +133,91 @@ def test_a_method_of_its_own_name():
     assert own.is_lossless
     assert (own.config.drafter_name, own.config.spd_k) == ("phrases", 4)
     assert own.config.drafter_settings == {"phrases": ["abc"]}
+
+
+class EchoSettings(DrafterSettings):
+    """Of the drafter below."""
+
+    back: int = Field(4, ge=1, description="Tokens of the context that are offered again.")
+
+    @property
+    def traits(self):
+        """It copies, and what it offers depends on K."""
+        return Traits(copies_context=True, is_chain=False)
+
+
+class EchoDrafter(Drafter):
+    """Offers what it last saw of a request, again."""
+
+    forgotten = 0
+
+    def __init__(self, back, k, device):
+        self.back, self.k, self.device = back, k, device
+        self.last = {}  # by request
+
+    @classmethod
+    def settings_model(cls):
+        """As above."""
+        return EchoSettings
+
+    @classmethod
+    def from_config(cls, spec, parts):
+        """Both of its sizes."""
+        return cls(spec.settings.back, spec.k, parts.device)
+
+    def propose(self, rows, limits, choose=None):
+        """The same tokens until more were committed."""
+        offers = [self.last.get(row.index, row.ids)[-self.back :] for row in rows]
+        most = [min(limit, self.k) for limit in limits]
+        return Proposal.from_lists(
+            [offer[:size] for offer, size in zip(offers, most, strict=True)], self.device
+        )
+
+    def commit(self, rows):
+        """Remember what each request says now."""
+        self.last |= {row.index: list(row.ids) for row in rows}
+
+    def forget(self, index):
+        """Of a request that ended nothing is kept."""
+        EchoDrafter.forgotten += self.last.pop(index, None) is not None
+
+
+def toy_task(folder):
+    write_task(folder / "tasks", "numbers", EXACT, num_items=6)
+    return dict(options(["numbers"], folder / "tasks"))
+
+
+def test_one_with_state_settings_and_a_trait_is_compared(pair, tmp_path):
+    """`fly compare --methods echo+native`, from a file outside the package."""
+    drafters.register("echo")(EchoDrafter)
+    asked, EchoDrafter.forgotten = toy_task(tmp_path), 0
+    result = fly.workbench.compare(
+        {"config_path": str(pair.config), "device": "cpu"},
+        asked.pop("tasks"),
+        methods=["echo+native:back=2"],
+        batch_size=2,
+        **asked,
+    )
+    (task,) = result.tasks
+    own = next(method for method in task.methods if method.name == "echo+native:back=2")
+    assert own.is_lossless
+    assert own.settings["drafter_settings"] == {"back": 2}
+    assert (own.texts.num_equal, own.acceptance.rounds > 0) == (own.texts.num_answers, True)
+    assert EchoDrafter.forgotten >= 6
+
+
+def test_a_sweep_over_its_own_settings(pair, tmp_path):
+    drafters.register("echo")(EchoDrafter)
+    asked = toy_task(tmp_path)
+    given = {"drafter": "echo", "acceptance": "native", "spd_k": 4}
+    result = fly.workbench.sweep(
+        {"config_path": str(pair.config), "device": "cpu", **given},
+        asked.pop("tasks"),
+        {"drafter_settings.back": [1, 3]},
+        batch_size=2,
+        margin_points=80,
+        **asked,
+    )
+    found = {point.settings["drafter_settings.back"]: point for point in result.points}
+    assert found.keys() == {1, 3}
+    assert all(point.is_lossless for point in found.values())

@@ -9,7 +9,7 @@ from fly.drafting.lookup import SuffixAutomaton, continuation
 from fly.drafting.suffix import SuffixDrafter, SuffixSettings
 from fly.engine import SpeculativeDecoder
 from fly.errors import ConfigError
-from fly.workbench.sweep.shared import SharedDecoding
+from fly.workbench.sweeps.shared import SharedDecoding
 from tests.drafting.test_automaton import longest_earlier
 from tests.drafting.test_chain import K, leave, play, ragged, rows_of
 from tests.models import (

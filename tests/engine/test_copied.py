@@ -16,7 +16,7 @@ from fly.drafting.tree import TreeDrafter
 from fly.engine import Request, SpeculativeDecoder, Statistics
 from fly.errors import ConfigError
 from fly.settings import Traits
-from fly.workbench.sweep.shared import SharedDecoding
+from fly.workbench.sweeps.shared import SharedDecoding
 from tests.acceptance.rescoring import LOOSE, base, config_of, requests, temperature_of
 from tests.crossing import mostly_slow
 from tests.models import Bytes, Tape, blurred, ids_of, tiny, tiny_tokenizer

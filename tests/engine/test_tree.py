@@ -21,7 +21,7 @@ from fly.engine.model.per_row import RowModel
 from fly.engine.model.slots import SlotModel
 from fly.engine.tree import Branches
 from fly.errors import ConfigError, DecodingError, FLyWarning
-from fly.workbench.sweep.shared import SharedDecoding
+from fly.workbench.sweeps.shared import SharedDecoding
 from tests.crossing import mostly_slow
 from tests.engine.test_equality import assert_slots, counters, rescored
 from tests.engine.test_sampling import PROCESSORS, PROMPT, next_probs

@@ -129,10 +129,10 @@ def drawn_texts(plot: Plot) -> list[str]:
 
 def test_interval_chart_draws_methods_and_margin():
     entries = [
-        charts.Entry("task", "fly", folders.interval(0.99, 0.01)),
-        charts.Entry("task", "$\\frac{x}{", folders.interval(0.98, 0.01), True),
+        charts.ChartEntry("task", "fly", folders.interval(0.99, 0.01)),
+        charts.ChartEntry("task", "$\\frac{x}{", folders.interval(0.98, 0.01), True),
     ]
-    line = charts.Line(0.97, "margin 0.97", is_limit=True)
+    line = charts.Reference(0.97, "margin 0.97", is_limit=True)
     plot = charts.intervals("recovery", "Recovery", "share", entries, [line])
     texts = drawn_texts(plot)
     assert {"fly", "$\\frac{x}{", "margin 0.97"} <= set(texts)
@@ -141,7 +141,7 @@ def test_interval_chart_draws_methods_and_margin():
 
 def test_charts_without_data_are_left_out():
     unknown = replace(folders.interval(1, 0), estimate=None)
-    entries = [charts.Entry("t", "m", unknown)]
+    entries = [charts.ChartEntry("t", "m", unknown)]
     assert charts.intervals("a", "A", "x", entries, []) is None
     assert charts.by_position("b", "t", []) is None
     assert charts.kept_per_round("c", "t", [charts.Series("m", [0, 0])]) is None

@@ -18,11 +18,11 @@ import torch
 from lm_eval.tasks import TaskManager
 from tqdm import tqdm
 
-from fly.workbench import compare as comparing
+from fly.workbench import comparing
 from fly.workbench.costs import MeasuredRounds, PriceTable
 from fly.workbench.options import Options, make_plan
 from fly.workbench.plan import Plan
-from fly.workbench.sweep import search as searching
+from fly.workbench.sweeps import search as searching
 from tests.cli.without_defaults import defaults
 from tests.harness.killed_runs import MAX_RUNS_A_KILL, Runs
 

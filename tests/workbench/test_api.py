@@ -113,7 +113,7 @@ def test_a_sweep_by_points(pair, tasks):
 def test_a_sweep_takes_means_only(pair, tmp_path, monkeypatch):
     write_task(tmp_path, "translated", ONLY_BLEU)
     arguments = {"config_path": str(pair.config), "device": "cpu"}
-    from fly.workbench.sweep.search import Search
+    from fly.workbench.sweeps.search import Search
 
     monkeypatch.setattr(Search, "run", lambda _: pytest.fail("searched"))
     with (

@@ -11,7 +11,7 @@ import fly.workbench
 from fly.errors import ConfigError, FLyWarning
 from fly.formats.comparison import Comparison
 from fly.formats.items import Item
-from fly.workbench import compare as comparing
+from fly.workbench import comparing
 from fly.workbench.divergence import Top2
 from fly.workbench.methods import Method
 from fly.workbench.plan import Plan

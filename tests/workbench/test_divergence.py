@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fly.workbench.compare import _find_divergences
+from fly.workbench.comparing import _find_divergences
 from fly.workbench.divergence import TIE, Divergences, compare, one_by_one, top2_after
 from tests.models import generated, greedy, prompts, tiny
 from tests.workbench.made_up import answer, ready

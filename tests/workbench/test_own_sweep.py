@@ -9,10 +9,10 @@ from fly.config import FLyConfig
 from fly.drafting import drafters
 from fly.drafting.suffix import SuffixDrafter
 from fly.errors import FLyWarning
-from fly.workbench.sweep.grid import grid_points, parse_grid
-from fly.workbench.sweep.shared import SharedDecoding, drafting_key
+from fly.workbench.sweeps.grid import grid_points, parse_grid
+from fly.workbench.sweeps.shared import SharedDecoding, drafting_key
 from tests.models import blurred, tiny, tiny_tokenizer
-from tests.workbench.sweep.test_shared import assert_as_alone, tiny_requests
+from tests.workbench.sweeps.test_shared import assert_as_alone, tiny_requests
 from tests.workbench.tasks import EXACT, options, write_task
 
 

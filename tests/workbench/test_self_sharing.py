@@ -3,10 +3,10 @@
 import pytest
 
 from fly.engine import Request, SpeculativeDecoder
-from fly.workbench.sweep.shared import SharedDecoding
+from fly.workbench.sweeps.shared import SharedDecoding
 from tests.engine.self_draft.test_layer_search import idle
 from tests.models import prompts, tiny_tokenizer
-from tests.workbench.sweep.test_shared import answers_of, config
+from tests.workbench.sweeps.test_shared import answers_of, config
 
 
 @pytest.mark.parametrize("settings", [{"left_out": [1]}, {"how": "int8"}], ids=["layers", "int8"])

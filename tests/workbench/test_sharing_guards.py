@@ -6,11 +6,11 @@ import functools
 import pytest
 
 from fly.engine.model.probe import probe
-from fly.workbench.sweep.shared import SharedDecoding, drafting_key
+from fly.workbench.sweeps.shared import SharedDecoding, drafting_key
 from tests.acceptance.rescoring import LOOSE, config_of
 from tests.crossing import mostly_slow
 from tests.models import blurred, tiny, tiny_tokenizer
-from tests.workbench.sweep.test_shared import answers_of, assert_as_alone, tiny_requests
+from tests.workbench.sweeps.test_shared import answers_of, assert_as_alone, tiny_requests
 
 probed_once = functools.cache(probe)
 

@@ -257,7 +257,7 @@ def test_rows_move_and_refill(name, method):
     own, tokenizer = TOKENIZERS[name](), demo_tokenizer()
     scribe = Scribe(own, texts)
     drafter = OtherTokenizerDrafter.from_config(
-        config_of(method, 5),
+        config_of(method, 5).setup.drafter,
         DrafterContext(
             torch.device("cpu"),
             len(tokenizer),

@@ -15,7 +15,7 @@ from fly.config import FLyConfig
 from fly.drafting import Proposal, StopInfo
 from fly.engine.batch import Outcome, Row
 from fly.engine.deciding import ChainRound, not_finite
-from fly.workbench.sweep.memo import RequestMemo, Step
+from fly.workbench.sweeps.memo import RequestMemo, Step
 
 
 @dataclass(frozen=True)

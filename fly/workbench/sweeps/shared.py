@@ -20,8 +20,8 @@ from fly.engine.request import Request
 from fly.engine.statistics import Statistics
 from fly.engine.stopping import StopRules, eos_ids
 from fly.errors import ConfigError, ModelError, RequestError
-from fly.workbench.sweep.deciders import PointRule, RoundJudge
-from fly.workbench.sweep.memo import PointAnswer, RequestMemo, answer_of
+from fly.workbench.sweeps.deciders import PointRule, RoundJudge
+from fly.workbench.sweeps.memo import PointAnswer, RequestMemo, answer_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

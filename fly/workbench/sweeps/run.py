@@ -16,7 +16,7 @@ from fly.formats.sweep import Point, Saving, Sweep
 from fly.harness.arguments import check_state
 from fly.stats.margins import Margin
 from fly.workbench import environment
-from fly.workbench.compare import Loaded, carry_out
+from fly.workbench.comparing import Loaded, carry_out
 from fly.workbench.explain import FirstLook
 from fly.workbench.methods import NATIVE, TARGET, Method, parse_method
 from fly.workbench.metrics import Metric, measure_of, named
@@ -24,9 +24,9 @@ from fly.workbench.options import Options, make_plan
 from fly.workbench.plan import Plan
 from fly.workbench.results import kept_by_position, shown
 from fly.workbench.store import Store, write_result, write_text
-from fly.workbench.sweep.grid import GridPoint, grid_points
-from fly.workbench.sweep.halving import Recommendation, Standing, frontier, recommend
-from fly.workbench.sweep.search import OnProgress, Search, Tried, halves
+from fly.workbench.sweeps.grid import GridPoint, grid_points
+from fly.workbench.sweeps.halving import Recommendation, Standing, frontier, recommend
+from fly.workbench.sweeps.search import OnProgress, Search, Tried, halves
 from fly.workbench.tasks import Asked
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import pytest
 
 from fly.config import FLyConfig
 from fly.errors import ConfigError, FLyWarning
-from fly.workbench.sweep.grid import check_grid, grid_points, parse_grid, read_grid
-from fly.workbench.sweep.run import SweepPlan
+from fly.workbench.sweeps.grid import check_grid, grid_points, parse_grid, read_grid
+from fly.workbench.sweeps.run import SweepPlan
 
 
 def test_values_get_their_keys_types():

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fly.workbench.sweep.halving import (
+from fly.workbench.sweeps.halving import (
     Standing,
     dominates,
     frontier,

@@ -16,7 +16,7 @@ from fly.drafting.chain import ModelDrafter
 from fly.engine import Request, SpeculativeDecoder
 from fly.engine.model.probe import BATCHED, PLAIN, Finding, probe
 from fly.errors import ConfigError, DecodingError, FLyWarning, ModelError, RequestError
-from fly.workbench.sweep.shared import SharedDecoding, drafting_key
+from fly.workbench.sweeps.shared import SharedDecoding, drafting_key
 from tests.crossing import mostly_slow
 from tests.drafting.foreign import permuted
 from tests.models import Bytes, Tape, blurred, prompts, tiny, tiny_tokenizer

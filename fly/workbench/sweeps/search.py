@@ -17,7 +17,7 @@ from fly.stats.margins import Margin
 from fly.stats.paired import PairedScores, compare_scores
 from fly.stats.records import Interval
 from fly.workbench.blocks import cut, measure, warm_up
-from fly.workbench.compare import Loaded, texts_by_request
+from fly.workbench.comparing import Loaded, texts_by_request
 from fly.workbench.costs import PriceTable
 from fly.workbench.local import share
 from fly.workbench.methods import Method
@@ -26,10 +26,10 @@ from fly.workbench.plan import Plan
 from fly.workbench.results import statistics_of
 from fly.workbench.scoring import Doc, Scorer
 from fly.workbench.store import Store
-from fly.workbench.sweep.grid import GridPoint
-from fly.workbench.sweep.halving import Standing, rungs, stops
-from fly.workbench.sweep.memo import PointAnswer
-from fly.workbench.sweep.shared import SharedDecoding
+from fly.workbench.sweeps.grid import GridPoint
+from fly.workbench.sweeps.halving import Standing, rungs, stops
+from fly.workbench.sweeps.memo import PointAnswer
+from fly.workbench.sweeps.shared import SharedDecoding
 from fly.workbench.tasks import Asked, Key
 
 _NO_DRAFTER = "none"
