@@ -12,7 +12,8 @@ from fly.acceptance.tables import Layout
 
 
 class RejectionSampling:
-    """What decides a round in which rows are sampled; a greedy row's distributions are one-hot.
+    """The distributions and draws that decide a round in which rows are sampled; a greedy row's
+    distributions are one-hot.
 
     Draws come from outside, so the same functions serve any engine.
     """

@@ -58,7 +58,7 @@ class PlaceIndex:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where the lines of one round stand in the target's tables and in the draft's."""
+    """Places of one round's lines in the target's tables and in the draft's."""
 
     target: PlaceIndex  # K+1 places
     draft: PlaceIndex  # K places

@@ -266,7 +266,7 @@ _NOT_PASSED = frozenset(
 
 @dataclass
 class Captured:
-    """What lm-eval's command line asks for."""
+    """The request of lm-eval's command line."""
 
     model_args: dict[str, Any] = field(default_factory=dict)  # device among them
     batch_size: int | str | None = None

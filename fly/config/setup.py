@@ -25,7 +25,7 @@ NO_DRAFTER, NATIVE = "none", "native"
 
 @dataclass(frozen=True)
 class GuardSettings:
-    """Where no rule may loosen anything."""
+    """Settings of the guards, where no rule may loosen anything."""
 
     protect_special_tokens: bool = True
     protect_stop_strings: bool = True
@@ -36,7 +36,7 @@ class GuardSettings:
 
 @dataclass(frozen=True)
 class Models:
-    """Which models decode, and how the draft is loaded."""
+    """Names of the models, and how the draft is loaded."""
 
     target: str | None = None
     draft: str | None = None

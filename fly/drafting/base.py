@@ -19,7 +19,7 @@ from fly.settings import NoSettings, Traits
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """What is offered to the target in one round.  It may be shorter than K, and empty.
+    """The tokens offered to the target in one round.  It may be shorter than K, and empty.
 
     Where all else is equal, the target keeps the branch of a tree whose last token stands first: a
     drafter puts the likelier of two tokens of one depth before the other.
@@ -62,7 +62,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class StopInfo:
-    """What ends an answer, for drafters that see their tokens on the host and can stop there."""
+    """End tokens and limits, for drafters that see their tokens on the host and can stop there."""
 
     ids: frozenset[int] = frozenset()
     lookahead: int = 0  # proposed tokens that decide on one, its own included (acceptance.Rule)
@@ -103,7 +103,7 @@ def greedy(
 
 
 class CommittedRow(Protocol):
-    """What a drafter may see of a row."""
+    """A row as a drafter sees it."""
 
     @property
     def index(self) -> int:
@@ -241,7 +241,7 @@ class Pace(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class DrafterContext:
-    """What a drafter may be built of."""
+    """The parts that a drafter may be built of."""
 
     device: torch.device  # of the target: where proposals are wanted
     vocab_size: int  # the target's

@@ -34,9 +34,8 @@ def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> Tenso
 
 
 class DraftReader:
-    """How much of every request the draft model has read, and in which of its cache rows that
-    lies: the places of the rows that it is given.
-    """
+    """Progress of the draft model in every request, and the cache rows that hold it: the places of
+    the rows that it is given."""
 
     def __init__(self, model: DraftModel, *, is_lazy: bool = False) -> None:
         """Nothing is read yet.  `is_lazy`: no prompt is before its row first drafts."""

@@ -22,8 +22,7 @@ ROOT = 0  # the state of the empty string
 
 
 class NgramIndex:
-    """Where every n-gram of a growing text stands, so that a lookup costs the same however long
-    the text is.
+    """Index of the n-grams of a growing text; a lookup costs the same however long the text is.
 
     Finds the last n tokens, earliest or latest.  Differs from the released code: a text shorter
     than 2n tokens is looked up with shorter n-grams instead of failing.

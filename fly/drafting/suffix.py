@@ -69,7 +69,7 @@ REPEATING = 4  # tokens of a match that make a text repeat itself
 
 
 class SuffixDrafter(Drafter):
-    """What followed the longest match.
+    """Proposes what followed the longest match.
 
     Differs: it follows one occurrence, the one seen last as a longest match (lookup.py), not the
     most frequent.

@@ -26,7 +26,7 @@ from fly.drafting.settings import DrafterSpec, ResolvedTree, TreeSettings
 
 @dataclass(frozen=True)
 class TreeShape:
-    """How large a tree may grow."""
+    """Bounds of a tree's size."""
 
     depth: int  # levels
     branch_n: int  # followers tried of every token

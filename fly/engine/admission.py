@@ -27,7 +27,7 @@ LEAST_TEMPERATURE = 1e-5
 
 @dataclass(frozen=True)
 class RequestCheck:
-    """What models, rule and drafter can be asked."""
+    """Checks of requests against models, rule and drafter."""
 
     tokenizer: PreTrainedTokenizerBase
     vocab_size: int

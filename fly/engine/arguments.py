@@ -146,7 +146,7 @@ OTHER_METHODS: Mapping[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Ways:
-    """What to do in place of an argument that there is none of."""
+    """Advice in place of an argument that there is none of."""
 
     by_name: Mapping[str, str]
     own: tuple[str, ...]  # further arguments that there are, beside those that shape

@@ -33,7 +33,7 @@ class MismatchRecord:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """What one round decided for one row; kept only when asked for."""
+    """Record of one round's decisions for one row; kept only when asked for."""
 
     draft_ids: list[int]  # [K]
     reasons: list[int]  # [K] acceptance.Reason
@@ -53,7 +53,7 @@ class RoundRecord:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a round decided for one row, on the host."""
+    """Decision of a round for one row, on the host."""
 
     proposal: list[int]  # ids
     num_kept: int  # of the proposal

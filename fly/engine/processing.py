@@ -64,7 +64,7 @@ class Processing:
 
 @dataclass(frozen=True)
 class Defaults:
-    """How long answers are, and where they end, by default."""
+    """Default length and end of answers."""
 
     max_new_tokens: int
     stop_strings: tuple[str, ...]
@@ -72,7 +72,7 @@ class Defaults:
 
 
 class _Builder(GenerationMixin):
-    """As much of a model as transformers needs to choose processors."""
+    """Stand-in for a model, as much as transformers needs to choose processors."""
 
     def __init__(self, config: Any) -> None:
         self.config = config

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Thinking:
-    """What a model writes before its answer.  Stop strings count only after it, and after the
+    """Text that a model writes before its answer.  Stop strings count only after it, and after the
     blanks that follow."""
 
     end: str | int  # what it ends with: a text, or a token's id; of a special token the id

@@ -32,7 +32,7 @@ BYTE_OF_CHARACTER: Mapping[str, int] = byte_of_character()
 
 
 class TokenTexts:
-    """What each token adds to a text, special tokens shown.  Computed when first asked for."""
+    """Text that each token adds, special tokens shown.  Computed when first asked for."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Read from this tokenizer."""

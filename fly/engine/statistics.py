@@ -11,7 +11,7 @@ from fly.acceptance import Reason
 
 @dataclass
 class Statistics:
-    """What decoding cost and brought; add two to pool them.
+    """Costs and gains of decoding; add two to pool them.
 
     Only what precedes the first refusal of a round counts.  The reference implementation's own
     counters, which look beyond it, are kept apart as `official_*`.

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RoundContext:
-    """What a round needs besides the rows."""
+    """Everything that a round needs besides the rows."""
 
     target: CausalModel
     drafter: Drafter

@@ -33,9 +33,8 @@ def eos_ids(model: PreTrainedModel, more: Iterable[int] = ()) -> frozenset[int]:
 
 @dataclass(frozen=True)
 class Ending:
-    """How many new tokens are kept, and why it ends there; `reason` is None while the answer goes
-    on.
-    """
+    """Number of new tokens kept, and the reason of the end; `reason` is None while the answer goes
+    on."""
 
     num_kept: int
     reason: FinishReason | None
@@ -43,7 +42,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class StopRules:
-    """What ends an answer, unless its request sets otherwise (`of`)."""
+    """Ends of an answer, unless its request sets others (`of`)."""
 
     tokenizer: PreTrainedTokenizerBase
     eos_ids: frozenset[int]

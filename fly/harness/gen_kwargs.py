@@ -38,7 +38,7 @@ WAYS = Ways(
 
 @dataclass(frozen=True)
 class GenerationArguments:
-    """What a request asks for."""
+    """Generation arguments of one request."""
 
     until: tuple[str, ...]
     budget_key: str  # under which name the budget was given

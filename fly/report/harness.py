@@ -31,7 +31,7 @@ class RunTask:
 
 @dataclass(frozen=True)
 class Run:
-    """Of every task its newest run."""
+    """The newest run of every task."""
 
     tasks: list[RunTask]
     items: list[Item]

@@ -39,7 +39,7 @@ class Values:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How often documents are drawn again, and which items each brings."""
+    """Plan of how often documents are drawn again, and which items each brings."""
 
     documents: Sequence[Places]  # [C] of the items of each
     num_resamples: int = RESAMPLES
@@ -97,7 +97,7 @@ def plan_resampling(clusters: Sequence[Hashable], evaluate: Evaluate) -> Resampl
 
 @dataclass(frozen=True)
 class Sides(Side):
-    """What is kept, `method` by or less `target`; all bounds are lower ones."""
+    """The score kept, `method` by or less `target`; all bounds are lower ones."""
 
     target: Values
     method: Values

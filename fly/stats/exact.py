@@ -31,7 +31,7 @@ STEPS = 40  # of bisection
 
 @dataclass(frozen=True)
 class Boundary:
-    """Where the hypothesis ends: of `num_items` a share is lost, which is unknown, and another
+    """The end of the hypothesis: of `num_items` a share is lost, which is unknown, and another
     gained, which follows from it.
 
     Short of the boundary a good score is rarer still than at the same lost share, or at the

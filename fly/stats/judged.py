@@ -15,7 +15,7 @@ CONFIDENCE = 0.95  # of one-sided bounds
 
 
 class Side(ABC):
-    """What is kept, by ratio and by difference of the scores; all bounds are lower ones."""
+    """The score kept, by ratio and by difference of the scores; all bounds are lower ones."""
 
     @property
     @abstractmethod

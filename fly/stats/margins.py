@@ -15,7 +15,7 @@ SHARE = 0.97
 
 @dataclass(frozen=True)
 class Margin(ABC):
-    """What has to be kept.  `kept` is in the margin's own unit; more of it is better."""
+    """The score that has to be kept.  `kept` is in the margin's own unit; more of it is better."""
 
     value: float
 
@@ -115,7 +115,7 @@ class Margin(ABC):
 
 @dataclass(frozen=True)
 class Share(Margin):
-    """Of the target's score, which has to be kept."""
+    """A share of the target's score, which has to be kept."""
 
     def __post_init__(self) -> None:
         """Refuse what is no share.
@@ -199,7 +199,7 @@ class Share(Margin):
 
 @dataclass(frozen=True)
 class Points(Margin):
-    """Of the score, which may be lost."""
+    """Points of the score, which may be lost."""
 
     def __post_init__(self) -> None:
         """Refuse what nothing can be lost of.

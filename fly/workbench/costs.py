@@ -236,7 +236,7 @@ class MeasuredRounds:
 
 @dataclass(frozen=True)
 class PriceTable:
-    """What rounds cost by drafter and K, at the batch size they were measured at.
+    """Costs of rounds by drafter and K, at the batch size they were measured at.
 
     A shared decode has no wall time of its own, so its rounds are counted, and what a round costs
     is measured on decodes of the same drafter.

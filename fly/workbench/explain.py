@@ -23,7 +23,7 @@ By = dict[Doc, list[Asked]]  # requests by document
 
 @dataclass
 class FirstLook:
-    """At the answers of `target`; `wanted` is the metric that was asked for."""
+    """A first look at the answers of `target`; `wanted` is the metric that was asked for."""
 
     target: Method
     make: Callable[[Method], Engine]

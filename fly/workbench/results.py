@@ -36,7 +36,7 @@ PHASES = ("prefill", "draft", "target", "acceptance", "rest")
 
 @dataclass(frozen=True)
 class Decoded:
-    """What one method did on one task."""
+    """Results of one method on one task."""
 
     method: Method
     answers: Mapping[AnswerKey, Answer]

@@ -61,7 +61,7 @@ END_COMMENTS = (
 
 @dataclass(frozen=True)
 class Family:
-    """What becomes of the values that are picked."""
+    """One kind of function, by what becomes of the values that are picked."""
 
     verb: str  # first part of the function's name
     docstring: str

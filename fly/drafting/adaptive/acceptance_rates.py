@@ -22,7 +22,7 @@ def bin_of(confidence: float) -> int:
 
 
 class AcceptanceRates:
-    """How often tokens of each confidence were kept, of those before which everything was."""
+    """Rates at which tokens of each confidence were kept, of those before which everything was."""
 
     def __init__(self) -> None:
         """High while little is known, so that it is tried."""

@@ -63,7 +63,7 @@ class DraftLength:
 
 
 class AdaptiveLength(DraftLength):
-    """As many tokens as pay.
+    """Adaptive length, as many tokens as pay.
 
     The probabilities are learned from what became of tokens of like confidence, the times from the
     rounds.  Where no proposal pays the target decodes plainly, and a short proposal is tried again

@@ -30,7 +30,7 @@ LEAST_PULLS = 1e-9
 
 @dataclass
 class ArmSums(RoundSpeed):
-    """What one arm brought."""
+    """Sums of what one arm brought."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 

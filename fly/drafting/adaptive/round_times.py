@@ -56,9 +56,8 @@ class RoundSpeed:
 
 
 class Probes:
-    """When to try again what does not pay: after FIRST_PAUSE rounds, and after twice as many each
-    time that it still does not.
-    """
+    """Pauses before what does not pay is tried again: after FIRST_PAUSE rounds, and after twice as
+    many each time that it still does not."""
 
     def __init__(self) -> None:
         """It pays so far."""
@@ -224,7 +223,7 @@ def _nearest(lines: Mapping[int, CostSums], place: int) -> CostSums | None:
 
 
 class RoundCosts:
-    """What rounds take and bring, round by round."""
+    """Record of what rounds take and bring, round by round."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """`clock` gives seconds."""

@@ -21,7 +21,7 @@ HOPE = 3  # tokens, as many kept as is hoped for, that are believed in before an
 
 
 class KeptKinds:
-    """How often tokens of each kind were kept, of those that follow a kept one."""
+    """Rates at which tokens of each kind were kept, of those that follow a kept one."""
 
     def __init__(self) -> None:
         """Hopeful while little is known, so that it is tried."""

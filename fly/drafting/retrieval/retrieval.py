@@ -79,7 +79,7 @@ class RetrievalSettings(DrafterSettings):
 
 
 class RowSources:
-    """What is known of one row's text."""
+    """Both sources for one row's text."""
 
     def __init__(self, settings: RetrievalSettings, ids: Sequence[int]) -> None:
         """Read the prompt."""

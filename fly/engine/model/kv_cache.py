@@ -16,7 +16,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 @dataclass(frozen=True, eq=False)
 class SlotMapping:
-    """Where one forward writes [B, n] tokens, and how many slots its attention sees."""
+    """Slots that one forward writes [B, n] tokens to, and how many slots its attention sees."""
 
     slots: Tensor  # [B, n] int64
     first_row: int  # the rows are consecutive

@@ -27,7 +27,7 @@ CHAIN_DRAFTER, LOOKUP_DRAFTER = "model", "ngram"
 
 @dataclass(frozen=True)
 class ServedModels:
-    """What decodes, and what proposes."""
+    """The model that decodes, and the one that proposes."""
 
     target: CausalModel
     draft: CausalModel | None
@@ -213,8 +213,8 @@ def _warn(role: str, model: PreTrainedModel, found: Finding, above: int) -> None
 
 @dataclass
 class SharedModels:
-    """What decoders share that were made of one another: the served models, and whose turn it
-    is."""
+    """State that decoders share which were made of one another: the served models, and whose turn
+    it is."""
 
     pair: ServedModels
     tokenizer: PreTrainedTokenizerBase

@@ -67,7 +67,7 @@ def num_positions(config: PretrainedConfig) -> int | None:
 
 @dataclass(frozen=True)
 class MaskPlan:
-    """Which masks an architecture takes: one for all layers, or a dict by layer type."""
+    """Kind of masks that an architecture takes: one for all layers, or a dict by layer type."""
 
     windows: dict[
         str, int | None

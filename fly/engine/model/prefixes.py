@@ -12,7 +12,7 @@ MIN_SHARED = 32
 
 @dataclass(frozen=True)
 class Span:
-    """What one row has to do for its prompt: copy `start` slots, compute `ids` after them."""
+    """Work of one row for its prompt: copy `start` slots, compute `ids` after them."""
 
     row: int
     source: int  # whose slots are copied; the row itself where they are in place

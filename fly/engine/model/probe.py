@@ -43,7 +43,7 @@ class CacheKind:
 
 @dataclass(frozen=True)
 class Finding:
-    """What the probe found."""
+    """Result of the probe."""
 
     kind: CacheKind | None  # None: nobody but its own `generate` can decode the model
     reasons: dict[str, str]  # why each better kind was not taken, by name

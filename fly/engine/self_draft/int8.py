@@ -32,7 +32,8 @@ def quantise(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Int8Linear(nn.Module):
-    """What a linear layer does, within half a step of 1/127 of a row's largest number."""
+    """A linear layer in 8 bits, equal to the original within half a step of 1/127 of a row's
+    largest number."""
 
     whole: Tensor
     scale: Tensor

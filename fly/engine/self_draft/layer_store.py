@@ -27,7 +27,7 @@ SAMPLED_NUMBERS = 64  # of every weight
 
 
 class Stored(BaseModel):
-    """What the file holds."""
+    """Contents of the file."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 

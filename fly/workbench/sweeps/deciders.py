@@ -20,7 +20,7 @@ from fly.workbench.sweeps.memo import RequestMemo, Step
 
 @dataclass(frozen=True)
 class PointRule:
-    """As much of a point as decides a round."""
+    """The part of a point that decides a round."""
 
     name: str
     k: int

@@ -143,7 +143,7 @@ def frontier(standings: Sequence[Standing]) -> list[str]:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to use."""
+    """The setting to use."""
 
     name: str | None  # a point's; None where the items support none
     items_needed: int | None  # about so many might support one; None where one is, or none can
