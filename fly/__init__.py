@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fly.errors import FLyError
     from fly.harness import FLyLM
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "FLyConfig",

@@ -7,6 +7,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -27,6 +28,9 @@ from fly.settings import STRICT
 
 if TYPE_CHECKING:
     from lm_eval.api.instance import Instance
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,6 +112,7 @@ class Journal:
         common = f"{prefix}_{fingerprint}_rank"
         self.path = Path(f"{common}{cache_rank}.jsonl")
         self._siblings = f"{glob.escape(Path(common).name)}*.jsonl"
+        self._others = f"{glob.escape(Path(prefix).name)}_*_rank*.jsonl"
         self._fingerprint = fingerprint
         self._settings = settings
         self._entries: dict[str, Entry] = {}
@@ -127,6 +132,7 @@ class Journal:
             with self._writing():
                 self._lines.cut(num_bytes)
                 if num_bytes == 0:
+                    self._say_what_is_orphaned()
                     self._lines.append(_header(self._fingerprint, self._settings))
             for file in sorted(self.path.parent.glob(self._siblings)):
                 if file != self.path:
@@ -145,6 +151,25 @@ class Journal:
     ) -> None:
         """Close the file, which unlocks it."""
         self._lines.close()
+
+    def _say_what_is_orphaned(self) -> None:
+        """Journals beside a new one that another version of fly wrote: they are not continued."""
+        ours = self._settings.get("versions", {}).get("fly")
+        versions = {
+            file.name: version
+            for file in sorted(self.path.parent.glob(self._others))
+            if file != self.path and (version := _version_of(file)) not in (None, ours)
+        }
+        if versions:
+            name, version = next(iter(versions.items()))
+            logger.warning(
+                "%s is begun anew: %d journals beside it, such as %s, are of another version of "
+                "fly (%s), and what they hold is decoded again",
+                self.path.name,
+                len(versions),
+                name,
+                version,
+            )
 
     def get(self, key: str) -> Entry | None:
         """The finished request of this key."""
@@ -217,6 +242,16 @@ def read_journal(path: Path, fingerprint: str) -> tuple[dict[str, Entry], int]:
                 fix="name another --use_cache; do not rename journals",
             )
     return entries, num_bytes
+
+
+def _version_of(path: Path) -> str | None:
+    """The version of fly that wrote a journal; None where it does not say."""
+    try:
+        with path.open("rb") as file:
+            settings = _Header.model_validate(read_line(file.readline())).settings
+        return str(settings["versions"]["fly"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _header(fingerprint: str, settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -232,3 +232,23 @@ def test_sampled_answers_are_those_of_their_seed(tmp_path, gen_kwargs, temperatu
         assert pending(1) == [0]
         assert pending(1) == []
         assert pending(2) == ([0] if (gen_kwargs, temperature) in SAMPLED else [])
+
+
+def test_what_another_version_wrote_is_said_once(tmp_path, caplog):
+    """Its fingerprints are others, so its journal would be left without a word."""
+
+    def begun(fingerprint, version):
+        settings = {"versions": {"fly": version}}
+        with Journal(str(tmp_path / "cache"), 0, fingerprint, settings):
+            pass
+        said = [one.message for one in caplog.records if "begun anew" in one.message]
+        caplog.clear()
+        return said
+
+    assert begun("old", "0.1.0") == []
+    (said,) = begun("new", "0.2.0")
+    assert "cache_new_rank0.jsonl is begun anew: 1 journals beside it" in said
+    assert "cache_old_rank0.jsonl, are of another version of fly (0.1.0)" in said
+    assert begun("new", "0.2.0") == [], "it is there now"
+    (tmp_path / "cache_odd_rank0.jsonl").write_text("no journal\n")
+    assert len(begun("newer", "0.2.0")) == 1
