@@ -114,7 +114,7 @@ class Journal:
         self._siblings = f"{glob.escape(Path(common).name)}*.jsonl"
         self._others = f"{glob.escape(Path(prefix).name)}_*_rank*.jsonl"
         self._fingerprint = fingerprint
-        self._header = {"fly_journal": fingerprint, "settings": settings}
+        self._settings = settings
         self._entries: dict[str, Entry] = {}
         self._lines = LineFile(self.path)
 
@@ -133,7 +133,9 @@ class Journal:
                 self._lines.cut(num_bytes)
                 if num_bytes == 0:
                     self._say_what_is_orphaned()
-                    self._lines.append(self._header)
+                    self._lines.append(
+                        {"fly_journal": self._fingerprint, "settings": self._settings}
+                    )
             for file in sorted(self.path.parent.glob(self._siblings)):
                 if file != self.path:
                     entries = read_journal(file, self._fingerprint)[0] | entries
