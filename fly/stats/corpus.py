@@ -110,7 +110,6 @@ class Sides(Side):
 
     @cached_property
     def exchanged(self) -> Sides:
-        """The method in the target's place."""
         return Sides(self.method, self.target, self.num_documents)
 
     @property
@@ -214,7 +213,6 @@ class CorpusScores(Judged):
 
     @property
     def mean(self) -> float:
-        """The target's score."""
         return self.target.whole
 
     @property
