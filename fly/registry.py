@@ -101,7 +101,7 @@ class Registry(Generic[T]):
         return model
 
     def is_known_by_settings(self, name: str) -> bool:
-        """Whether its settings tell all that there is to know before it is built."""
+        """Whether its settings hold all that there is to know before it is built."""
         entry: Any = self._entries.get(name)
         home = (
             entry if isinstance(entry, str | None) else f"{entry.__module__}:{entry.__qualname__}"

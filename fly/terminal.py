@@ -80,7 +80,7 @@ def make_table(title: str, columns: Sequence[str], first: str = "method") -> Tab
 
     Args:
         title: above it.
-        columns: of numbers, behind the first one.
+        columns: of numbers, after the first one.
         first: names the column that names the rows.
     """
     from rich import box
@@ -94,7 +94,7 @@ def make_table(title: str, columns: Sequence[str], first: str = "method") -> Tab
 
 
 def progress(*, disable: bool = False) -> Progress:
-    """A progress bar on standard error.  Its tasks have a field `state`, a text behind the bar."""
+    """A progress bar on standard error.  Its tasks have a field `state`, a text after the bar."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -161,7 +161,7 @@ class _VisibleStream:
 
 
 class Streams:
-    """`with Streams() as streams:` print inside; `streams.exit_code` knows what became of it."""
+    """`with Streams() as streams:` print inside; `streams.exit_code` holds what became of it."""
 
     def __enter__(self) -> Streams:
         """Take the place of both streams."""
@@ -222,7 +222,7 @@ class _Stream:
         return getattr(self._stream, name)
 
     def close_if_broken(self) -> None:
-        """Say what went wrong; and let what is buffered still go nowhere, where the interpreter
+        """Report what went wrong; and let what is buffered still go nowhere, where the interpreter
         would complain of it."""
         self.flush()
         if self.error is None:

@@ -1,6 +1,6 @@
-"""What `fly run` adds to lm-eval's: --trace, which keeps every answer with its rounds in a file
-below the output path; the table under lm-eval's own, by task and overall (how fast, how many
-tokens a round, how much was loosened); and --log_samples' file of requests."""
+"""Additions to lm-eval's `run` (--trace, summary table, request log).  --trace writes every answer
+with its rounds to a file below the output path.  The table under lm-eval's own shows speed, tokens
+per round and how much was loosened.  --log_samples adds a file of requests."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def add_trace_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def take_trace_flag(namespace: argparse.Namespace) -> bool:
-    """The flag, taken off: lm-eval refuses what it does not know."""
+    """The flag, taken off: lm-eval refuses what it does not take."""
     trace = bool(namespace.trace)
     del namespace.trace
     return trace
@@ -141,7 +141,7 @@ def write_request_log(tracker: EvaluationTracker, records: Sequence[RequestRecor
     """Write `speculative_<task>_<time>.jsonl` for each task and return the files.
 
     Args:
-        tracker: lm-eval's, after it has saved the results; it says where and under which time
+        tracker: lm-eval's, after it has saved the results; it holds where and under which time
             stamp.
     """
     if not tracker.output_path:

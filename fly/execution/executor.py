@@ -1,11 +1,6 @@
-"""Generated programs with their tests: whether they may be run here, asked before anything is
-loaded and once more before the first runs; then run by a process of its own
-(fly/execution/pool.py): forking from one that holds models and threads is slow and may hang, and
-what a program kills is not ours.
-
-Nothing here waits for a pipe: order and verdicts are files, and what is waited for is one process,
-for a limited time.
-"""
+"""Permission and execution of generated programs, on the caller's side.  Permission is asked for
+before anything is loaded and once more before the first run.  Programs run in a process of its own
+(fly/execution/pool.py): forking from one that holds models and threads is slow and may hang."""
 
 from __future__ import annotations
 
@@ -93,6 +88,9 @@ def is_suspended() -> bool:
 
 def execute(items: Sequence[Mapping[str, Any]], time_limit: float) -> list[str]:
     """Return a verdict per item, "passed" or what went wrong, in the order given.
+
+    Nothing here waits for a pipe: order and verdicts are files, and what is waited for is one
+    process, for a limited time.
 
     What a program does to the process that executes it costs no other item: the rest is then run
     one by one.

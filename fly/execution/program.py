@@ -1,9 +1,8 @@
-"""A program's own process with its limits, and its keeper: the process between it and the pool,
-which starts it, waits a limited time, ends all that it has started, and says what became of it.
+"""A program's own process with its limits, and the keeper above it.  The keeper starts the program,
+waits a limited time, ends all that it has started, and reports what became of it."""
 
-The verdict is a file that is made behind the tests, by the program's process alone and under a name
-that the program is not told: one that ends early, forks or writes to whatever is open gets none.
-"""
+# The verdict is a file made after the tests, by the program's process alone and under a name that
+# the program is not given.  One that ends early, forks or writes to whatever is open gets none.
 
 from __future__ import annotations
 
@@ -162,7 +161,7 @@ def _end(pid: int, *, has_ended: bool) -> None:
 
 
 def _read(path: Path, status: int | None) -> str:
-    """What the program's process wrote behind the tests; nobody else writes there."""
+    """What the program's process wrote after the tests; nobody else writes there."""
     if path.exists():
         with path.open("rb") as file:
             return file.read(4 * LONGEST_VERDICT).decode("utf-8", errors="replace")

@@ -1,5 +1,5 @@
-"""Base of all formats: frozen records that tolerate nothing unknown; and results as tables of
-pandas, with flat columns and an interval as its estimate, `_low` and `_high`."""
+"""Base of all formats, frozen records that refuse unknown keys.  Results also become pandas tables:
+columns are flat, and an interval is its estimate, `_low` and `_high`."""
 
 from __future__ import annotations
 

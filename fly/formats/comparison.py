@@ -1,10 +1,7 @@
-"""compare.json: what `fly compare` found, one record per task and method, and how it was measured;
-and items.jsonl beside it: a line for every item, with its score by method and the place where
-each method's answer first left the target's own.
-
-Scores are lm-eval's, recoveries are ratios to the target's own score, speeds are answer tokens per
-second of wall time, prefill included.
-"""
+"""Formats of compare.json and items.jsonl, the results of a comparison.  compare.json has one
+record per task and method; items.jsonl a line for every item, with its score by method.  Scores are
+lm-eval's, recoveries ratios to the target's own score, speeds answer tokens per second of wall
+time, prefill included."""
 
 from __future__ import annotations
 
@@ -33,7 +30,7 @@ class Score(Format):
     value: Annotated[float, AllowInfNan(True)] | None
     stderr: Annotated[float, AllowInfNan(True)] | None
     higher_is_better: bool
-    num_items: int | None  # that it is of; None where that is not told
+    num_items: int | None  # that it is of; None where that is not recorded
 
 
 class OtherScore(Score):
@@ -204,6 +201,6 @@ class Item(Format):
     task: str
     doc_id: int | None
     doc_hash: str | None
-    target_text: str | None = None  # the reference answer, as the task tells it
+    target_text: str | None = None  # the reference answer, as the task gives it
     scores: dict[str, float]  # by method
     divergences: dict[str, Divergence]  # by method; those that differ from the target

@@ -1,13 +1,6 @@
-"""The journal of `--use_cache`: a line for every finished request, written when it finishes, so
-that a killed run goes on where it was.
-
-A line holds the answer and all statistics of its request, so those of a resumed run are of every
-request, whenever it was decoded: counters as if it had not been interrupted, seconds as they were
-spent.  What was spent on requests that were killed unfinished is not counted.
-
-lm-eval's own cache is not used for this: it knows neither model nor copy, commits in the
-background, leaves out what is sampled and keeps no statistics.
-"""
+"""The journal of `--use_cache`, one line for every finished request.  A line is written when its
+request finishes, with the answer and all statistics, so that a killed run resumes where it was and
+a resumed run's statistics cover every request."""
 
 from __future__ import annotations
 
@@ -65,7 +58,7 @@ class _Line(BaseModel):
 
 
 def request_key(instance: Instance, copy: int, seed: int | None) -> str:
-    """What tells a request from all others under one fingerprint.
+    """What distinguishes a request from all others under one fingerprint.
 
     Args:
         instance: its task, document, index, prompt and generation arguments count.
@@ -93,6 +86,12 @@ def _with_texts_as_keys(value: Any) -> Any:
 class Journal:
     """`with Journal(...) as journal:` holds what is finished; `add` appends to it.
 
+    Counters are as if the run had not been interrupted, seconds as they were spent.  What was spent
+    on requests that were killed unfinished is not counted.
+
+    lm-eval's own cache is not used for this: its keys have neither model nor copy, it commits in
+    the background, leaves out what is sampled and keeps no statistics.
+
     The journals of other processes of the same fingerprint are read too, so that a run can be
     resumed with another number of processes.
     """
@@ -114,7 +113,7 @@ class Journal:
         self._siblings = f"{glob.escape(Path(common).name)}*.jsonl"
         self._others = f"{glob.escape(Path(prefix).name)}_*_rank*.jsonl"
         self._fingerprint = fingerprint
-        self._settings = settings
+        self._header: dict[str, Any] = {"fly_journal": fingerprint, "settings": settings}
         self._entries: dict[str, Entry] = {}
         self._lines = LineFile(self.path)
 
@@ -133,9 +132,7 @@ class Journal:
                 self._lines.cut(num_bytes)
                 if num_bytes == 0:
                     self._say_what_is_orphaned()
-                    self._lines.append(
-                        {"fly_journal": self._fingerprint, "settings": self._settings}
-                    )
+                    self._lines.append(self._header)
             for file in sorted(self.path.parent.glob(self._siblings)):
                 if file != self.path:
                     entries = read_journal(file, self._fingerprint)[0] | entries
@@ -151,7 +148,8 @@ class Journal:
 
     def _say_what_is_orphaned(self) -> None:
         """Journals beside a new one that another version of fly wrote: they are not continued."""
-        ours = self._settings.get("versions", {}).get("fly")
+        settings: Mapping[str, Any] = self._header["settings"]
+        ours = settings.get("versions", {}).get("fly")
         versions = {
             file.name: version
             for file in sorted(self.path.parent.glob(self._others))
@@ -266,7 +264,6 @@ class LineFile:
     """`open`, `cut` what is half a line, `append`, `close`."""
 
     def __init__(self, path: Path) -> None:
-        """Nothing is opened yet."""
         self.path = path
         self._fd = -1
 
@@ -288,7 +285,7 @@ class LineFile:
             raise
 
     def cut(self, num_bytes: int) -> None:
-        """Drop what lies behind the first `num_bytes`; raises OSError."""
+        """Drop what lies after the first `num_bytes`; raises OSError."""
         os.ftruncate(self._fd, num_bytes)
 
     def append(self, value: Mapping[str, Any]) -> None:

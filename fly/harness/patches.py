@@ -1,14 +1,6 @@
-"""What is replaced in lm-eval (0.4.10 to 0.4.13) while it evaluates a model of ours.
-
-Its cache beside the journal: the sqlite file keeps log-likelihoods, each configuration's apart;
-generated answers are the journal's.  And faults are mended:
-
-- `temperature: null` in a task's YAML: lm-eval makes a number of it, and fails.
-- `cache_requests` keeps prompts together with their generation arguments, under a name that knows
-  neither these nor template, seed of the examples, or what else the task says.  The requests of one
-  command were then another's.
-- More processes than documents: those that have none fail, and the others wait for them.
-"""
+"""Patches of lm-eval (0.4.10 to 0.4.13) while it evaluates our model.  Its request cache keeps
+log-likelihoods, each configuration's apart; generated answers are the journal's.  Faults in tasks
+and requests are mended inside `mended()`."""
 
 from __future__ import annotations
 
@@ -43,7 +35,6 @@ class JournalHook(CacheHook):
     the evaluation that `use_cache` was given to."""
 
     def __init__(self, database: SqliteDict, journal: Journal) -> None:
-        """Nothing is opened yet."""
         self._database = weakref.ref(database)
         self._journal = journal
 
@@ -77,7 +68,7 @@ def keep_apart(database: SqliteDict, fingerprint: str) -> tuple[str, int]:
     """Make lm-eval's cache safe to look into; returns the path that --use_cache gave it, and the
     rank that lm-eval gave this process, which under torchrun is not the model's.
 
-    Its keys know neither model nor settings, so ours begin with the fingerprint: no other model
+    Its keys hold neither model nor settings, so ours begin with the fingerprint: no other model
     finds them, nor do we find another's.
 
     Args:

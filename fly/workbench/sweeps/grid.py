@@ -1,5 +1,5 @@
-"""The points of a sweep: read from `--grid` or `--grid-file`, checked before anything is loaded,
-and multiplied out."""
+"""Grid of a sweep, from `--grid` or `--grid-file`.  It is checked before anything is loaded, and
+multiplied out into points."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ def grid_points(
 
     Warns:
         FLyWarning: points that loosen nothing, counted, unless the configuration that they begin
-            with has said so of copies; and once each what else single points say.
+            with has warned of copies; and once each other warnings of points.
     """
     points: list[GridPoint] = []
     said: list[str] = []
@@ -277,7 +277,7 @@ def grid_points(
 
 
 def _warn_of_idle(idle: Sequence[str], points: Sequence[GridPoint], source: str, why: str) -> None:
-    """Say which of the points loosen nothing, if any."""
+    """Warn which of the points loosen nothing, if any."""
     if idle:
         _warn(
             f"{source}: {len(idle)} of {len(points)} points loosen nothing ({idle[0]}"
@@ -287,7 +287,7 @@ def _warn_of_idle(idle: Sequence[str], points: Sequence[GridPoint], source: str,
 
 
 def _is_overruled(path: PathLike | None, overrides: Mapping[str, object] | None) -> bool:
-    """Whether the configuration has said that copies are never loosened; it need not be one."""
+    """Whether the configuration has warned that copies are never loosened; it need not be one."""
     with warnings.catch_warnings(), suppress(ConfigError):
         warnings.simplefilter("ignore", FLyWarning)
         return FLyConfig.load(path, overrides).setup.is_overruled

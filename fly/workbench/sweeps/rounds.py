@@ -1,8 +1,7 @@
-"""Rounds of many points. Points that draft alike are offered the same tokens, each as many of them
-as its K and its budget let it see, and the target's logits over them are the same: only the
-rules differ, and they are cheap beside a forward. What became of a round is kept by context, so
-that an answer can be replayed without a model: integers only; a context is known by a digest of
-the answer so far."""
+"""Rounds of many settings, decided for all of them from the same logits.
+
+Settings that draft alike are offered the same tokens; only the rules differ.  What became of a
+round is kept by context, as integers, so that an answer can be replayed without a model."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ DIGEST_BYTES = 16
 class Step(NamedTuple):
     """One point's share of a round; hashable, since most points share theirs with others."""
 
-    ids: tuple[int, ...]  # the tokens kept and the target's own behind them
+    ids: tuple[int, ...]  # the tokens kept and the target's own after them
     reasons: bytes  # of the tokens kept and of the first refused one
     num_proposed: int
     draft_forwards: int
@@ -39,7 +38,7 @@ class Step(NamedTuple):
     def outcome(self) -> Outcome:
         """As the engine commits it."""
         *kept, own = self.ids
-        # What was proposed behind the first refusal is not stored and does not matter.
+        # What was proposed after the first refusal is not stored and does not matter.
         proposal = kept + [own] * (self.num_proposed - len(kept))
         return Outcome(proposal, len(kept), list(self.reasons), own)
 
@@ -74,7 +73,7 @@ class RequestMemo:
     finished: set[int] = field(default_factory=set)  # points whose answers were given out
 
     def keep(self, answer: Sequence[int], steps: Sequence[Step | None]) -> None:
-        """Store what became of the round behind `answer`; what is known already stays."""
+        """Store what became of the round after `answer`; what is known already stays."""
         digest = AnswerDigest(answer).value
         known = self.contexts.get(digest, (None,) * len(steps))
         seen: dict[Step, Step] = {}  # equal steps are stored once
@@ -120,7 +119,7 @@ def result_of(row: Row, stops: StopRules) -> Result:
 
 @dataclass(frozen=True)
 class PointRule:
-    """As much of a point as decides a round."""
+    """The part of a point that decides a round."""
 
     name: str
     k: int
@@ -139,7 +138,7 @@ class PointRule:
         Args:
             row: the request at this context.
             chain: what was proposed to a point of at least this K and required_followers.
-            ends: end tokens, if the drafter stops behind them.
+            ends: end tokens, if the drafter stops after them.
         """
         required = self.rule.required_followers
         length = min(self.k, row.remaining - 1 + required, len(chain))
@@ -240,7 +239,7 @@ class RoundJudge:
 
     def _decisions(self, point: PointRule, lengths: list[int], scores: Scores) -> Tensor:
         """One point's decisions about all rows.  [B, 3 + k] int64: whether its logits are finite,
-        tokens kept, the target's own behind them, a reason per proposed token.
+        tokens kept, the target's own after them, a reason per proposed token.
         """
         k = min(point.k, scores.ids.shape[1])
         view = scores.view(
