@@ -15,6 +15,8 @@ from fly.cli.harness import Captured, capture
 from fly.terminal import progress, say
 
 if TYPE_CHECKING:
+    from rich.progress import Progress
+
     from fly.workbench.options import Options
 
 _EPILOG = """\
@@ -130,27 +132,18 @@ def tell_files(output_path: str | None) -> None:
 @contextmanager
 def watched(output_path: str | None) -> Iterator[ProgressBar]:
     """Inside a plan is carried out; an interrupt says what is kept of it."""
-    kept = partial(interrupts.in_workbench, output_path)
-    with interrupts.telling(kept), ProgressBar() as bar:
-        yield bar
+    shown = progress()
+    shown.disable = not shown.console.is_terminal
+    with interrupts.telling(partial(interrupts.in_workbench, output_path)), shown:
+        yield ProgressBar(shown)
 
 
 class ProgressBar:
     """Finished answers of all methods, on standard error."""
 
-    def __init__(self) -> None:
-        self._progress = progress()
-        self._progress.disable = not self._progress.console.is_terminal
-        self._task = self._progress.add_task("", total=None, visible=False, state="")
-
-    def __enter__(self) -> ProgressBar:
-        """Show the bar when there is something to show."""
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Leave the terminal as it was."""
-        self._progress.stop()
+    def __init__(self, shown: Progress) -> None:
+        self._progress = shown
+        self._task = shown.add_task("", total=None, visible=False, state="")
 
     def start(self, total: int) -> None:
         """So many answers are wanted."""

@@ -68,16 +68,8 @@ class Answers:
     def put(self, place: int, text: str, result: Result) -> RequestRecord:
         """Take in a finished request and save it; returns its record."""
         instance = self._instances[place]
-        record = RequestRecord(
-            task=instance.task_name or "",
-            doc_id=instance.doc_id,
-            doc_hash=hash_document(instance.doc),
-            idx=instance.idx,
-            copy=self._copies[place],
-            finish_reason=result.finish_reason,
-            num_tokens=len(result.token_ids),
-            statistics=result.statistics,
-        )
+        task, doc_hash = instance.task_name or "", hash_document(instance.doc)
+        record = RequestRecord.of(task, instance, self._copies[place], doc_hash, result)
         if self._journal is not None:
             self._journal.add(self._keys[place], Entry(text, record))
         self._texts[place] = text

@@ -20,7 +20,6 @@ from lm_eval.api.model import CacheHook
 from sqlitedict import SqliteDict
 
 from fly.errors import ConfigError
-from fly.harness.gen_kwargs import wanted_temperature
 
 if TYPE_CHECKING:
     from lm_eval.api.task import Task
@@ -113,6 +112,8 @@ def mended() -> Iterator[None]:
     """Load and build tasks inside."""
     import lm_eval.api.task
     from lm_eval.config.task import TaskConfig
+
+    from fly.harness.gen_kwargs import wanted_temperature  # with torch, which `fly --help` spares
 
     read, build = TaskConfig.__post_init__, lm_eval.api.task.Task.build_all_requests
 

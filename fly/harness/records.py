@@ -13,7 +13,10 @@ from fly.engine import Statistics
 from fly.engine.plain_rounds import remark
 
 if TYPE_CHECKING:
+    from lm_eval.api.instance import Instance
+
     from fly.config import FLyConfig
+    from fly.engine import Result
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,22 @@ class RequestRecord:
     num_tokens: int
     statistics: Statistics
     resumed: bool = False  # decoded by an earlier run, taken from the journal
+
+    @classmethod
+    def of(
+        cls, task: str, instance: Instance, copy: int, doc_hash: str | None, result: Result
+    ) -> RequestRecord:
+        """What became of a copy of an Instance."""
+        return cls(
+            task=task,
+            doc_id=instance.doc_id,
+            doc_hash=doc_hash,
+            idx=instance.idx,
+            copy=copy,
+            finish_reason=result.finish_reason,
+            num_tokens=len(result.token_ids),
+            statistics=result.statistics,
+        )
 
     def to_line(self) -> dict[str, Any]:
         """The record as one line of the per-request file."""

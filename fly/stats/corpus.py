@@ -105,7 +105,6 @@ class Sides(Side):
 
     @cached_property
     def exchanged(self) -> Sides:
-        """The method in the target's place."""
         return Sides(self.method, self.target, self.num_documents)
 
     @property
@@ -213,7 +212,6 @@ class CorpusScores(Judged):
 
     @property
     def mean(self) -> float:
-        """The target's score."""
         return self.target.whole
 
     @property

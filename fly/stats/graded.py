@@ -35,7 +35,6 @@ class Clusters(Side):
 
     @cached_property
     def exchanged(self) -> Clusters:
-        """The method in the target's place."""
         return Clusters(self.method, self.target, self.num_items)
 
     @property
@@ -80,18 +79,12 @@ class Clusters(Side):
         return bootstrap(self.sums, self.redrawn, _difference, num_made_up=1)
 
     def p_ratio_at_most(self, ratio: float) -> float:
-        """The p value of "the method scores at most `ratio` times what the target does"; 1 where
-        that is undefined.
-        """
         if self.why_no_ratio or len(self.target) < 2 or self.ratio <= 0:
             return 1.0
         unseen: float = min(1.0, ratio / self.ratio) ** effective_number(self.target)
         return max(self.ratios.p_at_most(ratio), unseen)
 
     def p_ratio_at_least(self, ratio: float) -> float:
-        """The p value of "the method scores at least `ratio` times what the target does"; 1 where
-        that is undefined.
-        """
         if self.why_no_ratio or len(self.target) < 2:
             return 1.0
         if not self.method.any():  # each document was lost, of which `ratio` should have stayed
@@ -99,7 +92,6 @@ class Clusters(Side):
         return self.exchanged.p_ratio_at_most(1 / ratio)
 
     def lower_ratio(self, confidence: float) -> float | None:
-        """The one-sided lower bound of the ratio: where p is 1 - confidence."""
         if self.why_no_ratio or len(self.target) < 2:
             return None
         if self.ratio <= 0:
@@ -108,9 +100,6 @@ class Clusters(Side):
         return max(0.0, min(self.ratios.bound(1 - confidence), unseen))
 
     def p_difference_at_most(self, difference: float) -> float:
-        """The p value of "the mean score is at most `difference` above the target's"; 1 where that
-        is undefined.
-        """
         if len(self.target) < 2:
             return 1.0
         unseen = 0.0
@@ -120,7 +109,6 @@ class Clusters(Side):
         return max(self.differences.p_at_most(difference), unseen)
 
     def lower_difference(self, confidence: float) -> float | None:
-        """The one-sided lower bound of the difference: where p is 1 - confidence."""
         if len(self.target) < 2:
             return None
         low = self.differences.bound(1 - confidence)

@@ -33,12 +33,10 @@ class PairedScores(Judged):
 
     @property
     def mean(self) -> float:
-        """Of the target's scores."""
         return float(self.data.target.sum()) / self.num_items
 
     @property
     def recovery(self) -> Interval:
-        """How much of the target's quality is kept."""
         if self._counts is not None:
             return binary.ratio_interval(self._counts)
         return graded.ratio_interval(self._data)

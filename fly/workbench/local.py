@@ -37,13 +37,11 @@ class LocalEngine:
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The target's."""
         found: PreTrainedTokenizerBase = self.models.tokenizer
         return found
 
     @property
     def device(self) -> torch.device:
-        """The target's."""
         found: torch.device = self.models.device
         return found
 

@@ -62,16 +62,7 @@ class Asked:
 
     def record(self, result: Result) -> RequestRecord:
         """What became of it."""
-        return RequestRecord(
-            task=self.task,
-            doc_id=self.instance.doc_id,
-            doc_hash=self.doc_hash,
-            idx=self.instance.idx,
-            copy=self.copy,
-            finish_reason=result.finish_reason,
-            num_tokens=len(result.token_ids),
-            statistics=result.statistics,
-        )
+        return RequestRecord.of(self.task, self.instance, self.copy, self.doc_hash, result)
 
 
 @dataclass(frozen=True)
