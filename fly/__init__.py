@@ -1,5 +1,5 @@
 """Loosened speculative decoding (FLy) for lm-evaluation-harness.  Public names load on first use,
-so that `import fly` brings in neither torch nor lm-eval."""
+so that `import fly` loads neither torch nor lm-eval."""
 
 from __future__ import annotations
 

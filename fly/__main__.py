@@ -1,4 +1,4 @@
-"""`python -m fly` is the `fly` command."""
+"""The `fly` command as `python -m fly`."""
 
 from fly.cli import main
 

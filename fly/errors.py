@@ -1,6 +1,6 @@
-"""What goes wrong because of the user's input.  Every error says what is wrong with the quoted
-value and where it came from (`message`), then how to mend it (`fix`).  The command prints them
-without traceback and exits with code 2."""
+"""Errors caused by the user's input.  Each has what is wrong, with the quoted value and its origin
+(`message`), and how to mend it (`fix`).  The command prints them without traceback and exits with
+code 2."""
 
 from __future__ import annotations
 
@@ -60,11 +60,11 @@ class FLyWarning(UserWarning):
 
 
 class ConfigWarning(FLyWarning):
-    """Said of a configuration when it is read; who reads it again leaves it out."""
+    """Given for a configuration when it is read; who reads it again leaves it out."""
 
 
 def shortened(text: str, most: int = 120) -> str:
-    """The beginning and the end of a text that is too long: a path says most at its end."""
+    """The beginning and the end of a text that is too long: a path's end matters most."""
     return text if len(text) <= most else f"{text[: most * 2 // 3]} … {text[-(most // 3 - 3) :]}"
 
 

@@ -1,7 +1,6 @@
-"""Places that users name: what path a text means, and whether it can be written to.  The latter is
-found by writing there before anything is loaded: permissions do not tell it (root has all), and
-hours later is too late.
-"""
+"""Files and folders that users name, with checks of writing to them.  A check writes there before
+anything is loaded: permissions alone do not decide it (root has all), and an error after hours
+comes too late."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
-"""JSON from others: whatever is wrong with it is a ValueError in words, and lines can carry a
-checksum.
-"""
+"""JSON that others may have damaged, and lines with a checksum.  Every fault in it is a ValueError
+with a readable message."""
 
 from __future__ import annotations
 
@@ -9,7 +8,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any
 
-CHECKSUM = "checksum"  # key of a line's, behind all others
+CHECKSUM = "checksum"  # key of a line's, after all others
 
 
 def loads(

@@ -1,6 +1,5 @@
-"""Names to classes, for acceptance rules and drafters.  An entry may be a "module:Class" string,
-imported when it is first asked for, so that knowing the names costs no import of torch: the
-configuration checks names against such tables.  The names of packages are as lazy."""
+"""The class Registry, from names to rules and drafters.  An entry may be a "module:Class" string
+that is imported on first use: the configuration can check names without importing torch."""
 
 from __future__ import annotations
 
@@ -101,7 +100,7 @@ class Registry(Generic[T]):
         return model
 
     def is_known_by_settings(self, name: str) -> bool:
-        """Whether its settings tell all that there is to know before it is built."""
+        """Whether its settings hold all that there is to know before it is built."""
         entry: Any = self._entries.get(name)
         home = (
             entry if isinstance(entry, str | None) else f"{entry.__module__}:{entry.__qualname__}"

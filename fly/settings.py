@@ -1,5 +1,5 @@
-"""What rules and drafters declare of themselves.  Their settings are pydantic models, checked when
-a configuration is read and before anything is loaded."""
+"""Settings that rules and drafters share, and the traits of drafters.  They are pydantic models,
+checked when a configuration is read and before anything is loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NoSettings(BaseModel):
 @dataclass(frozen=True)
 class OfficialKeys:
     """The official code's top-level keys, as far as rules and drafters read them, with `entropy`
-    and `fly_variant`, which say how FLy's are meant; each is described at its field of `Keys`."""
+    and `fly_variant`, which fix how FLy's are meant; each is described at its field of `Keys`."""
 
     spd_k: int = 15
     enable_fly: bool = True
@@ -52,7 +52,7 @@ class Traits:
     asks_pace: bool = (
         False  # asks between tokens whether its proposal goes on (DrafterContext.pace)
     )
-    adapts: bool = False  # offers as many tokens as pay where nobody says how many
+    adapts: bool = False  # offers as many tokens as pay where no number is set
     remembers: bool = False  # what it offers depends on earlier requests
     copies_context: bool = False  # every proposal repeats tokens of the context
     copies_partly: bool = False  # some do, and are marked (Proposal.copies_context)

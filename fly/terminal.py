@@ -1,7 +1,6 @@
-"""The one way to the terminal.  Names, paths and settings come from others: here nothing of them is
-taken for markup, and control characters are made visible.  report.js does the same in the browser
-(`visible`).
-"""
+"""All output to the terminal.  Names, paths and settings come from others: none of them is read as
+markup, and control characters are made visible.  report.js does the same in the browser
+(`visible`)."""
 
 from __future__ import annotations
 
@@ -75,7 +74,7 @@ def make_table(title: str, columns: Sequence[str], first: str = "method") -> Tab
 
     Args:
         title: above it.
-        columns: of numbers, behind the first one.
+        columns: of numbers, after the first one.
         first: names the column that names the rows.
     """
     from rich import box
@@ -89,7 +88,7 @@ def make_table(title: str, columns: Sequence[str], first: str = "method") -> Tab
 
 
 def progress(*, disable: bool = False) -> Progress:
-    """A progress bar on standard error.  Its tasks have a field `state`, a text behind the bar."""
+    """A progress bar on standard error.  Its tasks have a field `state`, a text after the bar."""
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,

@@ -13,6 +13,7 @@ from tools.house import (
     libraries,
     parse,
     part_of,
+    purpose,
 )
 
 ROOT = Path(__file__).parent.parent
@@ -21,6 +22,7 @@ SOURCES = sorted(
 )
 FILE_LINES = 400
 FUNCTION_LINES = 60
+QUESTIONS = {"What", "How", "Which", "Where", "When", "Who", "Whether", "From"}
 VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "misc", "manager"}
 
 PAGE = ROOT / "docs" / "architecture.md"
@@ -42,9 +44,15 @@ def test_modules_do_not_import_one_another_in_a_circle():
 
 
 def test_tree_is_drawn_as_it_is():
-    present = {file.relative_to(ROOT).as_posix() for file in HOUSE.modules.values()}
-    otherwise = present ^ drawn_files(PAGE)
-    assert not otherwise
+    drawn = {file: purpose(opening) for file, opening in HOUSE.openings().items()}
+    assert drawn_files(PAGE) == drawn, "python -m tools.house draws it anew"
+
+
+def test_modules_open_with_their_purpose():
+    for file, opening in HOUSE.openings().items():
+        assert 0 < len(purpose(opening)) <= 76, file
+        assert len(opening.splitlines()) <= 4, file
+        assert opening.split()[0] not in QUESTIONS, file
 
 
 def test_table_has_no_circle():

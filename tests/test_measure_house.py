@@ -106,5 +106,18 @@ def test_tables_and_tree_are_read(tmp_path):
         "engine": {"middle", "lowest"},
     }
     assert libraries(page) == {"torch": {"middle", "engine"}}
-    names = ("errors", "engine/step", "engine/model/base", "report/page")
-    assert drawn_files(page) == {f"fly/{name}.py" for name in names}
+    assert drawn_files(page) == {
+        "fly/errors.py": "what is wrong",
+        "fly/engine/step.py": "one round",
+        "fly/engine/model/base.py": "(see other.py)",
+        "fly/report/page.py": "",
+    }
+
+
+def test_tree_is_drawn_from_the_openings(house, tmp_path):
+    (tmp_path / "fly" / "ground.py").write_text('"""Names (of 0.2,\nof rules).  None is ours."""\n')
+    page = tmp_path / "page.md"
+    page.write_text(house.draw())
+    drawn = drawn_files(page)
+    assert drawn.pop("fly/ground.py") == "Names (of 0.2, of rules)"
+    assert set(drawn) == set(house.openings()) - {"fly/ground.py"}

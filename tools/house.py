@@ -3,6 +3,7 @@ tests/test_house.py, which bounds the numbers, and measure_house.py, which print
 
 Every import counts, also under TYPE_CHECKING, inside functions, and as a "module:Class" string.
 Only what fly/__init__.py imports is left out: its lazy table of public names points everywhere.
+`python -m tools.house` draws the tree of docs/architecture.md anew, from the modules' openings.
 """
 
 from __future__ import annotations
@@ -96,6 +97,25 @@ class House:
         """Code lines by dotted name."""
         return {module: code_lines(file) for module, file in self.modules.items()}
 
+    def openings(self) -> dict[str, str]:
+        """Docstrings of the modules by file, as `fly/engine/step.py`."""
+        return {
+            file.relative_to(self.root).as_posix(): ast.get_docstring(self.trees[module]) or ""
+            for module, file in self.modules.items()
+        }
+
+    def draw(self) -> str:
+        """The tree of docs/architecture.md: files before folders, each with its purpose."""
+        return "\n".join(["```", "fly/", *self._drawn(self.root / "fly", 1), "```"])
+
+    def _drawn(self, folder: Path, depth: int) -> Iterator[str]:
+        for file in sorted(folder.glob("*.py")):
+            name = "  " * depth + file.name
+            yield f"{name:<26} {purpose(ast.get_docstring(parse(file)) or '')}".rstrip()
+        for below in sorted({path.parent for path in folder.glob("*/*.py")}):
+            yield "  " * depth + f"{below.name}/"
+            yield from self._drawn(below, depth + 1)
+
     def classes_twice(self) -> dict[str, list[str]]:
         """Class names that stand in several modules, or several times in one."""
         homes: dict[str, list[str]] = defaultdict(list)
@@ -112,6 +132,11 @@ class House:
             if file.stem != "__init__":
                 homes[f"{part_of(module)}/{file.stem}"].append(module)
         return {name: where for name, where in sorted(homes.items()) if len(where) > 1}
+
+
+def purpose(opening: str) -> str:
+    """The first sentence, on one line and without its period."""
+    return re.split(r"\.(?= |$)", " ".join(opening.split()))[0]
 
 
 def part_of(module: str) -> str:
@@ -188,16 +213,17 @@ def libraries(page: Path) -> dict[str, set[str]]:
     return {_names(cells[0])[0]: set(_names(cells[-1])) for cells in _rows(page, "known to")}
 
 
-def drawn_files(page: Path) -> set[str]:
-    """The files in the tree of docs/architecture.md, relative to the checkout."""
-    found, folders = set(), [""]
+def drawn_files(page: Path) -> dict[str, str]:
+    """The files in the tree of docs/architecture.md, and the purpose that it gives each."""
+    found: dict[str, str] = {}
+    folders = [""]
     tree = page.read_text(encoding="utf-8").partition("```\nfly/\n")[2].partition("```")[0]
     for line in tree.splitlines():
-        name = line.split()[0]
+        name, _, rest = line.strip().partition(" ")
         depth = (len(line) - len(line.lstrip())) // 2
         folders[depth:] = [name] if name.endswith("/") else []
         if name.endswith(".py"):
-            found.add("".join(["fly/", *folders[1:depth], name]))
+            found["".join(["fly/", *folders[1:depth], name])] = rest.strip()
     return found
 
 
@@ -228,3 +254,16 @@ def _reachable(edges: Mapping[str, set[str]], start: str) -> set[str]:
             seen.add(module)
             pending += edges[module]
     return seen
+
+
+def main() -> None:
+    """Draw the tree of docs/architecture.md anew."""
+    root = Path(__file__).parent.parent
+    page = root / "docs" / "architecture.md"
+    before, _, after = page.read_text(encoding="utf-8").partition("```\nfly/\n")
+    rest = after.partition("```")[2]
+    page.write_text(before + House(root).draw() + rest, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

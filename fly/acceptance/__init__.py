@@ -1,7 +1,5 @@
-"""Acceptance rules: which tokens of a proposal are kept.  A rule is one file and a line in `rules`.
-
-What needs torch is imported when it is first asked for.
-"""
+"""The registry of acceptance rules.  A rule is one file and one line in `rules`.  Names that need
+torch are imported on first use."""
 
 from __future__ import annotations
 

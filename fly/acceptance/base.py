@@ -1,7 +1,6 @@
-"""Acceptance rules: a rule is its settings and a pure function from scores to a decision per
-position.  It touches no cache, row or random number, so the same rule serves any engine that can
-hand it logits.
-"""
+"""Base classes of acceptance rules (`Rule`, `LooseRule`).  A rule is its settings and a pure
+function from scores to a decision per position.  It touches no cache, row or random number, so the
+same rule serves any engine that has logits."""
 
 from __future__ import annotations
 
@@ -80,12 +79,12 @@ class LooseRule(Rule):
     """A rule that keeps a native mismatch where a condition on it holds (`loosens`)."""
 
     def loosens(self, scores: Scores) -> Tensor:
-        """Where a mismatch may be kept.  [B, K] bool; what it says of matches is not looked at."""
+        """Where a mismatch may be kept.  [B, K] bool; its value at matches is not used."""
         raise NotImplementedError
 
     def accept(self, scores: Scores) -> Decision:
         """Native matches, and mismatches that may be kept and that the target can emit at all; none
-        where the settings loosen nothing, whatever ties and rounding say.
+        where the settings loosen nothing, whatever ties and rounding give.
         """
         if self.is_lossless:
             return scores.strict()

@@ -1,7 +1,6 @@
-"""Block verification: the proposal is judged as a whole, which keeps the target's distribution and
+"""Block verification, which judges a proposal as a whole.  It keeps the target's distribution and
 on average at least as many tokens as token by token.  Source: Sun et al., arXiv 2403.10444,
-algorithm 2.
-"""
+algorithm 2."""
 
 from __future__ import annotations
 
@@ -18,11 +17,11 @@ from fly.settings import Temperatures
 
 class BlockRule(Rule):
     """With P_0 = 1 and P_i = min(1, P_{i-1} p(d_i) / q(d_i)), the prefix of i tokens is fit with
-    probability h_i, one draw each; the longest fit prefix n is kept, and a correction drawn from
-    the normalised max(0, P_n p - q).  Lossless.
+    probability h_i, one draw each.  The longest fit prefix n is kept, and the recovered token drawn
+    from the normalised max(0, P_n p - q).  Lossless.
 
     h_L = P_L for the whole proposal of L tokens; before, h_i = S_i / (S_i + 1 - P_i) with
-    S_i = sum max(0, P_i p - q) behind it.  A drafter may stop where it likes as long as that hangs
+    S_i = sum max(0, P_i p - q) after it.  A drafter may stop where it likes as long as that depends
     on the tokens before alone: the proof goes from any end backwards.  Kept tokens count as
     matches, refused ones as STRICT: nothing is loosened.
     """
@@ -43,7 +42,7 @@ class BlockRule(Rule):
             return strict
         joint = _joint(law, scores.ids)
         fit = law.uniform < _fitness(law, scores, joint)  # [B, K]
-        longest = fit.flip(-1).cummax(-1).values.flip(-1)  # a fit prefix lies at or behind it
+        longest = fit.flip(-1).cummax(-1).values.flip(-1)  # a fit prefix lies at or after it
         accepted = torch.where(law.is_sampled[:, None], longest, strict.accepted)
         reason = torch.where(accepted, int(Reason.MATCH), int(Reason.STRICT)).to(torch.int8)
         reason.masked_fill_(~scores.in_proposal, Reason.OUTSIDE)
@@ -52,7 +51,7 @@ class BlockRule(Rule):
 
 
 def _joint(law: RejectionSampling, ids: Tensor) -> Tensor:
-    """P_0 to P_K; what lies behind a row's proposal means nothing.  [B, K+1] float64."""
+    """P_0 to P_K; what lies after a row's proposal means nothing.  [B, K+1] float64."""
     p, q = (table.double() for table in law.probabilities(ids))
     ratio = torch.where(q > 0, p / q, 0.0)
     joint = [torch.ones_like(ratio[:, 0])]
@@ -62,9 +61,9 @@ def _joint(law: RejectionSampling, ids: Tensor) -> Tensor:
 
 
 def _fitness(law: RejectionSampling, scores: Scores, joint: Tensor) -> Tensor:
-    """h_1 to h_K, 0 behind the proposal.  [B, K] float64."""
+    """h_1 to h_K, 0 after the proposal.  [B, K] float64."""
     surplus = law.surplus(scores.ids, joint[:, :-1])  # joint: P of what precedes each place
-    # Column i of `inner` is the prefix of i + 1 tokens, whose surplus stands at the place behind.
+    # Column i of `inner` is the prefix of i + 1 tokens, whose surplus stands at the place after.
     left, reached = surplus[:, 1:], joint[:, 1:-1]
     whole = left + 1 - reached
     inner = torch.where(whole > 0, left / whole, 1.0)

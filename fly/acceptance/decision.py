@@ -1,4 +1,4 @@
-"""A rule's decision at every position, and the reasons for it."""
+"""A rule's decision for every position of a round, with the reasons."""
 
 from __future__ import annotations
 

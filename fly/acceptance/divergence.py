@@ -1,9 +1,6 @@
-"""Fuzzy speculative decoding (FSD): keep a token where target and draft agree as distributions.
-Source: arXiv 2502.20704.
-
+"""Fuzzy speculative decoding (FSD), by divergence of target and draft.  Source: arXiv 2502.20704.
 Differs: there the divergence alone decides; this is the reduced form, which decides only where
-native acceptance refuses.
-"""
+native acceptance refuses."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ from fly.acceptance.scores import Scores
 
 
 class DivergenceRule(LooseRule):
-    """Keep any d where D(p, q) <= threshold; p and q behind all processors, of greedy rows at
+    """Keep any d where D(p, q) <= threshold; p and q after all processors, of greedy rows at
     temperature 1.  Lossless at threshold 0: there p is q, and native acceptance refuses nothing.
     """
 

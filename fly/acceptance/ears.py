@@ -1,6 +1,6 @@
-"""EARS: the less sure the target is, the more the draw that decides is moved in the draft's favour.
-Source: arXiv 2512.13194; its authors' code in vllm-ascend, pull request 7845.
-"""
+"""EARS, which favours the draft more the less sure the target is.  The uniform draw that decides is
+moved in the draft's favour.  Source: arXiv 2512.13194; its authors' code in vllm-ascend, pull
+request 7845."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fly.settings import Temperatures
 
 
 class EarsRule(LooseRule):
-    """Keep where u - b (1 - max p) < p / q, p and q behind all processors; q is 1 for a token that
+    """Keep where u - b (1 - max p) < p / q, p and q after all processors; q is 1 for a token that
     was not drawn.  The correction is native's."""
 
     temperatures: ClassVar[Temperatures] = "sampled"

@@ -1,9 +1,5 @@
-"""Static ensemble: accept as if the target's distribution were v = w p + (1 - w) q.  Since the
-residual of v is that of p, a sampled token in a proposal's place follows v exactly, but for tokens
-that the target cannot emit at all: what v gives to them goes to the residual.
-Source: arXiv 2604.07622 (the static ensemble); transformers 5, `assistant_ensemble_weight`.
-Differs from transformers where nothing is drawn: there a refusal is followed by the argmax of v,
-here, as everywhere, by the target's own.
+"""Static ensemble, which accepts by a mixture of target and draft.  The mixture is v = w p + (1 -
+w) q.  Sources: arXiv 2604.07622 (the static ensemble); transformers 5, `assistant_ensemble_weight`.
 """
 
 from __future__ import annotations
@@ -22,8 +18,15 @@ class EnsembleRule(LooseRule):
     """Sampled rows keep where u < 1 - w + w p / q; greedy ones where d is the argmax of v, made of
     the distributions at temperature 1.
 
+    The residual of v is that of p, so a sampled token in a proposal's place follows v exactly.  The
+    exception are tokens that the target cannot emit at all: what v gives to them goes to the
+    residual.
+
+    Differs from transformers where nothing is drawn: there a refusal is followed by the argmax of
+    v, here, as everywhere, by the target's own.
+
     As in transformers it needs the draft's distributions: of a token that was only looked up v
-    would say nothing but that it was looked up.
+    would mean nothing but that it was looked up.
     """
 
     needs_draft_probs: ClassVar[bool] = True
@@ -43,7 +46,6 @@ class EnsembleRule(LooseRule):
         return self.weight == 1
 
     def loosens(self, scores: Scores) -> Tensor:
-        """As LooseRule."""
         greedy = self._greedy(scores)
         law = scores.law
         if law is None:

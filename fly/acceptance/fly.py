@@ -1,8 +1,7 @@
-"""FLy: keep a mismatch where the target was unsure (gate) and the tokens after it match again
-(window). Source: arXiv 2511.22972; its released code (AMD-AGI/FLy, 6667ae8), which inspects one
-follower less than the paper prints and gates on another entropy; and the rule as proposed for vLLM
-(pull requests 50808, 53987).
-"""
+"""FLy, which keeps mismatches that the following tokens confirm.  The target must have been unsure
+there, too.  Source: arXiv 2511.22972; its released code (AMD-AGI/FLy, 6667ae8), which inspects one
+follower less than the paper prints and gates on another entropy; the rule as proposed for vLLM
+(pull requests 50808, 53987)."""
 
 from __future__ import annotations
 
@@ -30,9 +29,9 @@ class FlyRule(Rule):
     never helps another.
 
     `official` inspects window - 1 followers, `paper` and `vllm` all of them; all three want
-    `window` tokens to follow in the proposal.  `vllm` moreover refuses a token that the target
-    gives no probability, and gates on what the target chooses by, after temperature, top-k, top-p
-    and all other processors, as vLLM's first model runner does (its second takes raw logits).
+    `window` tokens to follow in the proposal.  `vllm` also refuses a token that the target gives
+    no probability, and gates on what the target chooses by: logits after temperature, top-k, top-p
+    and all other processors.  So does vLLM's first model runner (its second takes raw logits).
     """
 
     is_official: ClassVar[bool] = True

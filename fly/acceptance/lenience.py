@@ -1,7 +1,6 @@
-"""Lenience: the draft's probability counts for less, so that no token is drawn more than 1/l times
-as often as the target would draw it.  Source: Leviathan et al., arXiv 2211.17192, appendix
-(lenience); at temperature 0 its form p(d) >= l max p.  The correction is native's.
-"""
+"""Lenience, which lets the draft's probability count for less.  No token is drawn more than 1/l
+times as often as the target would draw it.  At temperature 0 its form is p(d) >= l max p.  The
+recovered token is native's.  Source: Leviathan et al., arXiv 2211.17192, appendix (lenience)."""
 
 from __future__ import annotations
 
@@ -31,7 +30,6 @@ class LenienceRule(LooseRule):
         return self.lenience == 1
 
     def loosens(self, scores: Scores) -> Tensor:
-        """As LooseRule."""
         greedy = scores.p_draft >= self.lenience * scores.p_best
         law = scores.law
         if law is None:

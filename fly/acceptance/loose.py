@@ -1,4 +1,4 @@
-"""The base class of rules that loosen, under its earlier address."""
+"""The former address of `LooseRule`, the base class of rules that loosen."""
 
 from fly.acceptance.base import LooseRule
 

@@ -1,12 +1,7 @@
-"""Margin: keep a token that the target likes nearly as much as its favourite.  Three spellings, by
-source: a gap between log-probabilities of the raw logits, with an optional window (llama.cpp,
-discussion 24804); a ratio of probabilities behind the processors (vLLM #22238, #43184; speculative
-cascades, token form, arXiv 2405.19261); a difference of probabilities (TensorRT-LLM).
-
-Differs: above temperature 0 llama.cpp measures the gap to the token that its sampler drew, which
-may be less likely than the draft's; here it is always the gap to the likeliest.  Its other gate,
-which takes over where the gap is 0, is left out: 0 switches the rule off.
-"""
+"""Margin, which keeps a token nearly as likely as the likeliest one.  Three forms: a gap of
+log-probabilities of raw logits (llama.cpp, discussion 24804); a ratio of probabilities after the
+processors (vLLM #22238, #43184; speculative cascades, token form, arXiv 2405.19261); a difference
+of probabilities (TensorRT-LLM)."""
 
 from __future__ import annotations
 
@@ -29,6 +24,10 @@ SHORT_RATIO = 2.0
 class MarginRule(LooseRule):
     """Lossy, unless max_gap is 0.  A gap of exactly max_gap is refused; a ratio of exactly `ratio`
     and a difference of exactly `max_difference` are kept, each as in its source.
+
+    Differs: above temperature 0 llama.cpp measures the gap to the token that its sampler drew,
+    which may be less likely than the draft's; here it is always the gap to the likeliest.  Its
+    other gate, which takes over where the gap is 0, is left out: 0 switches the rule off.
     """
 
     max_gap: float | None = Field(
@@ -79,7 +78,7 @@ class MarginRule(LooseRule):
 
     @property
     def required_followers(self) -> int:
-        """The token itself, and the window behind it."""
+        """The token itself, and the window after it."""
         return 0 if self.is_lossless else 1 + (self.window or 0)
 
     def loosens(self, scores: Scores) -> Tensor:
@@ -99,7 +98,7 @@ class MarginRule(LooseRule):
         """Native matches, and mismatches within the margin whose window matches."""
         if self.window is None or self.is_lossless:
             return super().accept(scores)
-        # No position of a proposal this short has its whole window behind it.
+        # No position of a proposal this short has its whole window after it.
         is_short = (scores.lengths <= self.window)[:, None]  # [B, 1]
         fits = (scores.positions_after >= self.window) | (is_short & _is_undecided(scores))
         window = is_short | scores.followed_by(self.window)

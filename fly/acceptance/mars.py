@@ -1,9 +1,6 @@
-"""MARS: keep the target's second choice where its logit is nearly the first's.  Source:
-arXiv 2601.15498.
-
-A ratio of logits changes when the same number is added to all of them, so it says nothing where
-the largest is not above 0: there nothing is loosened.
-"""
+"""MARS, which keeps a second choice whose logit is nearly the first's.  A ratio of logits changes
+when the same number is added to all of them.  It means nothing where the largest is not above 0:
+there nothing is loosened.  Source: arXiv 2601.15498."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Native acceptance: at temperature 0 a draft token is kept when it is the target's argmax, so the
-text is the target's own. Source: Leviathan et al., arXiv 2211.17192.
-"""
+"""Native acceptance, which leaves the target's text unchanged.  At temperature 0 a draft token is
+kept when it is the target's argmax; sampled text keeps its distribution.  Source: Leviathan et al.,
+arXiv 2211.17192."""
 
 from __future__ import annotations
 

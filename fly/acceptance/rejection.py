@@ -1,9 +1,7 @@
-"""Rejection sampling: the distributions of target and draft, and the uniform draws that decide.
-Accepting with probability min(1, p/q) and drawing the recovered token from the normalised
-max(0, p - q) gives the target's own distribution for any draft.  Source: Leviathan et al., arXiv
-2211.17192; Chen et al., arXiv 2302.01318.  Draws come from outside, so the same functions serve any
-engine.
-"""
+"""Rejection sampling from the distributions of target and draft.  Accepting with probability min(1,
+p/q) and drawing the recovered token from the normalised max(0, p - q) gives the target's own
+distribution for any draft.  Source: Leviathan et al., arXiv 2211.17192; Chen et al., arXiv
+2302.01318."""
 
 from __future__ import annotations
 
@@ -14,7 +12,11 @@ from fly.acceptance.tables import Layout
 
 
 class RejectionSampling:
-    """What decides a round in which rows are sampled; a greedy row's distributions are one-hot."""
+    """The distributions and draws that decide a round in which rows are sampled; a greedy row's
+    distributions are one-hot.
+
+    Draws come from outside, so the same functions serve any engine.
+    """
 
     def __init__(
         self,

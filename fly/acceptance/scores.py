@@ -1,6 +1,5 @@
-"""What a rule sees of one round: the target's logits over the proposal, and what rules share,
-computed when first asked for.
-"""
+"""Scores of one round, the only input of a rule.  They hold the target's logits over the proposal,
+and what rules share, computed on first use."""
 
 from __future__ import annotations
 
@@ -52,7 +51,7 @@ class Scores:
             drawn: [B, K+1] int64, the target's own tokens where they are known.
             closing: [V] bool, tokens that may begin the end of where loosening goes.
             stopping: [B, K] bool, places where a stop string is concerned; it may be set later,
-                as it can be told only from `choice`.
+                as it can be found only from `choice`.
             layout: where the places stand in flat tables; None: they are as above.
         """
         if not isinstance(logits, LogitTable):
@@ -83,7 +82,7 @@ class Scores:
 
         Args:
             logits: [sum(K_b + 1), V]; or [sum(K_b), V], where `choice` after a whole proposal is
-                -1, as nothing says it.
+                -1, as nothing gives it.
             ids: [sum(K_b)] int64 proposed tokens.
             lengths: K_b of every row, on the host.
             protected: [V] or [B, V] bool.
@@ -310,9 +309,9 @@ class Scores:
 
         Args:
             kind: `top3`, minus the sum of p ln p over the three most probable tokens, not
-                renormalised, in nats (the reference implementation's score, which is *not* monotone
-                in uncertainty: a very flat row scores low); `full`, over the whole vocabulary, in
-                nats; `normalised`, `full` divided by ln V (arXiv 2511.22972).
+                renormalised, in nats; `full`, over the whole vocabulary, in nats; `normalised`,
+                `full` divided by ln V (arXiv 2511.22972).  `top3` is the reference implementation's
+                score.  It is *not* monotone in uncertainty: a very flat row scores low.
             is_final: of what the processors leave, as `probs`; else of the raw logits.
         """
         return self.layout.judged.spread(self.table.entropy(kind, is_final=is_final))

@@ -1,8 +1,6 @@
-"""Tables over the vocabulary, and where the places of a batch stand in them.
-
-A table is [B, T, V], or flat [L, V] with an index [B, T] of its lines: ragged proposals as vLLM
-lays them out, branches of trees.  Lines are never copied to bring a table into another form.
-"""
+"""Tables over the vocabulary, with an index of a batch's positions.  A table is [B, T, V], or flat
+[L, V] with an index [B, T] of its lines: ragged proposals in vLLM's layout, branches of trees.
+Lines are never copied to bring a table into another form."""
 
 from __future__ import annotations
 
@@ -60,7 +58,7 @@ class PlaceIndex:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Where the lines of one round stand in the target's tables and in the draft's."""
+    """Places of one round's lines in the target's tables and in the draft's."""
 
     target: PlaceIndex  # K+1 places
     draft: PlaceIndex  # K places
@@ -75,7 +73,7 @@ class Layout:
 
     @classmethod
     def ragged(cls, lengths: Sequence[int], num_lines: int, device: torch.device) -> Layout:
-        """Tables [sum of lengths, V], or with one line more for every row, as `num_lines` tells."""
+        """Tables [sum of lengths, V], or with one line more for every row, by `num_lines`."""
         more = 0 if num_lines == sum(lengths) else 1
         if num_lines != sum(lengths) + more * len(lengths):
             raise ValueError(f"{num_lines} lines of logits for proposals of {list(lengths)} tokens")

@@ -1,8 +1,6 @@
-"""Typical acceptance: the more uncertain the target, the less a token needs.  Source: Medusa,
-arXiv 2401.10774.
-
-Differs: Medusa decides on every token so; here only on those that native acceptance refuses.
-"""
+"""Typical acceptance, which asks less where the target is less sure.  Source: Medusa, arXiv
+2401.10774.  Differs: Medusa decides on every token so; here only on those that native acceptance
+refuses."""
 
 from __future__ import annotations
 
@@ -15,7 +13,7 @@ from fly.acceptance.scores import Scores
 
 
 class TypicalRule(LooseRule):
-    """Keep d where p(d) > min(epsilon, delta exp(-H(p))); p behind all processors.  Lossy."""
+    """Keep d where p(d) > min(epsilon, delta exp(-H(p))); p after all processors.  Lossy."""
 
     epsilon: float = Field(
         0.09, gt=0, le=1, description="Keep d where p(d) is above this, however sure the target."

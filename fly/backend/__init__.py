@@ -1,4 +1,4 @@
-"""The name of `fly.harness` before 0.2; importing it enters `fly` in lm-eval's registry."""
+"""The former name of `fly.harness`.  Importing it enters `fly` in lm-eval's registry."""
 
 from __future__ import annotations
 

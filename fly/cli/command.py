@@ -1,5 +1,5 @@
-"""The entrance of the command: verbs of ours by name, all else to lm-eval's parser under the name
-`fly`."""
+"""Entry point of the command.  Verbs of ours are dispatched by name; all else goes to lm-eval's
+parser under the name `fly`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments without the program's name; None takes the process's own.
 
     Raises:
-        SystemExit: from the argument parser, for --help and for arguments it does not know; and
+        SystemExit: from the argument parser, for --help and for arguments it does not take; and
             with `argv` None, when other processes have done the work (fly/cli/launch.py).
     """
     arguments = list(sys.argv[1:] if argv is None else argv)

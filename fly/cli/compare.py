@@ -1,4 +1,4 @@
-"""`fly compare`: may this pair be used with these settings on this task?"""
+"""The verb `fly compare`, which judges a pair and its settings."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def command_line(verb: str, arguments: Sequence[str]) -> str:
 
 
 def tell_files(output_path: str | None) -> None:
-    """Say where the results are and how to look at them."""
+    """Print where the results are and how to look at them."""
     if output_path is not None:
         say(
             f"Results in {output_path}; `fly report {output_path}` makes a page of them.",
@@ -126,7 +126,6 @@ class ProgressBar:
     """Finished answers of all methods, on standard error."""
 
     def __init__(self) -> None:
-        """Nothing is shown yet."""
         self._progress = progress()
         self._progress.disable = not self._progress.console.is_terminal
         self._task = self._progress.add_task("", total=None, visible=False, state="")

@@ -1,4 +1,4 @@
-"""A comparison on the terminal: verdicts and scores, speeds, texts; then what to make of them."""
+"""Tables of a comparison on the terminal, and the advice below them."""
 
 from __future__ import annotations
 

@@ -1,9 +1,7 @@
-"""lm-eval's `run` with the backend in place, for the length of a `with` block.
-
-Names of lm-eval that are wrapped and put back: `EvaluatorConfig.from_cli`, where flags and
-`--config` files have just been merged; `simple_evaluate` in its two places; and while a model of
-ours is evaluated, `CachingLM`.  lm-eval's registry of models is not changed.
-"""
+"""Patches of lm-eval's `run` command, for the length of a `with` block.  Wrapped and put back:
+`EvaluatorConfig.from_cli`, where flags and `--config` files have just been merged;
+`simple_evaluate` in its two places; `CachingLM`, while a model of ours is evaluated.  lm-eval's
+registry of models is not changed."""
 
 from __future__ import annotations
 
@@ -61,8 +59,8 @@ def with_own_tasks(include_path: str | Sequence[str] | None) -> list[str]:
 
 
 def check_arguments(config: Any) -> None:
-    """Refuse what can be known to be wrong; flags repeated among the model arguments are said once,
-    as the model arguments say it.
+    """Refuse what can be known to be wrong; flags repeated among the model arguments count once,
+    as the model arguments have it.
 
     Args:
         config: lm-eval's merged configuration, changed in place.
@@ -103,7 +101,7 @@ def check_places(config: Any) -> None:
 
 
 def named_template(options: Mapping[str, Any]) -> dict[str, str]:
-    """What `FLyLM` is told of `--apply_chat_template NAME`, which lm-eval keeps to itself."""
+    """What `FLyLM` gets of `--apply_chat_template NAME`, which lm-eval keeps to itself."""
     name = options.get("apply_chat_template")
     return {"chat_template_name": name} if isinstance(name, str) else {}
 
@@ -268,7 +266,7 @@ _NOT_PASSED = frozenset(
 
 @dataclass
 class Captured:
-    """What lm-eval's command line asks for."""
+    """The request of lm-eval's command line."""
 
     model_args: dict[str, Any] = field(default_factory=dict)  # device among them
     batch_size: int | str | None = None
@@ -285,7 +283,7 @@ def capture(arguments: Sequence[str], verb: str) -> Captured:
 
     Raises:
         ConfigError: a flag's value is wrong, or the model is not ours.
-        SystemExit: from lm-eval's parser, for flags that it does not know.
+        SystemExit: from lm-eval's parser, for flags that it does not take.
     """
     import lm_eval
     import lm_eval.evaluator

@@ -1,4 +1,4 @@
-"""Ctrl-C: what is kept of a command that was interrupted, and how to go on with it."""
+"""Messages after Ctrl-C, on what is kept and how to resume."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _ANSWER = b'{"kind": "answer"'  # how a line of answers.jsonl begins that holds 
 
 
 class Interrupted(KeyboardInterrupt):
-    """An interrupt that says what is kept."""
+    """An interrupt whose message names what is kept."""
 
 
 @contextmanager
 def telling(kept: Callable[[], str]) -> Iterator[None]:
-    """Let an interrupt of the block say what is kept.
+    """Let an interrupt of the block name what is kept.
 
     Raises:
         Interrupted: the block was interrupted.
@@ -31,7 +31,7 @@ def telling(kept: Callable[[], str]) -> Iterator[None]:
 
 
 def line(error: KeyboardInterrupt) -> str:
-    """What is said; nothing by processes other than the first of several."""
+    """The message; nothing by processes other than the first of several."""
     if os.environ.get("RANK", "0") != "0":
         return ""
     told = str(error) if isinstance(error, Interrupted) else NOTHING

@@ -1,6 +1,5 @@
-"""`accelerate launch --num_processes N` on a CPU.  accelerate starts one process there, whatever N
-is (more only through MPI), so those asked for are to be started by us.
-"""
+"""Worker processes of `accelerate launch` on a CPU machine.  accelerate itself starts one process
+there, whatever `--num_processes` asks for (more only through MPI)."""
 
 from __future__ import annotations
 
@@ -83,7 +82,7 @@ def processes_to_start() -> int:
 
 
 def launch_options(command: Sequence[str]) -> argparse.Namespace | None:
-    """The options of an `accelerate launch`, as accelerate itself reads them: none of those behind
+    """The options of an `accelerate launch`, as accelerate itself reads them: none of those after
     the name of the program; None where the command is another, or no valid one."""
     rest = _behind_launch(command)
     if rest is None:
@@ -121,7 +120,7 @@ def _refuse_several_machines(options: argparse.Namespace | None) -> None:
     if options is None or options.num_processes in (None, 1):
         several = options is not None and (options.num_machines or 1) > 1
     elif options.num_machines is None:
-        # A file may say so.  accelerate then wants to know the first machine's address.
+        # A file may set it.  accelerate then wants to know the first machine's address.
         several = os.environ.get("MASTER_ADDR", "localhost") not in _THIS_MACHINE
     else:
         several = options.num_machines > 1

@@ -1,4 +1,4 @@
-"""`fly report FOLDER`: one HTML file about a folder of results."""
+"""The verb `fly report FOLDER`, which writes one HTML file about results."""
 
 from __future__ import annotations
 

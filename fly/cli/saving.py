@@ -1,7 +1,6 @@
-"""The files of a run, written before any table is printed.  lm-eval says in its log that it could
-not save them, and goes on; here each is looked at, written to another place where it is not whole,
-and told at the end.
-"""
+"""Checked saving of a run's files, before any table is printed.  lm-eval only logs that it could
+not save a file, and goes on.  Here each file is checked, written to another place where it is not
+whole, and reported at the end."""
 
 from __future__ import annotations
 
@@ -70,7 +69,7 @@ class ResultSaver:
             self._save(lambda: self._try_samples(task_name, samples))
 
     def check(self, kept: Callable[[], str]) -> None:
-        """Say what could not be written where it was asked for.
+        """Report what could not be written where it was asked for.
 
         Args:
             kept: returns what of the run is kept beside its files, in words; may be empty.
@@ -80,7 +79,7 @@ class ResultSaver:
         """
         if not self._failed:
             return
-        # Both may hold long paths, and what is kept must be seen behind them.
+        # Both may hold long paths, and what is kept must be seen after them.
         reason = shortened(self._reasons[0] if self._reasons else "it is not whole")
         others = f" and {len(self._failed) - 1} more files" if len(self._failed) > 1 else ""
         message = f"{shortened(self._failed[0])}{others}: cannot be written: {reason}"

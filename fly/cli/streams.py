@@ -1,5 +1,5 @@
-"""Standard output and error that are gone (`fly … | head`), full, or know few characters: printing
-never ends what is being done, and its error is said at the end."""
+"""Standard output and error that are closed, full or of few characters.  Printing (as in `fly … |
+head`) never ends what is being done; its error is reported at the end."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _UNWRITTEN = 2
 
 
 class Streams:
-    """`with Streams() as streams:` print inside; `streams.exit_code` knows what became of it."""
+    """`with Streams() as streams:` print inside; `streams.exit_code` holds what became of it."""
 
     def __enter__(self) -> Streams:
         """Take the place of both streams."""
@@ -78,7 +78,7 @@ class _Stream:
         return getattr(self._stream, name)
 
     def close_if_broken(self) -> None:
-        """Say what went wrong; and let what is buffered still go nowhere, where the interpreter
+        """Report what went wrong; and let what is buffered still go nowhere, where the interpreter
         would complain of it."""
         self.flush()
         if self.error is None:

@@ -1,5 +1,5 @@
-"""The table under lm-eval's own: how fast, how many tokens a round, how much was loosened; per task
-and overall."""
+"""The summary table under lm-eval's own.  It shows speed, tokens per round and how much was
+loosened, per task and overall."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def write_request_log(tracker: EvaluationTracker, records: Sequence[RequestRecor
     """Write `speculative_<task>_<time>.jsonl` for each task and return the files.
 
     Args:
-        tracker: lm-eval's, after it has saved the results; it says where and under which time
+        tracker: lm-eval's, after it has saved the results; it holds where and under which time
             stamp.
     """
     if not tracker.output_path:

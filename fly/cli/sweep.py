@@ -1,4 +1,4 @@
-"""`fly sweep`: which setting is the fastest that keeps the score?"""
+"""The verb `fly sweep`, which finds the fastest safe setting."""
 
 from __future__ import annotations
 

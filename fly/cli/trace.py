@@ -1,4 +1,4 @@
-"""`fly run --trace`: every answer with its rounds, in a file below the output path."""
+"""The flag `fly run --trace`, which saves every answer with its rounds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_trace_flag(parser: argparse.ArgumentParser) -> None:
 
 
 def take_trace_flag(namespace: argparse.Namespace) -> bool:
-    """The flag, taken off: lm-eval refuses what it does not know."""
+    """The flag, taken off: lm-eval refuses what it does not take."""
     trace = bool(namespace.trace)
     del namespace.trace
     return trace

@@ -1,5 +1,5 @@
-"""`FLyConfig`: the settings of one decoder, read from the JSON files in fly_config/ and overridden
-from the command line, and the `Setup` that they mean."""
+"""The configuration of one decoder.  `FLyConfig` is read from the JSON files in fly_config/ and
+overridden from the command line; `Setup` is what its keys mean."""
 
 from fly.config.loading import resolve_config_path, shipped_configs
 from fly.config.model import FLyConfig, json_schema

@@ -1,4 +1,5 @@
-"""`python -m fly.config` writes the JSON Schema beside the shipped configurations."""
+"""The command `python -m fly.config`, which writes the JSON Schema.  The file stands beside the
+shipped configurations."""
 
 import json
 

@@ -1,5 +1,5 @@
-"""The number of rows decoded at once, as it is written: a whole number, or `auto`, which finds one
-while decoding, or `auto:N`, which looks for it N times (fly/engine/admission.py)."""
+"""Batch sizes as users write them.  A number; `auto`, which finds one while decoding; or `auto:N`,
+which looks for it N times (fly/engine/admission.py)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""From files and command lines to settings: find and read the JSON, parse overrides given as text,
-place model folders."""
+"""Reading of configuration files and command-line overrides.  Finds and reads the JSON, parses
+overrides given as text, and places model folders."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _own_settings(
     found: dict[str, object] = {}
     if not unknown:
         return found
-    # Not validated yet: as much as tells the names.
+    # Not validated yet: as much as gives the names.
     known: dict[str, Any] = {key: merged[key] for key in merged.keys() & Keys.model_fields}
     named = Keys.model_construct(**known)
     for place, model in settings_models(named.asked_acceptance, named.drafter_name).items():
@@ -149,7 +149,7 @@ def _own_settings(
 
 
 def settings_models(acceptance: object, drafter: object) -> dict[str, type[BaseModel]]:
-    """What a rule and a drafter of these names may be told, by the key it stands under."""
+    """What a rule and a drafter of these names may be given, by the key it stands under."""
     models = {}
     if isinstance(acceptance, str) and acceptance in rules:
         models["acceptance_settings"] = rules.settings_of(acceptance)

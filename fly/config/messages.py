@@ -1,4 +1,5 @@
-"""Errors of a configuration: file, key, value, what is allowed, the nearest known key."""
+"""Error messages for a wrong configuration.  They show file, key, value, what is allowed, and the
+nearest known key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`FLyConfig`: the keys of one decoder, checked and resolved."""
+"""`FLyConfig`, the keys of one decoder, checked and resolved."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FLyConfig(Keys):
     _setup: Setup = PrivateAttr()
 
     def __init__(self, where: str | Origin = "FLyConfig", /, **settings: Any) -> None:
-        """Check every setting and their combination.  `where` says in messages who gave them.
+        """Check every setting and their combination.  `where` names their origin in messages.
 
         Raises:
             ConfigError: an unknown key, a wrong type or value, or a combination that cannot work.
@@ -108,7 +108,7 @@ class FLyConfig(Keys):
         return self.model_dump()
 
     def fingerprint(self) -> str:
-        """SHA-256 over what can change the text, resolved: two spellings of one setup agree."""
+        """SHA-256 over what can change the text, resolved: two ways to write one setup agree."""
         return self.setup.fingerprint()
 
 

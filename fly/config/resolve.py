@@ -1,5 +1,5 @@
-"""From keys to a `Setup`: what single keys cannot tell.  Pairs that cannot work are refused; pairs
-that work but loosen nothing, or turn answers into copies, are warned of."""
+"""Resolution of a configuration's keys into a `Setup`.  Pairs of keys that cannot work are refused.
+Pairs that work but loosen nothing, or turn answers into copies, are warned of."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def resolve(keys: Keys, origin: Origin) -> Setup:
 
 
 def drafter_keys(name: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The keys that make `name` the drafter, whatever was said before."""
+    """The keys that make `name` the drafter, whatever was set before."""
     is_plain = name == NO_DRAFTER
     return {
         "use_sd": not is_plain,
@@ -88,13 +88,13 @@ def drafter_keys(name: str, settings: Mapping[str, Any] | None = None) -> dict[s
 
 
 def rule_keys(name: str, settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """The keys that make `name` the rule, whatever was said before; FLy keeps its ablation."""
+    """The keys that make `name` the rule, whatever was set before; FLy keeps its ablation."""
     keys = {"acceptance": name, "acceptance_settings": dict(settings or {})}
     return keys if name == "fly" else keys | {"abla_no_window": False}
 
 
 def _refuse_markers(keys: Keys, origin: Origin) -> None:
-    """Of two markers, one of which holds the other, nobody could say which was seen last."""
+    """Of two markers, one of which holds the other, it is undecidable which was seen last."""
     opening, closing = keys.only_inside or ("<", ">")
     if opening in closing or closing in opening:
         raise ConfigError(

@@ -1,6 +1,6 @@
-"""The keys of a configuration: names, ranges, defaults and what each means.  Keys without "fly:" in
-their description are the official ones and keep their meaning (AMD-AGI/FLy, commit 6667ae8).  What
-follows from them together, `resolve` tells."""
+"""Keys of a configuration, with names, ranges, defaults and meanings.  Keys without "fly:" in their
+description are the official ones and keep their meaning (AMD-AGI/FLy, commit 6667ae8).  Their
+combinations are checked in resolve.py."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A resolved setup: the rule, the drafter and what bounds them.  The engine and the workbench see
-this, and not the keys that it was written in."""
+"""`Setup`, a resolved configuration.  It holds the rule, the drafter and their limits.  Engine and
+workbench read it, and never the keys that it was written in."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NO_DRAFTER, NATIVE = "none", "native"
 
 @dataclass(frozen=True)
 class GuardSettings:
-    """Where no rule may loosen anything."""
+    """Settings of the guards, where no rule may loosen anything."""
 
     protect_special_tokens: bool = True
     protect_stop_strings: bool = True
@@ -36,7 +36,7 @@ class GuardSettings:
 
 @dataclass(frozen=True)
 class Models:
-    """Which models decode, and how the draft is loaded."""
+    """Names of the models, and how the draft is loaded."""
 
     target: str | None = None
     draft: str | None = None
@@ -156,7 +156,7 @@ class Setup:
         return {"drafter": self.drafter.name, **self.drafter.settings.model_dump(mode="json")}
 
     def fingerprint(self) -> str:
-        """SHA-256 over what can change the text: two spellings of one setup agree."""
+        """SHA-256 over what can change the text: two ways to write one setup agree."""
         known: dict[str, Any] = {
             "target": self.models.target,
             "temperature": self.temperature,
@@ -215,7 +215,7 @@ def describe_drafter(
     spec = DrafterSpec(name=name, k=official.spd_k, settings=settings, traits=traits)
     if drafters.is_known_by_settings(name):
         return spec
-    # A class from outside may tell its traits itself.
+    # A class from outside may define its own traits.
     return spec.model_copy(update={"traits": drafters.get(name).traits(spec)})
 
 

@@ -1,8 +1,5 @@
-"""The embedded pair: a target and a draft small enough to travel with the package.
-
-The weights are frozen, because published figures depend on them; pair.json records their hashes
-and how they were made.
-"""
+"""The embedded pair of models, small enough to travel with the package.  The weights are frozen,
+because published figures depend on them; pair.json records their hashes and how they were made."""
 
 from __future__ import annotations
 

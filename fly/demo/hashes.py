@@ -1,4 +1,4 @@
-"""Fingerprints of weight files."""
+"""Hashes of the pair's weight files."""
 
 from __future__ import annotations
 

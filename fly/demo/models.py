@@ -1,4 +1,4 @@
-"""The shapes of the pair, and how its models are saved."""
+"""Shapes of the pair's models, and their saving."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def build_model(
 
 @contextmanager
 def default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Create tensors of this type unless they say another."""
+    """Create tensors of this type unless they ask for another."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -84,7 +84,7 @@ def save_model(model: LlamaForCausalLM, folder: Path) -> None:
 
     The configuration asks for float32: bf16 arithmetic, not the rounded weights, costs so small a
     model a fifth of the functions it solves.  5.x renamed `torch_dtype` and moved `rope_theta`
-    into `rope_parameters`: both spellings are written.
+    into `rope_parameters`: both forms are written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     clone = bf16_copy(model)

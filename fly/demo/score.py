@@ -1,4 +1,4 @@
-"""How many held-out problems a model solves, decoding greedily."""
+"""Score of a model on held-out problems, decoding greedily."""
 
 from __future__ import annotations
 

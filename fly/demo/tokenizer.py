@@ -1,4 +1,5 @@
-"""The pair's tokenizer: byte-level BPE trained on the stream, every digit a token of its own."""
+"""The pair's byte-level BPE tokenizer.  It is trained on the stream; every digit is a token of its
+own."""
 
 from __future__ import annotations
 
@@ -58,8 +59,8 @@ def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Save so that transformers 4.57 and 5.x load it alike.
 
-    The class name that 5.x writes is unknown to 4.57, and 5.x keeps the chat template in a file
-    of its own: the name is put right, and the template is written into the configuration as well.
+    The class name that 5.x writes is unknown to 4.57, so it is put right.  5.x keeps the chat
+    template in a file of its own, so it is written into the configuration as well.
     """
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"

@@ -1,4 +1,5 @@
-"""Drafters: who proposes the next tokens.  A drafter is one file and one line in the table here."""
+"""The registry of drafters, which propose the next tokens.  A drafter is one file and one line in
+the table here."""
 
 from __future__ import annotations
 

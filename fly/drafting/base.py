@@ -1,6 +1,5 @@
-"""Drafter protocol.  A drafter sees the committed tokens of every row and nothing of how they are
-verified.
-"""
+"""Protocol of drafters, and what the engine gives them.  A drafter sees the committed tokens of
+every row and nothing of how they are verified."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ from fly.settings import NoSettings, Traits
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
-    """What is offered to the target in one round.  It may be shorter than K, and empty.
+    """The tokens offered to the target in one round.  It may be shorter than K, and empty.
 
     Where all else is equal, the target keeps the branch of a tree whose last token stands first: a
     drafter puts the likelier of two tokens of one depth before the other.
@@ -68,13 +67,13 @@ class Proposal:
 
 @dataclass(frozen=True)
 class StopInfo:
-    """What ends an answer, for drafters that see their tokens on the host and can stop there."""
+    """End tokens and limits, for drafters that see their tokens on the host and can stop there."""
 
     ids: frozenset[int] = frozenset()
     lookahead: int = 0  # proposed tokens that decide on one, its own included (acceptance.Rule)
 
     def shorten(self, limit: int, tokens: Sequence[int]) -> int:
-        """How many of `limit` proposed tokens can matter: none behind an end token, but for those
+        """How many of `limit` proposed tokens can matter: none after an end token, but for those
         that decide whether a token up to there is loosened.
         """
         place = next((place for place, token in enumerate(tokens) if token in self.ids), limit)
@@ -94,7 +93,7 @@ class Choose(Protocol):
 
         Args:
             logits: [B, n, V]; row b's are of the proposal's places places[b] .. places[b]+n-1.
-            places: 0 for the token behind the last committed one.
+            places: 0 for the token after the last committed one.
             drafted: called if the choice depends on them: every row's proposed tokens before its
                 last place here.
         """
@@ -109,7 +108,7 @@ def greedy(
 
 
 class CommittedRow(Protocol):
-    """What a drafter may know of a row."""
+    """A row as a drafter sees it."""
 
     @property
     def index(self) -> int:
@@ -163,7 +162,7 @@ class DraftModel(Protocol):
     slot p.  A class that derives from this one inherits `reserve` and `draft`.
     """
 
-    num_positions: int | None  # that the model knows; None where it knows no limit
+    num_positions: int | None  # that the model has; None where it has no limit
 
     @property
     def device(self) -> torch.device:
@@ -184,7 +183,7 @@ class DraftModel(Protocol):
         """Run ids [B, n] of rows 0 to B-1 at positions starts[b] .. starts[b]+n-1; logits [B, n,
         V].  `starts` lie on the host, so that nothing waits for the device.
 
-        Positions after the last one that the model knows are allowed and give meaningless logits: a
+        Positions after the last one that the model has are allowed and give meaningless logits: a
         row that drafts less than its neighbours is padded.
         """
         ...
@@ -257,7 +256,7 @@ class Pace(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class DrafterContext:
-    """What a drafter may be built of."""
+    """The parts that a drafter may be built of."""
 
     device: torch.device  # of the target: where proposals are wanted
     vocab_size: int  # the target's
@@ -266,7 +265,7 @@ class DrafterContext:
     tokenizer: Any = None  # the target's
     draft_tokenizer: Any = None  # the draft model's, where it is not the target's
     reads_trees: bool = True  # whether the target can verify trees
-    reader: Any = None  # drafting.reading.DraftReader of the model; None: make one
+    reader: Any = None  # draft_cache.DraftReader of the model; None: make one
     pace: Pace | None = None  # for drafters that ask between tokens (Traits.asks_pace)
     is_loose: bool = False  # the text depends on what is offered
     make: Callable[[DrafterSpec, DrafterContext], Drafter] | None = None  # for drafters of drafters
@@ -314,7 +313,7 @@ class Drafter(Protocol):
         ...
 
     def observe(self, rows: Rows, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
-        """Learn what the target said, before `commit`.
+        """Learn from the target's output, before `commit`.
 
         Args:
             rows: as they were when the proposal was made.
@@ -342,13 +341,13 @@ class Drafter(Protocol):
         return None
 
     def report(self) -> dict[str, Any]:
-        """What it has to tell of all it did, fit for JSON."""
+        """Its report of all it did, fit for JSON."""
         return {}
 
 
 @dataclass(frozen=True, eq=False)
 class TreeMask:
-    """A tree's tokens in the order of their slots, behind a text that all of them follow."""
+    """A tree's tokens in the order of their slots, after a text that all of them follow."""
 
     seen: Tensor  # [B, T, T] bool, the tokens that each one follows, and itself
 
@@ -382,7 +381,7 @@ class TreeMask:
 
         Args:
             parents: [B, T] int64 on the host, the token that each follows, -1 for the text; a token
-                stands behind the one that it follows.
+                stands after the one that it follows.
         """
         num_rows, size = parents.shape
         seen = torch.eye(size + 1, dtype=torch.bool).repeat(num_rows, 1, 1)

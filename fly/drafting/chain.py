@@ -1,4 +1,4 @@
-"""Chain drafting: the draft model decodes K tokens greedily, all rows together."""
+"""Chain drafting, where the draft model decodes K tokens greedily."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ModelDrafter(CachedDrafter):
         reader: DraftReader | None = None,
         pace: Pace | None = None,
     ) -> None:
-        """Propose `k` tokens, fewer where `pace` says so; the others are CachedDrafter's."""
+        """Propose `k` tokens, fewer where `pace` stops; the others are CachedDrafter's."""
         super().__init__(model, reader)
         self.k = k
         self.pace = pace

@@ -1,6 +1,5 @@
-"""The draft model's cache, kept up to date only as far as somebody drafts with it: what a row
-gained in between is read when it drafts again.  Drafters of one model share one of these.
-"""
+"""The draft model's cache, shared by all drafters of one model.  It is brought up to date only for
+rows that draft: tokens that a row gained in between are computed when it drafts again."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ FAR_BEHIND = 128  # tokens lacking from which on a row is read as a prompt is
 
 def within_context(model: DraftModel, rows: Rows, limits: Sequence[int], k: int) -> list[int]:
     """Tokens that each row may draft: at most k, at most its limit, and no position that the model
-    does not know.  [B]
+    does not have.  [B]
     """
     room = model.num_positions
     if room is None:
@@ -26,9 +25,8 @@ def within_context(model: DraftModel, rows: Rows, limits: Sequence[int], k: int)
 
 
 class DraftReader:
-    """How much of every request the draft model has read, and in which of its cache rows that
-    lies: the places of the rows that it is given.
-    """
+    """Progress of the draft model in every request, and the cache rows that hold it: the places of
+    the rows that it is given."""
 
     def __init__(self, model: DraftModel, *, is_lazy: bool = False) -> None:
         """Nothing is read yet.  `is_lazy`: no prompt is before its row first drafts."""
@@ -182,7 +180,7 @@ class CachedDrafter(Drafter):
         self.reader.prefill(rows)
 
     def commit(self, rows: Rows) -> None:
-        """What was refused lies behind the rows' lengths and is overwritten."""
+        """What was refused lies after the rows' lengths and is overwritten."""
         self.reader.commit(rows)
 
     def forget(self, index: int) -> None:

@@ -1,10 +1,5 @@
-"""Guesses of what the draft model says next, from a row's text and from what it said before, and
-how many guessed tokens are worth a longer forward that checks them.
-
-That is judged by what was drafted: at every token it is noted whether the lookup would have said
-it, by the length of the match.  So a guess costs nothing where lookups were wrong lately, and they
-are tried again when they would have been right.
-"""
+"""Guesses of the draft model's next tokens, and how many of them pay.  They come from a row's text
+and from what the draft decoded before; a longer forward checks them."""
 
 from __future__ import annotations
 
@@ -27,7 +22,7 @@ FIRST_YIELD = 0.1  # so that 80 tokens of a new row are looked at
 
 
 class Text(Protocol):
-    """A row's tokens: the committed ones, and behind them drafted ones that are taken back."""
+    """A row's tokens: the committed ones, and after them drafted ones that are taken back."""
 
     def extend(self, ids: Sequence[int]) -> None:
         """Commit tokens; nothing is drafted at that time."""
@@ -46,7 +41,7 @@ class Text(Protocol):
         ...
 
     def following(self, match: Match, count: int) -> list[int]:
-        """Up to `count` tokens behind it."""
+        """Up to `count` tokens after it."""
         ...
 
 
@@ -54,7 +49,6 @@ class NgramText(NgramIndex):
     """Earliest matches of up to `max_ngram` tokens, in drafted tokens too, as in released FLy."""
 
     def __init__(self, max_ngram: int) -> None:
-        """As NgramIndex."""
         super().__init__(max_ngram, "earliest")
         self._num_drafted = 0
 
@@ -77,17 +71,17 @@ class NgramText(NgramIndex):
 
 class RecentText:
     """Latest matches of up to `max_ngram` tokens, in all that was committed or ever drafted: what
-    was refused is often what the draft model says again behind the token that took its place.
+    was refused is often what the draft model gives again after the token that took its place.
     """
 
     def __init__(self, max_ngram: int) -> None:
         """The empty text."""
         self.read: list[int] = []  # tokens in the order in which they came
-        # By n: where in these the token stands that came last behind an n-gram of the text.
+        # By n: where in these the token stands that came last after an n-gram of the text.
         self._places: list[dict[tuple[int, ...], int]] = [{} for _ in range(max_ngram)]
         self._end: list[int] = []  # the text's last max_ngram tokens
         self._committed_end: list[int] = []
-        self._seams: list[int] = []  # places whose tokens did not stand behind the ones before
+        self._seams: list[int] = []  # places whose tokens did not stand after the ones before
 
     def extend(self, ids: Sequence[int]) -> None:
         """Commit tokens."""
@@ -120,7 +114,7 @@ class RecentText:
         return NO_MATCH
 
     def following(self, match: Match, count: int) -> list[int]:
-        """`count` tokens behind it, fewer where they were taken back; none without a match."""
+        """`count` tokens after it, fewer where they were taken back; none without a match."""
         if not match.length:
             return []
         seam = bisect_right(self._seams, match.end)
@@ -162,7 +156,7 @@ class SuffixText:
         return self._cursor.match if self._drafted and self._cursor else self.automaton.match
 
     def following(self, match: Match, count: int) -> list[int]:
-        """`count` tokens behind it; none without a match."""
+        """`count` tokens after it; none without a match."""
         if not match.length:
             return []
         return continuation(self.ids, match.end, count, self._drafted)
@@ -184,7 +178,12 @@ def worthwhile_length(rate: float, cost: float, longest: int) -> int:
 
 
 class Guesser:
-    """Guesses a row's next tokens."""
+    """Guesses a row's next tokens.
+
+    Whether they pay is judged by what was drafted: at every token it is noted whether the lookup
+    would have given it, by the length of the match.  So a guess costs nothing where lookups were
+    wrong lately, and they are tried again when they would have been right.
+    """
 
     def __init__(self, text: Text, longest: int, cost: float) -> None:
         """Guess up to `longest` tokens; each makes a forward longer by the share `cost`."""
@@ -239,7 +238,7 @@ class Guesser:
 
     @property
     def is_hopeful(self) -> bool:
-        """Whether lookups have said so many of the last tokens that drafted ones are looked at
+        """Whether lookups have given so many of the last tokens that drafted ones are looked at
         although a device must be waited for.
         """
         return self.is_free or self._yield > HOPELESS

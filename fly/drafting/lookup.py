@@ -1,16 +1,6 @@
-"""Suffix indexes of a growing text: where its last tokens stood before.
-
-`NgramIndex` finds the last n tokens, earliest or latest.  Source: the released FLy code
-(AMD-AGI/FLy, 6667ae8) and prompt lookup decoding.  Differs: a text shorter than 2n tokens is looked
-up with shorter n-grams instead of failing.
-
-`SuffixAutomaton` finds the longest suffix that occurred before, in amortised constant time per
-token however long the text is.  Source: Blumer et al. 1985 (the automaton, whose states,
-transitions and copies of transitions are linear in the text); SAM decoding, arXiv 2411.10666
-(drafting with it).  A state stands for strings that end at the same places of the text; its link
-leads to the longest suffix that ends at more places.  What the whole text's state links to has
-therefore ended before.
-"""
+"""Suffix indexes of a growing text, to find its last tokens earlier on.  Sources: `NgramIndex`, the
+released FLy code (AMD-AGI/FLy, 6667ae8) and prompt lookup decoding; `SuffixAutomaton`, Blumer et
+al. 1985 (the automaton) and SAM decoding, arXiv 2411.10666 (drafting with it)."""
 
 from __future__ import annotations
 
@@ -32,8 +22,10 @@ ROOT = 0  # the state of the empty string
 
 
 class NgramIndex:
-    """Where every n-gram of a growing text stands, so that a lookup costs the same however long
-    the text is.
+    """Index of the n-grams of a growing text; a lookup costs the same however long the text is.
+
+    Finds the last n tokens, earliest or latest.  Differs from the released code: a text shorter
+    than 2n tokens is looked up with shorter n-grams instead of failing.
     """
 
     def __init__(self, max_ngram: int, which: Which = "earliest") -> None:
@@ -83,14 +75,20 @@ class NgramIndex:
 
 
 class SuffixAutomaton:
-    """All substrings of a text that grows token by token."""
+    """All substrings of a text that grows token by token.
+
+    Finds the longest suffix that occurred before, in amortised constant time per token however long
+    the text is: states, transitions and copies of transitions are linear in the text.  A state
+    stands for strings that end at the same places of the text; its link leads to the longest suffix
+    that ends at more places.  What the whole text's state links to has therefore ended before.
+    """
 
     def __init__(self) -> None:
         """The empty text."""
         self.ids: list[int] = []
         self.match = NO_MATCH  # of the text's longest suffix that also ended earlier
         self.transitions: list[dict[int, int]] = [{}]  # by state: token -> state
-        self.links = [-1]  # by state; -1 behind the root
+        self.links = [-1]  # by state; -1 after the root
         self.lengths = [0]  # by state: of its longest string
         # By state: an end of its strings, the newest at which one was the text's longest match,
         # else their first.  The newest of all would take a logarithm more per token.
@@ -145,12 +143,12 @@ class SuffixAutomaton:
         return len(self.links) - 1
 
     def cursor(self) -> Cursor:
-        """A reader that stands behind the text's own longest match, to read what may follow."""
+        """A reader that stands after the text's own longest match, to read what may follow."""
         return Cursor(self, max(ROOT, self.links[self._last]))
 
 
 class Cursor:
-    """Reads a text of its own and knows its longest suffix that occurs in the automaton's, which
+    """Reads a text of its own and holds its longest suffix that occurs in the automaton's, which
     may grow meanwhile: a match found before then may be shorter than the longest.
     """
 
@@ -202,7 +200,7 @@ def continuation(
 ) -> list[int]:
     """`count` tokens that follow the first `end` tokens of a text, which ends like them.
 
-    Behind its end the text is taken to go on as it went from `end` on: what matched there, and
+    After its end the text is taken to go on as it went from `end` on: what matched there, and
     overlaps the end, repeats itself.
 
     Args:

@@ -1,10 +1,5 @@
-"""Multi-level drafting: guesses from what a row's text, and its draft, said before, verified by the
-draft model, so that its own continuation is found in fewer forwards.  Source: the released FLy code
-(AMD-AGI/FLy, 6667ae8).  Differs: what the draft said in earlier rounds is looked up, too; guesses
-are as long as they pay (guessing.py), and without one the draft takes a plain step (there: filler
-tokens, or the guess before); short texts are looked up with shorter n-grams; a suffix automaton may
-take the n-grams' place.  With earliest matches and guess_cost 0 guesses are the released code's.
-"""
+"""Multi-level drafting, where the draft model verifies looked-up guesses.  Its own continuation is
+so found in fewer forwards.  Source: the released FLy code (AMD-AGI/FLy, 6667ae8)."""
 
 from __future__ import annotations
 
@@ -35,7 +30,13 @@ HOST = "cpu"  # where looking at a tensor waits for nothing
 
 
 class MultilevelDrafter(CachedDrafter):
-    """The draft model's continuation, several tokens a forward where it repeats what was said."""
+    """The draft model's continuation, several tokens a forward where it repeats earlier text.
+
+    Differs: what the draft decoded in earlier rounds is looked up, too.  Guesses are as long as
+    they pay (guesses.py); without one the draft takes a plain step (there: filler tokens, or the
+    guess before).  Short texts are looked up with shorter n-grams, and a suffix automaton may take
+    the n-grams' place.  With earliest matches and guess_cost 0 guesses are the released code's.
+    """
 
     own_settings = MultilevelSettings
 
@@ -49,7 +50,7 @@ class MultilevelDrafter(CachedDrafter):
         guess_cost: float = GUESS_COST,
         reader: DraftReader | None = None,
     ) -> None:
-        """Propose `k` tokens, fewer behind an `end`, from guesses of up to `guess_length` tokens.
+        """Propose `k` tokens, fewer after an `end`, from guesses of up to `guess_length` tokens.
 
         Args:
             model: the draft model.
@@ -143,7 +144,7 @@ def _stack_probs(drafts: Sequence[Draft], padded: Proposal) -> Tensor | None:
 
 
 class Found(NamedTuple):
-    """What a lookup says."""
+    """Result of a lookup."""
 
     has_match: bool
     guess: list[int]  # as far as it pays
@@ -168,7 +169,7 @@ class Draft:
 
     @property
     def num_left(self) -> int:
-        """Tokens until it is finished; none or fewer behind that."""
+        """Tokens until it is finished; none or fewer after that."""
         return self.limit - len(self.tokens)
 
     @property
@@ -275,7 +276,7 @@ class Levels:
         pieces = [[*known, *row.guess] for known, row in zip(openings, found, strict=True)]
         logits = self.model.extend(pad_right(pieces, self.model.device), starts)
         self.num_forwards += 1
-        # Behind the opening's last token comes the proposal's next; what stands before is known.
+        # After the opening's last token comes the proposal's next; what stands before is known.
         begins = [len(known) - 1 for known in openings]
         if not any(row.guess for row in found):
             logits = last_logits(logits, [len(known) for known in openings])

@@ -1,6 +1,5 @@
-"""N-gram drafting without a draft model: the proposal is what followed the same tokens earlier in
-prompt or answer.
-"""
+"""N-gram drafting without a draft model.  The proposal is what followed the same tokens earlier in
+prompt or answer."""
 
 from __future__ import annotations
 

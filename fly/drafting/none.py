@@ -1,4 +1,4 @@
-"""No drafting: every round is a plain step of the target."""
+"""The drafter `none`, with which the target decodes plainly."""
 
 from __future__ import annotations
 

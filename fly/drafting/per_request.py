@@ -1,4 +1,4 @@
-"""State that a drafter keeps of every request, by the request's index."""
+"""State that a drafter keeps for each request, by the request's index."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The target's own weights as its draft, so no second checkpoint: with layers left out (Draft &
-Verify, arXiv 2309.08168), or with its linear layers in 8 bits (after ML-SpecQD, arXiv 2503.13565,
-which casts weights to MXFP4, 4 bits with a scale for every 32 of them, and leaves activations in
-16).  The engine makes that model (fly/engine/self_draft/build.py); drafting is chain drafting.
-"""
+"""The drafter `self`, which drafts with the target's own weights.  No second checkpoint: layers are
+left out (Draft & Verify, arXiv 2309.08168), or linear layers are in 8 bits (after ML-SpecQD, arXiv
+2503.13565).  That model is made in fly/engine/self_draft/build.py; drafting is chain drafting."""
+
+# ML-SpecQD casts weights to MXFP4, 4 bits with a scale for every 32 of them, and leaves activations
+# in 16 bits.
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A drafter as the configuration resolves it: its name, its settings, what it needs and gives.  No
-torch: a configuration is checked before anything is loaded."""
+"""Settings of drafters, and `DrafterSpec`, a resolved drafter.  No torch here: a configuration is
+checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Describe: TypeAlias = Callable[[str, Mapping[str, Any], OfficialKeys], DrafterSp
 
 
 class DrafterSettings(BaseModel):
-    """Settings of a drafter that read official keys, or that tell its traits."""
+    """Settings of a drafter that read official keys, or that set its traits."""
 
     model_config = STRICT
 

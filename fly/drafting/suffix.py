@@ -1,9 +1,7 @@
-"""Suffix drafting without a draft model: the proposal is what followed the longest suffix of the
-text that occurred before, in the row's own text or in answers given before.
-Source: SuffixDecoding (arXiv 2411.04975), for the length bounded by the match's and the store;
-SAM decoding (arXiv 2411.10666), for the automaton.  Differs: followed is one occurrence, the one
-seen last as a longest match (lookup.py), not the most frequent.
-"""
+"""Suffix drafting without a draft model.  The proposal is what followed the longest suffix of the
+text that occurred before, in the row's own text or in earlier answers.  Source: SuffixDecoding
+(arXiv 2411.04975) for the store and for lengths bounded by the match; SAM decoding (arXiv
+2411.10666) for the automaton."""
 
 from __future__ import annotations
 
@@ -71,7 +69,11 @@ REPEATING = 4  # tokens of a match that make a text repeat itself
 
 
 class SuffixDrafter(Drafter):
-    """What followed the longest match."""
+    """Proposes what followed the longest match.
+
+    Differs: it follows one occurrence, the one seen last as a longest match (lookup.py), not the
+    most frequent.
+    """
 
     own_settings = SuffixSettings
 
@@ -108,7 +110,7 @@ class SuffixDrafter(Drafter):
         return Proposal.from_lists(found, self._device)
 
     def _continue(self, row: IndexedRow, limit: int) -> list[int]:
-        """Up to `limit` tokens behind the longest match; the row's own text comes first."""
+        """Up to `limit` tokens after the longest match; the row's own text comes first."""
         match = row.automaton.match
         stored, text = row.reader.find() if row.reader is not None else (match, [])
         length = max(match.length, stored.length)
@@ -172,7 +174,6 @@ class StoreReader:
     """Follows one row's text through the store."""
 
     def __init__(self, store: AnswerStore) -> None:
-        """Nothing is read yet."""
         self._store = store
         self._version = store.version
         self._cursors = [Cursor(generation) for generation in store.generations]

@@ -1,9 +1,6 @@
-"""Tree drafting: where the draft model is unsure, several continuations are offered side by side.
-Every token kept proposes its `branch_n` likeliest followers; by the product of the draft's
-probabilities the best tokens of every level are kept, and in the end the best of all.  Source: the
-released FLy code (AMD-AGI/FLy, 6667ae8), whose keys these are.  Differs: the draft reads each token
-of the tree once, at a position by depth, and keeps its cache (docs/drafters.md).
-"""
+"""Tree drafting, with several continuations where the draft is unsure.  Source: the released FLy
+code (AMD-AGI/FLy, 6667ae8), whose keys these are.  Differs: the draft reads each token of the tree
+once, at a position by depth, and keeps its cache (docs/drafters.md)."""
 
 from __future__ import annotations
 
@@ -30,7 +27,7 @@ from fly.drafting.settings import DrafterSpec, ResolvedTree, TreeSettings
 
 @dataclass(frozen=True)
 class TreeShape:
-    """How large a tree may grow."""
+    """Bounds of a tree's size."""
 
     depth: int  # levels
     branch_n: int  # followers tried of every token
@@ -64,7 +61,7 @@ class Growth:
         """With the next level.
 
         Args:
-            logits: [B, n, V] behind the last n tokens, or behind the text where there are none.
+            logits: [B, n, V] after the last n tokens, or after the text where there are none.
             shape: bounds the level.
             is_open: [B] bool, the rows whose trees may have it.
         """
@@ -86,7 +83,7 @@ class Growth:
         )
 
     def can_gain(self, width: int, total_n: int) -> bool:
-        """Whether a token behind the last `width` could be among the best `total_n`: it is never
+        """Whether a token after the last `width` could be among the best `total_n`: it is never
         likelier than the one that it follows, and of equals the earlier stays.
         """
         if self.size < total_n:
@@ -102,7 +99,7 @@ class Growth:
         places, scores = ranked.indices[:, :total_n], ranked.values[:, :total_n]
         is_kept = scores > -torch.inf
         lengths = is_kept.sum(1)
-        none = self.size  # a place behind all
+        none = self.size  # a place after all others
         width = int(lengths.max())
         kept = torch.where(is_kept, places, none).sort(dim=1).values[:, :width]
         renamed = torch.full_like(self.tokens, -1)
@@ -116,7 +113,11 @@ class Growth:
 
 
 class TreeDrafter(CachedDrafter):
-    """The draft model's likeliest continuations, as a tree."""
+    """The draft model's likeliest continuations, as a tree.
+
+    Every token kept proposes its `branch_n` likeliest followers; by the product of the draft's
+    probabilities the best tokens of every level are kept, and in the end the best of all.
+    """
 
     own_settings = TreeSettings
 

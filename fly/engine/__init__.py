@@ -1,4 +1,4 @@
-"""The decoding engine.  It knows torch and transformers, and nothing of lm-eval."""
+"""The decoding engine.  It uses torch and transformers, and nothing of lm-eval."""
 
 from fly.engine.arguments import OTHER_METHODS, SHAPING
 from fly.engine.batch import MismatchRecord, Result, RoundRecord

@@ -1,4 +1,4 @@
-"""Checks of what is asked, before anything is decoded."""
+"""Checks of requests before anything is decoded, and rows per batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LEAST_TEMPERATURE = 1e-5
 
 @dataclass(frozen=True)
 class RequestCheck:
-    """What models, rule and drafter can be asked."""
+    """Checks of requests against models, rule and drafter."""
 
     tokenizer: PreTrainedTokenizerBase
     vocab_size: int
@@ -169,7 +169,7 @@ def named(index: int, request: Request) -> str:
 
 
 def refuse_lone_surrogates(text: str, what: str) -> None:
-    """Refuse what no tokenizer can read, as half of a character that JSON or Python spelt out.
+    """Refuse what no tokenizer can read, as half of a character that JSON or Python wrote out.
 
     Raises:
         RequestError: names `what`, and where in it the first one is.
@@ -207,7 +207,7 @@ FIRST_ROWS = 8
 TRIAL_ROUNDS = 5
 # A doubled batch must advance rows this much faster: below, it only costs memory.
 WORTHWHILE = 1.1
-MAX_ROWS = 64  # of a search, unless told otherwise; lm-eval's default too
+MAX_ROWS = 64  # of a search, unless set otherwise; lm-eval's default too
 
 
 class BatchSize:
@@ -324,7 +324,7 @@ def check_draft(
 
 
 def warn_of_idle_translation(drafter: DrafterSpec, shares_ids: bool) -> None:
-    """Say so where a drafter translates between two tokenizers that are one."""
+    """Warn where a drafter translates between two tokenizers that are one."""
     if shares_ids and drafter.traits.own_tokenizer:
         warnings.warn(
             f"target and draft have the same tokenizer, so {drafter.name!r} has nothing to "

@@ -1,9 +1,8 @@
-"""Arguments of transformers' `generate` that shape the distribution of the next token, and what
-each of them may be; those that stand for another way of decoding; what we call the others.
+"""Arguments of transformers' `generate`, with their allowed values.  Those that shape the next
+token's distribution, those that mean another way of decoding, and our names for the others."""
 
-transformers itself looks at most values where it uses them, at some only while it decodes, and at
-others never: `top_p=2` is then no top-p at all.
-"""
+# transformers itself looks at most values where it uses them, at some only while it decodes, and at
+# others never: `top_p=2` is then no top-p at all.
 
 from __future__ import annotations
 
@@ -147,7 +146,7 @@ OTHER_METHODS: Mapping[str, tuple[Any, ...]] = {
 
 @dataclass(frozen=True)
 class Ways:
-    """What to do in place of an argument that there is none of."""
+    """Advice in place of an argument that there is none of."""
 
     by_name: Mapping[str, str]
     own: tuple[str, ...]  # further arguments that there are, beside those that shape

@@ -1,6 +1,5 @@
-"""Records that travel through the engine: rows while they are decoded, outcomes of rounds,
-results; and the scheduler, which says what request sits in what row.
-"""
+"""Records of the engine (`Row`, `Outcome`, `Result`) and its `Scheduler`.  The scheduler gives
+waiting requests the rows that become free."""
 
 from __future__ import annotations
 
@@ -34,7 +33,7 @@ class MismatchRecord:
 
 @dataclass(frozen=True)
 class RoundRecord:
-    """What one round decided for one row; kept only when asked for."""
+    """Record of one round's decisions for one row; kept only when asked for."""
 
     draft_ids: list[int]  # [K]
     reasons: list[int]  # [K] acceptance.Reason
@@ -43,23 +42,23 @@ class RoundRecord:
 
     @property
     def native(self) -> list[bool]:
-        """Native matches, behind the first refusal too.  [K]"""
+        """Native matches, after the first refusal too.  [K]"""
         return [reason == Reason.MATCH for reason in self.reasons]
 
     @property
     def accepted(self) -> list[bool]:
-        """The rule's decisions, behind the first refusal too.  [K]"""
+        """The rule's decisions, after the first refusal too.  [K]"""
         return [reason in (Reason.MATCH, Reason.LOOSE) for reason in self.reasons]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a round decided for one row, on the host."""
+    """Decision of a round for one row, on the host."""
 
     proposal: list[int]  # ids
     num_kept: int  # of the proposal
     reasons: list[int]  # an acceptance.Reason for every proposed token
-    own: int  # the target's token behind those kept: correction, bonus or plain step
+    own: int  # the target's token after those kept: correction, bonus or plain step
 
     @property
     def num_proposed(self) -> int:
@@ -73,7 +72,7 @@ class Outcome:
 
     @property
     def ids(self) -> list[int]:
-        """The tokens kept and the target's own behind them."""
+        """The tokens kept and the target's own after them."""
         return [*self.proposal[: self.num_kept], self.own]
 
     @property
@@ -86,7 +85,7 @@ class Outcome:
     @property
     def mismatches(self) -> list[int]:
         """Places of the mismatches that took effect: those kept, and the first refusal.  What lies
-        behind is judged, but nothing hangs on it.
+        after it is judged, but nothing depends on it.
         """
         effective = enumerate(self.reasons[: self.num_kept + 1])
         return [place for place, reason in effective if reason != Reason.MATCH]
@@ -111,7 +110,7 @@ class Result:
 
 
 class Said(NamedTuple):
-    """All that matters of an answer so far to stop strings (stop_strings.py)."""
+    """All that matters of an answer so far to stop strings (stopping.py)."""
 
     tail: bytes = b""  # the end of its text, empty where all of it is blank or thinking
     counts: bool = True  # stop strings count here
@@ -186,7 +185,7 @@ def queue_order(rows: Iterable[Row]) -> list[Row]:
 
 class Scheduler:
     """A queue of waiting rows and the rows being decoded.  Rows in use are always the first ones: a
-    finished row's place is taken by the last row, and new requests come in behind.
+    finished row's place is taken by the last row, and new requests come in after them.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:

@@ -1,4 +1,5 @@
-"""Deciders: what every row keeps of what was proposed to it, by one rule or by many at once."""
+"""Deciders, which settle what every row keeps of its proposal.  One rule decides, or many at once
+in a sweep."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ from fly.errors import DecodingError
 
 @dataclass(eq=False)
 class ChainRound:
-    """A round's proposal while it is verified: chains; trees derive from it (trees.py)."""
+    """A round's proposal while it is verified: chains; trees derive from it (tree.py)."""
 
     proposal: Proposal
 
@@ -111,7 +112,6 @@ class RuleDecider:
     def decide(
         self, rows: Sequence[Row], proposed: ChainRound, scores: Scores
     ) -> Sequence[Outcome]:
-        """As Decider."""
         scores, decision = proposed.best(scores, self.rule.accept(scores))
         outcomes = to_host(rows, scores, decision)
         if self.records_rounds:
@@ -139,7 +139,7 @@ def to_host(rows: Sequence[Row], scores: Scores, decision: Decision) -> list[Out
 
 
 def not_finite(row: Row) -> DecodingError:
-    """What is raised where the target's logits behind a row are not numbers."""
+    """What is raised where the target's logits after a row are not numbers."""
     return DecodingError(
         f"the target's logits are not finite behind token {len(row.ids)} of request {row.index}",
         fix="load the target in bfloat16 or float32, or check its weights",

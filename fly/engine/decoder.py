@@ -1,4 +1,4 @@
-"""`SpeculativeDecoder`: the engine's public entrance."""
+"""`SpeculativeDecoder`, the public entry of the engine."""
 
 from __future__ import annotations
 
@@ -186,7 +186,7 @@ class SpeculativeDecoder:
 
     @property
     def max_context(self) -> int | None:
-        """Prompt and new tokens that fit together; None where the target knows no limit."""
+        """Prompt and new tokens that fit together; None where the target has no limit."""
         return self._target.num_positions
 
     @property
@@ -196,7 +196,7 @@ class SpeculativeDecoder:
 
     @property
     def defaults(self) -> Defaults:
-        """What the target's generation config says of the ends of answers."""
+        """Ends of answers by the target's generation config."""
         return self._processing.defaults
 
     def generate(

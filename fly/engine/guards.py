@@ -1,5 +1,5 @@
-"""Where no rule may loosen anything, whatever it says: special tokens, the beginning of an answer,
-all that is not between two markers, and proposals that copy the context."""
+"""Positions where no rule may loosen anything.  Special tokens, the beginning of an answer, all
+that is not between two markers, and proposals that copy the context."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ class Places:
     """The first generated tokens, all that is not between two markers, and copied proposals.
 
     Between the markers a place is locked too where the text before it ends with the beginning of
-    the closing marker; with `closing` this keeps every token that belongs to a closing marker, the
-    draft's or the target's own, from being traded.
+    the closing marker.  With `closing` no token that belongs to a closing marker, the draft's or
+    the target's own, is ever traded.
     """
 
     def __init__(
@@ -150,7 +150,7 @@ class Places:
 def _shut_places(
     state: State, tokens: Sequence[int], parents: Sequence[int], length: int, spans: Spans
 ) -> list[bool]:
-    """Of one row's proposal, behind a text of this state.  [K]"""
+    """Of one row's proposal, after a text of this state.  [K]"""
     # What each place follows; the last one is the committed text, which parent -1 means.
     before = [state] * (len(tokens) + 1)
     shut = [True] * len(tokens)  # what is padding does not matter
@@ -177,7 +177,7 @@ def _depths(proposal: Proposal) -> Tensor:
 
 @dataclass(frozen=True)
 class StopGuard:
-    """Looks at mismatches only, with the text that each stands behind."""
+    """Looks at mismatches only, with the text that each stands after."""
 
     stops: StopRules
 

@@ -1,10 +1,6 @@
-"""Plain rounds in between: how fast speculation is beside plain decoding, measured while it runs.
-One round in a hundred proposes nothing; what it took is put beside what the rounds before it, of as
-many rows, took for as many tokens.
-
-Greedy text is the target's own either way.  A sampled row's draws depend on how many rounds it has
-had, so a plain one would change its text with its neighbours: a batch that has such a row waits.
-"""
+"""Plain rounds in between, which measure how fast speculation is.  One round in a hundred proposes
+nothing; its time is compared with the time that the rounds before it, of as many rows, took for as
+many tokens."""
 
 from __future__ import annotations
 
@@ -22,12 +18,17 @@ if TYPE_CHECKING:
 EVERY = 100  # rounds of which the last one is plain
 WARM_UP = 1  # first plain rounds, not counted: kernels are chosen, caches are cold
 FEWEST_OTHERS = 5  # rounds of as many rows that a plain one is compared with
-FEWEST_TIMED = 3  # plain rounds, to say anything
+FEWEST_TIMED = 3  # plain rounds, for any statement
 NOISE = 0.3  # two standard errors of the speeds' ratio behind a single plain round
 
 
 class PlainRounds:
-    """Says when a round is plain, and counts what came of it."""
+    """Decides when a round is plain, and counts what came of it.
+
+    Greedy text is the target's own either way.  A sampled row's draws depend on how many rounds it
+    has had, so a plain one would change its text with its neighbours: a batch that has such a row
+    waits.
+    """
 
     def __init__(self, *, spares_sampled: bool = True) -> None:
         """Nothing was timed.  `spares_sampled`: wait while a row samples."""
@@ -68,7 +69,7 @@ class PlainRounds:
 
 
 def remark(pooled: Statistics, setup: Setup, batch_size: int | str) -> str | None:
-    """What to say where speculation was slower than plain decoding, and what to change; None where
+    """The warning where speculation was slower than plain decoding, and what to change; None where
     it was not, or not clearly.
 
     Args:

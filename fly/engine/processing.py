@@ -1,7 +1,6 @@
-"""What transformers' `generate` would do to logits before it chooses a token, per request: the
-processors that the target's generation config and the request ask for, in transformers' own order
-and with its own defaults (a sampled request gets top_k 50 unless it says otherwise).
-"""
+"""Logits processors of each request, as in transformers' `generate`.  Those that the target's
+generation config and the request ask for, in transformers' own order and with its own defaults (a
+sampled request gets top_k 50 unless it has its own)."""
 
 from __future__ import annotations
 
@@ -65,15 +64,15 @@ class Processing:
 
 @dataclass(frozen=True)
 class Defaults:
-    """How long answers are, and where they end, where nobody says so."""
+    """Default length and end of answers."""
 
     max_new_tokens: int
     stop_strings: tuple[str, ...]
-    named_budget: int | None  # what the generation config says
+    named_budget: int | None  # from the generation config
 
 
 class _Builder(GenerationMixin):
-    """As much of a model as transformers needs to choose processors."""
+    """Stand-in for a model, as much as transformers needs to choose processors."""
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -93,7 +92,7 @@ class ProcessingFactory:
 
     @property
     def defaults(self) -> Defaults:
-        """What the target's generation config says of the ends of answers."""
+        """Ends of answers by the target's generation config."""
         config = self._defaults
         named = config.stop_strings
         stops = tuple(named) if isinstance(named, (list, tuple)) else (named,) if named else ()
@@ -120,7 +119,7 @@ class ProcessingFactory:
         if key not in self._known:
             processing = self._build(request, budget, whose)
             if processing is not None and processing.needs_history:
-                return processing  # its processors may know the prompt
+                return processing  # its processors may hold the prompt
             self._known[key] = processing
         return self._known[key]
 
@@ -172,7 +171,7 @@ class ProcessingFactory:
         request: Request,
         budget: int,
     ) -> None:
-        """Let errors that hang on ids and lengths come now and not in the middle of decoding."""
+        """Let errors that depend on ids and lengths come now and not in the middle of decoding."""
         for name in ("forced_bos_token_id", "forced_eos_token_id"):  # each at one length only
             ids = torch.tensor(getattr(config, name, None) or 0)
             if ids.min() < 0 or ids.max() >= self._vocab_size:

@@ -1,6 +1,5 @@
-"""What is kept of a round for those who look at single tokens.  It is to cost next to nothing: what
-the round has on the host anyway, and at the few mismatches that took effect the target's view,
-which is one small transfer.
+"""Records of single rounds, for traces.  They cost next to nothing: what the round has on the host
+anyway, and at the few mismatches that took effect the target's view, which is one small transfer.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ def record_round(
 def _views(
     scores: Scores, outcomes: Sequence[Outcome], places: Sequence[tuple[int, int]], rule: Rule
 ) -> list[list[float]]:
-    """The target's own token, the probabilities that its raw logits give to the proposed token and
-    to its own, and its entropy as the rule's gate sees it, at places (row, position); a list of
-    these four for each.
+    """For each place (row, position) a list of four numbers: the target's own token, the
+    probabilities that its raw logits give to the proposed token and to its own, and its entropy as
+    the rule's gate sees it.
     """
     if not places:
         return []

@@ -1,4 +1,4 @@
-"""Requests: what is asked of the engine."""
+"""`Request`, one prompt to continue."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Thinking:
-    """What a model says before its answer.  Stop strings count only behind it, and behind the
+    """Text that a model writes before its answer.  Stop strings count only after it, and after the
     blanks that follow."""
 
     end: str | int  # what it ends with: a text, or a token's id; of a special token the id

@@ -1,9 +1,6 @@
-"""One round's randomness and what shapes it: processors applied alike to draft and target, and the
-uniform draws of drafting, acceptance and correction.  Nothing else uses random numbers.
-
-The draws of a row hang on its seed, on how many rounds it has had, and on the place in the
-proposal: not on its neighbours, the batch's size or the order of the requests.
-"""
+"""Random draws of one round, and the processors applied to both models.  Draws depend on the row's
+seed, on how many rounds it has had, and on the place in the proposal.  They do not depend on its
+neighbours, the batch's size or the order of the requests.  Nothing else uses random numbers."""
 
 from __future__ import annotations
 
@@ -61,7 +58,7 @@ class RoundSampler:
         if self.is_plain and not self._keeps_probs:
             return logits.argmax(-1), None
         missing = self._vocab_size - logits.shape[-1]
-        if missing > 0:  # ids that only the target knows; processors may speak of them
+        if missing > 0:  # ids that only the target has; processors may name them
             logits = F.pad(logits, (0, missing), value=-torch.inf)
         processed = self.process(logits, places, drafted)
         soft = processed.softmax(-1) if self._keeps_probs else None
@@ -82,7 +79,7 @@ class RoundSampler:
         drafted: Callable[[], Sequence[Sequence[int]]],
     ) -> Tensor:
         """Apply every row's processors to logits [B, n, V] of the tokens at places[b] and following
-        behind what is committed; `drafted` gives the tokens before them, if they matter.
+        after what is committed; `drafted` gives the tokens before them, if they matter.
         """
         logits = logits.float()
         known = drafted() if self._needs_history else [[]] * len(self._rows)
@@ -98,7 +95,7 @@ class RoundSampler:
         self, logits: Tensor, texts: Callable[[], Sequence[Sequence[Sequence[int]]]]
     ) -> Tensor:
         """Apply every row's processors to logits [B, N+1, V] of trees; `texts` gives for every row
-        and line the tokens that it follows behind what is committed, if they matter.
+        and line the tokens that it follows after what is committed, if they matter.
         """
         if not self._needs_history:
             return self.process(logits, [0] * len(logits), list)
@@ -169,7 +166,7 @@ def _process_row(row: Row, logits: Tensor, place: int, tokens: Sequence[int]) ->
 
 
 def _process_lines(row: Row, logits: Tensor, followed: Sequence[Sequence[int]]) -> Tensor:
-    """One row's logits [n, V], each line behind its own tokens; those of one length together."""
+    """One row's logits [n, V], each line after its own tokens; those of one length together."""
     processing = row.processing
     if processing is None:
         return logits

@@ -1,9 +1,6 @@
-"""Text between two markers, followed token by token: where it is open, and which tokens may begin
-its end.
-
-A marker may be one token, special or not, or several, and may begin or end inside a token.  Text is
-followed as bytes, since a token may hold part of a character.
-"""
+"""Text between two markers, followed token by token.  A marker may be one token, special or not, or
+several, and may begin or end inside a token.  Text is followed as bytes, since a token may hold
+part of a character."""
 
 from __future__ import annotations
 
@@ -20,11 +17,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"  # what decoding makes of part of a character
-LONE_BYTE = re.compile("<0x([0-9A-F]{2})>")  # how SentencePiece spells one
+LONE_BYTE = re.compile("<0x([0-9A-F]{2})>")  # how SentencePiece writes one
 
 
 class TokenTexts:
-    """What each token adds to a text, special tokens shown.  Computed when first asked for."""
+    """Text that each token adds, special tokens shown.  Computed when first asked for."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Read from this tokenizer."""
@@ -32,7 +29,7 @@ class TokenTexts:
         self._known: dict[int, bytes] = {}
 
     def __getitem__(self, token: int) -> bytes:
-        """The token's share of the text; nothing for an id that the tokenizer does not know."""
+        """The token's share of the text; nothing for an id that the tokenizer does not have."""
         piece = self._known.get(token)
         if piece is None:
             piece = self._known[token] = self._read(token)

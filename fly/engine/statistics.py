@@ -1,9 +1,6 @@
-"""Counters of one request, additive over requests, and the metrics derived from their sums.
-
-`emitted = matched + loose + corrections + bonuses + plain - trimmed` always holds.  Only what
-precedes the first refusal of a round counts.  The reference implementation's own counters, which
-look behind it, are kept apart as `official_*`.
-"""
+"""Counters of one request, additive over requests, and their metrics.  `emitted = matched + loose +
+corrections + bonuses + plain - trimmed` always holds.  A correction is the recovered token after a
+refusal."""
 
 from __future__ import annotations
 
@@ -14,7 +11,11 @@ from fly.acceptance import Reason
 
 @dataclass
 class Statistics:
-    """What decoding cost and brought; add two to pool them."""
+    """Costs and gains of decoding; add two to pool them.
+
+    Only what precedes the first refusal of a round counts.  The reference implementation's own
+    counters, which look beyond it, are kept apart as `official_*`.
+    """
 
     requests: int = 0
     prompt_tokens: int = 0
@@ -25,7 +26,7 @@ class Statistics:
     corrections: int = 0
     bonuses: int = 0
     plain: int = 0  # tokens from target forwards without a proposal
-    trimmed: int = 0  # decoded behind the end of the answer, thrown away
+    trimmed: int = 0  # decoded after the end of the answer, thrown away
     emitted: int = 0
     unfinished_thinking: int = 0  # answers that ended before their thinking did
     draft_forwards: int = 0  # forwards of the draft model in the rounds that the row was in
@@ -35,7 +36,7 @@ class Statistics:
     refused_boundary: int = 0
     refused_window: int = 0
     official_mismatches: int = (
-        0  # reference counters, behind the first refusal too; 0 unless enable_statistics
+        0  # reference counters, after the first refusal too; 0 unless enable_statistics
     )
     official_windowed: int = 0
     official_accepted: int = 0

@@ -1,6 +1,5 @@
-"""One round: propose, verify, accept, commit.  Every row gains 1 to K+1 tokens; the target's cache
-then holds all of a row's tokens but the last, and nothing is ever cropped.
-"""
+"""One decoding round (propose, verify, decide, commit).  Every row gains 1 to K+1 tokens; the
+target's cache then holds all of a row's tokens but the last, and nothing is ever cropped."""
 
 from __future__ import annotations
 
@@ -36,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RoundContext:
-    """What a round needs besides the rows."""
+    """Everything that a round needs besides the rows."""
 
     target: CausalModel
     drafter: Drafter
@@ -107,7 +106,7 @@ def charge(rows: Sequence[Row], **seconds: float) -> None:
 
 def _limit(row: Row, engine: RoundContext) -> int:
     """Proposed tokens that can matter to a row: the budget's, what the rule or the reference's
-    counters must see behind them, and the context's.
+    counters must see after them, and the context's.
     """
     # Counting changes no draw: a sampled row's last token would come from the proposal.
     counted = 0 if row.is_sampled else engine.num_counted
@@ -263,7 +262,7 @@ def _plain_rounds(setup: Setup, *, is_judged: bool) -> PlainRounds | None:
 
 def _counted(setup: Setup) -> int:
     """Proposed tokens that the reference implementation's counters look at even where none of them
-    can be emitted: it drafts all K behind an end token and the budget.  0 where nothing is
+    can be emitted: it drafts all K after an end token and the budget.  0 where nothing is
     counted, or what is drafted or accepted is not its own; other rules' and drafters' texts might
     depend on it.
     """

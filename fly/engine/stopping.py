@@ -1,6 +1,4 @@
-"""Where an answer ends: end-of-sequence ids, stop strings, the budget.  Nothing behind the end is
-kept.
-"""
+"""End of an answer, by end token, stop string or budget.  Nothing after the end is kept."""
 
 from __future__ import annotations
 
@@ -35,9 +33,8 @@ def eos_ids(model: PreTrainedModel, more: Iterable[int] = ()) -> frozenset[int]:
 
 @dataclass(frozen=True)
 class Ending:
-    """How many new tokens are kept, and why it ends there; `reason` is None while the answer goes
-    on.
-    """
+    """Number of new tokens kept, and the reason of the end; `reason` is None while the answer goes
+    on."""
 
     num_kept: int
     reason: FinishReason | None
@@ -45,7 +42,7 @@ class Ending:
 
 @dataclass(frozen=True)
 class StopRules:
-    """What ends an answer, unless its request says otherwise (`of`)."""
+    """Ends of an answer, unless its request sets others (`of`)."""
 
     tokenizer: PreTrainedTokenizerBase
     eos_ids: frozenset[int]
@@ -73,7 +70,7 @@ class StopRules:
         return _earlier(ending, kept)
 
     def is_thinking(self, row: Row, count: int) -> bool:
-        """Whether a row's thinking is not over behind the first `count` tokens of its answer."""
+        """Whether a row's thinking is not over after the first `count` tokens of its answer."""
         if row.request.thinking is None:
             return False
         return not self.strings(row.request).follow(row, count).counts
@@ -109,8 +106,8 @@ class StopRules:
 
     def _first_stop(self, answer: list[int], num_new: int, stop: tuple[str, ...]) -> int | None:
         """How many of the new tokens it takes until a stop string is complete; None if none is."""
-        # A token carries at least one byte, so the tail reaches back far enough for the longest
-        # string to begin in it, and 4 tokens further so that no character is cut in half.
+        # A token carries at least one byte, so the longest string can begin within this tail.  It
+        # reaches 4 tokens further back, so that no character is cut in half.
         reach = max(len(text.encode()) for text in stop) + 4
         tail = answer[max(0, len(answer) - num_new - reach) :]
         if not self._has_stop(tail, stop):
@@ -138,7 +135,7 @@ class StopRules:
         return text[: min((end for end in ends if end >= 0), default=None)]
 
     def _behind(self, thinking: Thinking, text: str, answer: list[int]) -> str:
-        """The text behind the last mark of the thinking's end; all of it where there is none."""
+        """The text after the last mark of the thinking's end; all of it where there is none."""
         end = thinking.end
         if isinstance(end, str):
             return text.rpartition(end)[2]
@@ -164,14 +161,14 @@ class StopStrings:
 
         Args:
             stop: the strings.
-            thinking: behind which they count; None: everywhere.
+            thinking: after which they count; None: everywhere.
             pieces: of the tokenizer.
         """
         self._pieces = pieces
         self._stops = tuple(string.encode() for string in stop)
         self._beginnings = tuple({s[:n] for s in self._stops for n in range(1, len(s))})
         self._thinking = thinking
-        self._markers: list[tuple[bytes, bool]] = []  # and whether thinking is over behind each
+        self._markers: list[tuple[bytes, bool]] = []  # and whether thinking is over after each
         if thinking is not None:
             end = thinking.end
             text = end.encode() if isinstance(end, str) else pieces[end]
@@ -197,7 +194,7 @@ class StopStrings:
         return Said(text[-self._kept :], True, is_concerned, has_stop)
 
     def _behind_thinking(self, text: bytes, counts: bool, *, is_blank: bool) -> tuple[bytes, bool]:
-        """The text behind the last marker in it, without the blanks that an answer begins with:
+        """The text after the last marker in it, without the blanks that an answer begins with:
         lm-eval strips them before it looks for stop strings."""
         places = [(text.rfind(marker), marker, is_over) for marker, is_over in self._markers]
         place, marker, is_over = max(places, default=(-1, b"", False))
@@ -217,7 +214,7 @@ class StopStrings:
         return said
 
     def first_stop(self, said: Said, tokens: Sequence[int]) -> int | None:
-        """How many tokens behind `said` it takes until a stop string is complete; None if none
+        """How many tokens after `said` it takes until a stop string is complete; None if none
         is."""
         for count, token in enumerate(tokens, start=1):
             said = self.extend(said, token)
@@ -227,6 +224,6 @@ class StopStrings:
 
 
 def opening_of(end: str) -> str | None:
-    """The marker that `end` closes, as </think> does <think>; None where it does not tell."""
+    """The marker that `end` closes, as </think> does <think>; None where it has no such form."""
     opening = end.replace("/", "", 1)
     return opening if opening and opening not in end else None

@@ -1,10 +1,5 @@
-"""Verifying trees: all branches in one forward, the rule on every branch by itself, the best branch
-into its slots.
-
-Differs from the reference implementation, whose trees are wrong (docs/drafters.md): positions go by
-depth, the target draws one token behind every token of the tree, the correction or bonus is the one
-behind the kept branch, and that branch's keys are what the cache keeps.
-"""
+"""Verification of trees, all branches in one forward.  The rule decides on every branch by itself,
+and the best branch moves into its slots."""
 
 from __future__ import annotations
 
@@ -55,7 +50,7 @@ class Branches:
         while bool((place >= 0).any()):
             upwards.append(place)
             place = above[rows, place]
-        climbed = torch.stack([*upwards, place], dim=1)  # [P, D+1], -1 behind the end
+        climbed = torch.stack([*upwards, place], dim=1)  # [P, D+1], -1 after the end
         count = (climbed >= 0).sum(1)
         steps = count[:, None] - 1 - torch.arange(len(upwards))
         nodes = torch.where(steps >= 0, climbed.gather(1, steps.clamp_min(0)), -1)
@@ -73,7 +68,12 @@ class Branches:
 
 @dataclass(eq=False)
 class TreeRound(ChainRound):
-    """A round's trees while they are verified."""
+    """A round's trees while they are verified.
+
+    Differs from the reference implementation, whose trees are wrong (docs/drafters.md).  Positions
+    go by depth, and the target draws one token after every token of the tree.  The recovered or
+    bonus token is the one after the kept branch, whose keys are what the cache keeps.
+    """
 
     mask: TreeMask  # over the last committed token and the proposal, on the host
     branches: Branches  # on the host
@@ -92,7 +92,7 @@ class TreeRound(ChainRound):
         return cls(proposal, TreeMask.from_parents(behind_last), Branches.of(parents, lengths))
 
     def verify(self, rows: Sequence[Row], target: CausalModel) -> Tensor:
-        """The target's logits at the last committed token and behind every token of the trees.
+        """The target's logits at the last committed token and after every token of the trees.
         [B, N+1, V].
         """
         assert isinstance(target, TreeVerifier)
@@ -138,7 +138,7 @@ class TreeRound(ChainRound):
         return scores
 
     def _texts(self) -> list[list[list[int]]]:
-        """What every line of the logits follows behind the committed tokens."""
+        """What every line of the logits follows after the committed tokens."""
         seen, ids = self.mask.seen[:, :, 1:].numpy(), self.proposal.ids.cpu().numpy()
         return [
             [own[line].tolist() for line in lines] for own, lines in zip(ids, seen, strict=True)
@@ -193,8 +193,10 @@ def _is_finite(table: LogitTable, drawn: Tensor | None) -> Tensor:
 
 
 def _best(branches: Branches, decision: Decision, num_rows: int, size: int) -> Tensor:
-    """Of every row the branch that keeps most tokens, of these the one with the fewest loose ones,
-    then the one whose last kept token stands first in the proposal, then the first.  [B] int64.
+    """Of every row the branch that keeps most tokens.  [B] int64.
+
+    Of several it is the one with the fewest loose tokens, then the one whose last kept token stands
+    first in the proposal, then the first.
     """
     num_branches, depth = branches.nodes.shape
     device = branches.nodes.device

@@ -1,4 +1,4 @@
-"""The name of `fly.workbench` before 0.2."""
+"""The former name of `fly.workbench`."""
 
 from fly.workbench import compare, sweep
 

@@ -1,5 +1,5 @@
-"""Generated programs and their tests: run with limits, each in processes of its own, after two
-permissions.  No sandbox: a program that means harm can do it."""
+"""Execution of generated programs and their tests.  Each runs with limits in processes of its own,
+after two permissions.  It is no sandbox: a program that means harm can do it."""
 
 from fly.execution.executor import PASSED, execute
 from fly.execution.permission import check_permission, check_variable, is_suspended, suspended

@@ -1,9 +1,6 @@
-"""Generated programs with their tests, run by a process of its own (fly/execution/pool.py): forking
-from one that holds models and threads is slow and may hang, and what a program kills is not ours.
-
-Nothing here waits for a pipe: order and verdicts are files, and what is waited for is one process,
-for a limited time.
-"""
+"""The caller's side of program execution.  Programs run in a process of its own
+(fly/execution/pool.py): forking from one that holds models and threads is slow and may hang, and
+what a program kills is not ours."""
 
 from __future__ import annotations
 
@@ -34,6 +31,9 @@ ENDED_POOL = "failed: it ended the process that executes programs"
 
 def execute(items: Sequence[Mapping[str, Any]], time_limit: float) -> list[str]:
     """Return a verdict per item, "passed" or what went wrong, in the order given.
+
+    Nothing here waits for a pipe: order and verdicts are files, and what is waited for is one
+    process, for a limited time.
 
     What a program does to the process that executes it costs no other item: the rest is then run
     one by one.

@@ -1,5 +1,5 @@
-"""The process between a program and the pool: starts it, waits a limited time, ends all that it has
-started, and says what became of it."""
+"""The process between a program and the pool.  It starts the program, waits a limited time, ends
+all that it has started, and reports what became of it."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _end(pid: int, *, has_ended: bool) -> None:
 
 
 def _read(path: Path, status: int | None) -> str:
-    """What the program's process wrote behind the tests; nobody else writes there."""
+    """What the program's process wrote after the tests; nobody else writes there."""
     if path.exists():
         with path.open("rb") as file:
             return file.read(4 * LONGEST_VERDICT).decode("utf-8", errors="replace")

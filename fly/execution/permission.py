@@ -1,5 +1,5 @@
-"""Whether generated programs may be run here: asked before anything is loaded, and once more before
-the first program runs."""
+"""Permission to run generated programs here.  It is asked for before anything is loaded, and once
+more before the first program runs."""
 
 from __future__ import annotations
 

@@ -1,9 +1,5 @@
-"""The process that executes programs, `python -m fly.execution.pool FOLDER`: order.json in the
-folder is read, verdicts.jsonl is appended to as verdicts come.
-
-Every program has a keeper, a process between it and this one, so that a program that kills its
-parent ends its own keeper.
-"""
+"""The process that executes programs, apart from models and threads.  `python -m fly.execution.pool
+FOLDER` reads order.json in the folder and appends verdicts to verdicts.jsonl as they come."""
 
 from __future__ import annotations
 
@@ -28,7 +24,11 @@ ENDED_KEEPER = "failed: it ended, or stopped, the process that watched it"
 
 @dataclass
 class Pool:
-    """Keepers, so many at once, and the file that all verdicts go to."""
+    """Keepers, so many at once, and the file that all verdicts go to.
+
+    Every program has a keeper, a process between it and this one, so that a program that kills its
+    parent ends its own keeper.
+    """
 
     folder: Path
     time_limit: float

@@ -1,8 +1,6 @@
-"""Processes below this one: how to have all of them as children, and how to end them.
-
-Linux gives orphans to the nearest ancestor that asked for them (a subreaper), so that a process
-that left group and session is ended, too.  Elsewhere what leaves its group gets away.
-"""
+"""Adoption and ending of all processes below this one.  Linux gives orphans to the nearest ancestor
+that asked for them (a subreaper), so a process that left group and session is ended, too.
+Elsewhere a process that leaves its group gets away."""
 
 from __future__ import annotations
 
@@ -28,7 +26,7 @@ _PROC = Path("/proc")
 def watch_over_descendants(parent: int) -> None:
     """Make this process the parent of all orphans below it, and end it when `parent` has ended.
 
-    It is then told to end (SIGTERM), which raises SystemExit, so that what it has to clean up is
+    It is then asked to end (SIGTERM), which raises SystemExit, so that what it has to clean up is
     cleaned up.
     """
     signal.signal(signal.SIGTERM, _leave)

@@ -1,8 +1,6 @@
-"""A program's own process: its limits, the program, and its verdict.
-
-The verdict is a file that is made behind the tests, by this process alone and under a name that the
-program is not told: one that ends early, forks or writes to whatever is open gets none.
-"""
+"""A program's own process, with its limits and its verdict.  The verdict is a file made after the
+tests, by this process alone and under a name that the program is not given: one that ends early,
+forks or writes to whatever is open gets none."""
 
 from __future__ import annotations
 

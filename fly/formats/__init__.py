@@ -1,2 +1,2 @@
-"""Files that outlive their process: what is in them, which versions are read, and how a damaged one
-is refused.  Written by `fly run --trace`, `fly compare` and `fly sweep`; read by `fly report`."""
+"""File formats, with versions and the refusal of damaged files.  Written by `fly run --trace`, `fly
+compare` and `fly sweep`; read by `fly report`."""

@@ -1,6 +1,5 @@
-"""answers.jsonl: a header, then a line for every finished answer, with its rounds where they were
-traced.  docs/formats.md describes every key.
-"""
+"""Format of answers.jsonl, one line for every finished answer.  A header comes first; a line holds
+its rounds where they were traced.  docs/formats.md describes every key."""
 
 from __future__ import annotations
 
@@ -77,7 +76,7 @@ class Header(Line):
     settings: dict[str, Any]
     methods: dict[
         str, dict[str, Any]
-    ]  # by name: settings, and `window` inspected behind a loose token
+    ]  # by name: settings, and `window` inspected after a loose token
 
 
 class Block(Line):

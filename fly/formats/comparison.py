@@ -1,8 +1,6 @@
-"""compare.json: what `fly compare` found.  One record per task and method, and how it was measured.
-
-Scores are lm-eval's, recoveries are ratios to the target's own score, speeds are answer tokens per
-second of wall time, prefill included.
-"""
+"""Format of compare.json, one record per task and method.  Scores are lm-eval's, recoveries are
+ratios to the target's own score, speeds are answer tokens per second of wall time, prefill
+included."""
 
 from __future__ import annotations
 
@@ -32,7 +30,7 @@ class Score(Format):
     value: Annotated[float, AllowInfNan(True)] | None
     stderr: Annotated[float, AllowInfNan(True)] | None
     higher_is_better: bool
-    num_items: int | None  # that it is of; None where that is not told
+    num_items: int | None  # that it is of; None where that is not recorded
 
 
 class OtherScore(Score):

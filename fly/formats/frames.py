@@ -1,4 +1,4 @@
-"""Results as tables of pandas: flat columns, an interval as its estimate, `_low` and `_high`."""
+"""Results as pandas tables.  Columns are flat; an interval is its estimate, `_low` and `_high`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""items.jsonl: a line for every item of a comparison, with its score by method and the place where
-each method's answer first left the target's own."""
+"""Format of items.jsonl, one line for every item of a comparison.  It holds the score by method and
+the place where each method's answer first left the target's own."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ class Item(Format):
     task: str
     doc_id: int | None
     doc_hash: str | None
-    target_text: str | None = None  # the reference answer, as the task tells it
+    target_text: str | None = None  # the reference answer, as the task gives it
     scores: dict[str, float]  # by method
     divergences: dict[str, Divergence]  # by method; those that differ from the target

@@ -1,4 +1,4 @@
-"""Base of all formats: frozen records that tolerate nothing unknown."""
+"""Base of all formats, frozen records that refuse unknown keys."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Opens the files of this package: checks the version, brings older ones up to date, drops a line
-that was only half written and refuses what is damaged, naming file and line."""
+"""Readers of this package's files.  They check the version, bring older files up to date, drop a
+line that was only half written and refuse what is damaged, naming file and line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _add_origins(answer: Record) -> Record:
 
 
 def _add_is_lossless(sweep: Record) -> Record:
-    """Version 1 did not tell of points whether they are lossless."""
+    """Version 1 did not record of points whether they are lossless."""
     points = _with(sweep.get("points"), {"is_lossless": None})
     return sweep | {"fly_sweep": 2, "points": points}
 
@@ -46,7 +46,7 @@ def _add_points(sweep: Record) -> Record:
 
 
 def _add_metrics(comparison: Record) -> Record:
-    """Version 1 did not tell which metric decides, nor of how many items scores are, and compared
+    """Version 1 did not record which metric decides, nor of how many items scores are, and compared
     one only."""
     tasks = comparison.get("tasks")
     if isinstance(tasks, list):
@@ -86,7 +86,7 @@ _SWEEP_STEPS: tuple[Callable[[Record], Record], ...] = (_add_is_lossless, _add_p
 
 @dataclass(frozen=True)
 class AnswersFile:
-    """What an answers.jsonl holds.  `notes` tells what had to be left out."""
+    """What an answers.jsonl holds.  `notes` lists what had to be left out."""
 
     path: Path
     header: Header
@@ -171,7 +171,7 @@ def read_object(path: Path) -> Record:
 
 
 def read_lines(path: Path, notes: list[str]) -> Iterator[tuple[int, Record]]:
-    """Number and object of every line.  A last line that was only half written is dropped and told
+    """Number and object of every line.  A last line that was only half written is dropped and noted
     in `notes`; any other damage raises."""
     raw = _bytes(path).split(b"\n")
     last = max((number for number, line in enumerate(raw, start=1) if line.strip()), default=0)

@@ -1,5 +1,5 @@
-"""sweep.json: what `fly sweep` found: every point of the grid, the frontier, the recommendation and
-its verdict on items that the search did not see."""
+"""Format of sweep.json, the result of `fly sweep`.  Every point of the grid, the frontier, the
+recommendation and its verdict on items that the search did not see."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Point(Format):
 
     name: str
     settings: dict[str, Any]  # the grid's keys
-    is_lossless: bool | None  # None in files of version 1, which do not tell
+    is_lossless: bool | None  # None in files of version 1, which lack it
     num_items: int
     stopped: str | None  # why it was not tried on all items of the search; None where it was
     score: float

@@ -1,5 +1,5 @@
-"""lm-eval's side.  Importing this package enters the model `fly` in lm-eval's registry and changes
-nothing else there; the class, and with it torch, is imported when it is first asked for."""
+"""The model `fly` of lm-eval.  Importing this package enters it in lm-eval's registry and changes
+nothing else there; the class, and with it torch, is imported on first use."""
 
 from __future__ import annotations
 

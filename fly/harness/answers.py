@@ -1,4 +1,4 @@
-"""The answers to one list of requests: known from the journal, or still to be decoded."""
+"""Answers to a list of requests, from the journal or to be decoded."""
 
 from __future__ import annotations
 

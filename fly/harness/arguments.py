@@ -1,9 +1,5 @@
-"""lm-eval's model arguments, split in two: the settings of FLy, and what lm-eval's HFLM takes for
-the target.
-
-Everything that can be known to be wrong without opening a model is reported here.  Imports neither
-torch nor lm-eval.
-"""
+"""Model arguments of lm-eval, split into FLy's settings and HFLM's.  Everything that can be refused
+without opening a model is reported here.  Imports neither torch nor lm-eval."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""What an answer depends on besides its request: models and their contents, loading, configuration,
-versions, our own sources.  Answers are kept under a digest of it, so none is ever reused under
-another setting.
+"""The fingerprint of a run, under which its answers are kept.  It covers models and their contents,
+loading, configuration, versions and our own sources, so no answer is ever reused under another
+setting."""
 
-Left out on purpose: batch size, device and number of processes.  They change no text but where two
-tokens nearly tie (benchmarks/README.md), and a run may be resumed with others.
-"""
+# Left out on purpose: batch size, device and number of processes.  They change no text but where
+# two tokens nearly tie (benchmarks/README.md), and a run may be resumed with others.
 
 from __future__ import annotations
 
@@ -56,12 +55,12 @@ def text_settings(
 ) -> dict[str, Any]:
     """All that can change a text or its statistics, as plain JSON.
 
-    Warns where the contents of something that was loaded cannot be told; the settings are then
+    Warns where the contents of something that was loaded cannot be found; the settings are then
     equal to no others.
 
     Args:
         target_options: HFLM's arguments for the target.
-        target: as loaded; tells the dtype that "auto" became.
+        target: as loaded; gives the dtype that "auto" became.
         draft: likewise; None where there is none.
     """
     return {
@@ -136,7 +135,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 # Of these a repository has one, if what was loaded from it was a model, an adapter or a tokenizer.
 _KNOWN_FILES = ("config.json", "adapter_config.json", "tokenizer_config.json", "tokenizer.json")
 _NO_PART_OF_A_MODEL = frozenset({".md", ".jsonl", ".db", ".log"})
-_HASHED_BYTES = 64 << 20  # larger files, which are weights, are told by size and time
+_HASHED_BYTES = 64 << 20  # larger files, which are weights, are identified by size and time
 _DIGITS = 12
 
 
@@ -205,7 +204,7 @@ def find_snapshot(
 
 def default_cache() -> str | None:
     """Where transformers looks; None is the hub's own place, as with transformers 5.  Transformers
-    4 can be told another."""
+    4 can be given another."""
     return getattr(transformers.utils.hub, "TRANSFORMERS_CACHE", None)
 
 

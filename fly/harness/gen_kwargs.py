@@ -1,11 +1,9 @@
-"""A task's generation arguments, as lm-eval hands them on: read and checked, before anything is
-decoded.
+"""Generation arguments of a task, read and checked before decoding.  The rules are HFLM's (0.4.10
+to 0.4.13): aliases of `max_gen_toks`, texts that are numbers, what samples and what does not."""
 
-The rules are HFLM's (0.4.10 to 0.4.13): aliases of `max_gen_toks`, texts that are numbers, what
-samples and what does not.  Differs: null counts as absent; what HFLM hands on to `generate` and the
-engine does not have is refused instead of ignored; the configuration's temperature holds for
-requests that say nothing of sampling.
-"""
+# Differs: null counts as absent; what HFLM hands on to `generate` and the engine does not have is
+# refused instead of ignored; the configuration's temperature holds for requests that have nothing
+# about sampling.
 
 from __future__ import annotations
 
@@ -40,11 +38,11 @@ WAYS = Ways(
 
 @dataclass(frozen=True)
 class GenerationArguments:
-    """What a request asks for."""
+    """Generation arguments of one request."""
 
     until: tuple[str, ...]
     budget_key: str  # under which name the budget was given
-    max_gen_toks: int | None  # None: nothing was said
+    max_gen_toks: int | None  # None: nothing was given
     max_length: int | None  # counts the prompt, too
     generation: dict[str, Any]  # as fly.engine.Request's
     notes: tuple[str, ...]  # what is odd, though it holds

@@ -1,13 +1,6 @@
-"""The journal of `--use_cache`: a line for every finished request, written when it finishes, so
-that a killed run goes on where it was.
-
-A line holds the answer and all statistics of its request, so those of a resumed run are of every
-request, whenever it was decoded: counters as if it had not been interrupted, seconds as they were
-spent.  What was spent on requests that were killed unfinished is not counted.
-
-lm-eval's own cache is not used for this: it knows neither model nor copy, commits in the
-background, leaves out what is sampled and keeps no statistics.
-"""
+"""The journal of `--use_cache`, one line for every finished request.  A line is written when its
+request finishes, with the answer and all statistics, so that a killed run resumes where it was and
+a resumed run's statistics cover every request."""
 
 from __future__ import annotations
 
@@ -66,7 +59,7 @@ class _Line(BaseModel):
 
 
 def request_key(instance: Instance, copy: int, seed: int | None) -> str:
-    """What tells a request from all others under one fingerprint.
+    """What distinguishes a request from all others under one fingerprint.
 
     Args:
         instance: its task, document, index, prompt and generation arguments count.
@@ -93,6 +86,12 @@ def _with_texts_as_keys(value: Any) -> Any:
 
 class Journal:
     """`with Journal(...) as journal:` holds what is finished; `add` appends to it.
+
+    Counters are as if the run had not been interrupted, seconds as they were spent.  What was spent
+    on requests that were killed unfinished is not counted.
+
+    lm-eval's own cache is not used for this: its keys have neither model nor copy, it commits in
+    the background, leaves out what is sampled and keeps no statistics.
 
     The journals of other processes of the same fingerprint are read too, so that a run can be
     resumed with another number of processes.
@@ -274,7 +273,6 @@ class LineFile:
     """`open`, `cut` what is half a line, `append`, `close`."""
 
     def __init__(self, path: Path) -> None:
-        """Nothing is opened yet."""
         self.path = path
         self._fd = -1
 
@@ -296,7 +294,7 @@ class LineFile:
             raise
 
     def cut(self, num_bytes: int) -> None:
-        """Drop what lies behind the first `num_bytes`; raises OSError."""
+        """Drop what lies after the first `num_bytes`; raises OSError."""
         os.ftruncate(self._fd, num_bytes)
 
     def append(self, value: Mapping[str, Any]) -> None:

@@ -1,7 +1,5 @@
-"""`FLyLM`: lm-eval's HFLM on the target, with `generate_until` done by the speculative decoder.
-
-Everything but generation is HFLM's own and the target's: log-likelihoods, chat template, labels.
-"""
+"""`FLyLM`, lm-eval's HFLM with speculative `generate_until`.  Everything but generation is HFLM's
+own and the target's: log-likelihoods, chat template, labels."""
 
 from __future__ import annotations
 
@@ -38,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 def default_device() -> str:
-    """Where the target goes when nobody says."""
+    """Where the target goes by default."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -269,7 +267,7 @@ class FLyLM(HFLM):
     def fingerprint(self) -> str:
         """Twelve hexadecimal digits over all that can change a text: `text_settings` lists it.
 
-        Another one for every model whose contents cannot be told.
+        Another one for every model whose contents cannot be found.
         """
         return digest(self.text_settings)
 

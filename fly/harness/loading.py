@@ -1,8 +1,5 @@
-"""The second model of the pair: whether its tokenizer fits the target's, and loading it.
-
-The target is loaded by lm-eval's HFLM.  The draft takes only `draft_dtype`, `draft_device` and
-`draft_revision` of its own.
-"""
+"""Loading of the draft model, and the check of its tokenizer.  The target is loaded by lm-eval's
+HFLM.  The draft takes only `draft_dtype`, `draft_device` and `draft_revision` of its own."""
 
 from __future__ import annotations
 
@@ -146,10 +143,10 @@ def opening(key: str, path: str, options: Mapping[str, Any] | None = None) -> It
     """Turn transformers' errors about a model that it cannot open into one of ours.
 
     Args:
-        options: arguments passed on, of which the model's constructor may not know one.
+        options: arguments passed on, of which the model's constructor may not take one.
 
     Raises:
-        ModelError: says which setting named the model; the first line of the reason is kept.
+        ModelError: names the setting with the model; the first line of the reason is kept.
     """
     try:
         yield

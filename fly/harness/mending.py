@@ -1,11 +1,5 @@
-"""What is mended in lm-eval (0.4.10 to 0.4.13) while it evaluates a model of ours.
-
-- `temperature: null` in a task's YAML: lm-eval makes a number of it, and fails.
-- `cache_requests` keeps prompts together with their generation arguments, under a name that knows
-  neither these nor template, seed of the examples, or what else the task says.  The requests of one
-  command were then another's.
-- More processes than documents: those that have none fail, and the others wait for them.
-"""
+"""Patches of lm-eval's faults in tasks and requests (0.4.10 to 0.4.13).  Tasks are loaded and
+requests are built inside `mended()`."""
 
 from __future__ import annotations
 
@@ -28,7 +22,14 @@ if TYPE_CHECKING:
 
 @contextmanager
 def mended() -> Iterator[None]:
-    """Load and build tasks inside."""
+    """Load and build tasks inside.
+
+    - `temperature: null` in a task's YAML: lm-eval makes a number of it, and fails.
+    - `cache_requests` keeps prompts together with their generation arguments, under a name that
+      lacks these, the template, the seed of the examples, and what else belongs to the task.  The
+      requests of one command were then another's.
+    - More processes than documents: those that have none fail, and the others wait for them.
+    """
     import lm_eval.api.task
     from lm_eval.config.task import TaskConfig
 

@@ -1,5 +1,5 @@
-"""lm-eval's cache beside the journal: its sqlite file keeps log-likelihoods, each configuration's
-apart; generated answers are the journal's."""
+"""Patches of lm-eval's request cache, which leave answers to the journal.  Its sqlite file keeps
+log-likelihoods, each configuration's apart."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ class JournalHook(CacheHook):
     the evaluation that `use_cache` was given to."""
 
     def __init__(self, database: SqliteDict, journal: Journal) -> None:
-        """Nothing is opened yet."""
         self._database = weakref.ref(database)
         self._journal = journal
 
@@ -59,7 +58,7 @@ def keep_apart(database: SqliteDict, fingerprint: str) -> tuple[str, int]:
     """Make lm-eval's cache safe to look into; returns the path that --use_cache gave it, and the
     rank that lm-eval gave this process, which under torchrun is not the model's.
 
-    Its keys know neither model nor settings, so ours begin with the fingerprint: no other model
+    Its keys hold neither model nor settings, so ours begin with the fingerprint: no other model
     finds them, nor do we find another's.
 
     Args:

@@ -1,6 +1,5 @@
 """An answer's text token by token.  The pieces joined are the decoded text, special tokens as their
-own strings, whatever the tokenizer does at the edges of a token.
-"""
+own strings, whatever the tokenizer does at the edges of a token."""
 
 from __future__ import annotations
 
@@ -18,10 +17,9 @@ LONGEST = 16
 
 
 class Pieces:
-    """Splits answers of one tokenizer; what single tokens say is looked up once."""
+    """Splits answers of one tokenizer; texts of single tokens are looked up once."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Nothing is decoded yet."""
         self._tokenizer = tokenizer
         self._known: dict[int, str] = {}
         self._first: dict[int, str] = {}

@@ -1,6 +1,5 @@
-"""Several processes on a CPU, each of which evaluates a share of the documents.  accelerate starts
-them, and lets them find each other, on accelerators only.
-"""
+"""Several processes on a CPU, each with a share of the documents.  accelerate starts them, and lets
+them find each other, on accelerators only."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ _PATIENCE = timedelta(weeks=52)
 
 
 def on_cpu() -> bool:
-    """Whether accelerate works on the CPU: told so (`accelerate launch --cpu`), or for want of
+    """Whether accelerate works on the CPU: by setting (`accelerate launch --cpu`), or for want of
     anything else."""
     told = os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}
     anything = getattr(torch, "accelerator", torch.cuda)  # torch 2.5 asks each kind by itself
@@ -35,15 +34,15 @@ def join_on_cpu(options: Mapping[str, Any]) -> None:
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ
     if several and options.get("tp_plan") is None and (options["device"] == "cpu" or on_cpu()):
         state = PartialState(cpu=True, timeout=_PATIENCE)
-        # accelerate 1.6 numbers them, cpu:0 and cpu:1, and safetensors knows no such device.
+        # accelerate 1.6 numbers them, cpu:0 and cpu:1, and safetensors has no such device.
         state.device = torch.device("cpu")
 
 
 def rerun_in(number: int) -> int:
-    """Run this program anew, with its own command line, in `number` processes that know of each
-    other; returns the exit code: 0, or that of the first one that failed, upon which the others are
-    ended; or 128 and the number of the signal that ended this one, of which they say what they
-    have to."""
+    """Run this program anew, with its own command line, in `number` processes that work
+    together.  Returns the exit code: 0, or that of the first process that failed, upon which the
+    others are ended.  Where a signal ended this one it is 128 and the signal's number; what there
+    is to report of that, the processes have reported."""
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch

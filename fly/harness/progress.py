@@ -1,5 +1,5 @@
-"""A progress bar over requests on standard error, with tokens/s and the mean acceptance length as
-they stand."""
+"""The progress bar over requests, on standard error.  It shows tokens/s and the mean acceptance
+length so far."""
 
 from __future__ import annotations
 

@@ -1,8 +1,5 @@
-"""What became of each request, and the summary of a run in the results: overall, per task, and what
-was run.
-
-Always valid JSON: what is undefined is null, what is infinite is a string.
-"""
+"""Records of requests, and a run's summary in lm-eval's results.  The summary is overall, per task,
+and what was run.  Always valid JSON: what is undefined is null, what is infinite is a string."""
 
 from __future__ import annotations
 
@@ -69,7 +66,7 @@ def summarise(records: Sequence[RequestRecord]) -> dict[str, Any]:
 
 def remarks(block: Mapping[str, Any], config: FLyConfig, batch_size: int | str) -> list[str]:
     """Where speculation was slower than plain decoding: by task, or overall where no single task
-    had enough rounds to tell.
+    had enough rounds to judge.
 
     Args:
         block: of `summarise`.

@@ -1,10 +1,7 @@
-"""lm-eval's Instances become the engine's Requests, and Results become the answers that HFLM would
-have given.
-
-The rules are HFLM's (0.4.10 to 0.4.13): stop strings, the BOS decision, cutting prompts from the
-left.  Differs: prompts are cut one by one and not as a padded batch; a generation config's stop
-strings hold, with which HFLM fails.
-"""
+"""Translation of lm-eval's Instances to Requests, and of Results back.  The rules are HFLM's
+(0.4.10 to 0.4.13): stop strings, the BOS decision, cutting prompts from the left.  Differs: prompts
+are cut one by one and not as a padded batch; stop strings of a generation config hold, with which
+HFLM fails."""
 
 from __future__ import annotations
 
@@ -66,7 +63,7 @@ class RequestReader:
     vocab_size: int | None = None
 
     def read(self, instances: Sequence[Instance], seeds: Sequence[int]) -> list[Prepared]:
-        """All requests, in the order given, each with the seed of its draws.  Says once how many
+        """All requests, in the order given, each with the seed of its draws.  Warns once how many
         prompts had to be cut.
 
         Raises:
@@ -74,7 +71,7 @@ class RequestReader:
                 for what the engine does not have.
         """
         prepared, num_cut = [], 0
-        notes: dict[str, None] = {}  # each said once
+        notes: dict[str, None] = {}  # each given once
         for instance, seed in zip(instances, seeds, strict=True):
             where = f"task {instance.task_name!r}"
             asked = GenerationArguments.read(instance.args[1], where, self.vocab_size)
@@ -267,7 +264,7 @@ def find_originals(instances: Sequence[Instance]) -> list[int]:
     """For each place in the list the place whose answer belongs there: its own, or for padding that
     of the copy it repeats.
 
-    Padding is told by identity: Instances that only look alike are requests of their own.
+    Padding is found by identity: Instances that only look alike are requests of their own.
     """
     copies: dict[int, list[int]] = {}
     originals = []

@@ -1,6 +1,5 @@
-"""The file of answers (fly/formats/answers.py): a line for every finished request, with its rounds
-where they were recorded.
-"""
+"""The writer of answers.jsonl (fly/formats/answers.py).  A line for every finished request, with
+its rounds where they were recorded."""
 
 from __future__ import annotations
 
@@ -46,7 +45,7 @@ def method_entry(decoder: SpeculativeDecoder) -> dict[str, Any]:
 
 
 def rule_entry(setup: Setup) -> dict[str, int]:
-    """`window`, how many tokens behind a loose one the rule inspects, and `lookahead`, how many it
+    """`window`, how many tokens after a loose one the rule inspects, and `lookahead`, how many it
     needs, the loose one included; both 0 where nothing is proposed.
     """
     if setup.is_plain:

@@ -1,5 +1,5 @@
-"""The drawings of the page: intervals, curves over a proposal, rounds, phases, and the frontier of
-a sweep.  Each comes with its numbers as a table."""
+"""Charts of the page, each with its numbers as a table.  Intervals, curves over a proposal, rounds,
+phases, and the frontier of a sweep."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def kept_per_round(name: str, task: str, series: Sequence[Series]) -> Plot | Non
 
 
 def _style_of(number: int, label: str) -> dict[str, Any]:
-    """Told apart by colour, by marker and by dashes."""
+    """Distinguished by colour, by marker and by dashes."""
     return {
         "color": SERIES[number % NUM_SERIES],
         "marker": _MARKERS[number % len(_MARKERS)],

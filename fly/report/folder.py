@@ -1,5 +1,5 @@
-"""What a folder of results holds, whichever command wrote it: `fly compare`, `fly sweep` or
-`fly run --trace`."""
+"""The results of a folder, whichever command wrote them.  `fly compare`, `fly sweep` or `fly run
+--trace`."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Results:
     sweep: Sweep | None
     run: Run | None  # where neither compare nor sweep wrote
     answers: list[Answer]
-    windows: dict[str, int]  # by method: tokens inspected behind a loose one
+    windows: dict[str, int]  # by method: tokens inspected after a loose one
     settings: dict[str, Any]  # of the answers' header
     items: list[Item]
     notes: list[str]  # what a reader must know of missing or half-written files

@@ -1,5 +1,5 @@
-"""What `fly run --trace` left behind: lm-eval's results_*.json and samples_*.jsonl, brought into
-the shape of a comparison's items.  lm-eval's files have no version: what is not understood is left
+"""Results of `fly run --trace`, in the shape of a comparison's items.  They come from lm-eval's
+results_*.json and samples_*.jsonl.  These files have no version: what is not understood is left
 out."""
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class RunTask:
 
 @dataclass(frozen=True)
 class Run:
-    """Of every task its newest run."""
+    """The newest run of every task."""
 
     tasks: list[RunTask]
     items: list[Item]
@@ -108,7 +108,7 @@ def _newest_samples(folder: Path) -> dict[str, Path]:
 
 
 def _items(path: Path, task: str, methods: list[str], notes: list[str]) -> list[Item]:
-    """The score is the first metric's behind the first filter.  All methods of a run share it: it
+    """The score is the first metric's after the first filter.  All methods of a run share it: it
     is one model's."""
     items: dict[tuple[int | None, str | None], Item] = {}
     for _, line in read_lines(path, notes):

@@ -1,5 +1,5 @@
-"""Writes the page: one file that needs no network and runs no script but its own, which the policy
-in its head names by hash."""
+"""The writer of the page.  It is one file that needs no network and runs no script but its own,
+which the policy in its head names by hash."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Turns a matplotlib figure into SVG that lives inside a page: no style attributes (the page's
-policy forbids them), colours as classes so that both schemes work, text as text, ids of its own."""
+"""Conversion of a matplotlib figure into SVG inside a page.  No style attributes (the page's policy
+forbids them), colours as classes so that both schemes work, text as text, ids of its own."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def _inline(document: str, name: str) -> str:
         _prepare(element, name)
     for key in ("width", "height", "version"):
         root.attrib.pop(key, None)
-    root.set("aria-hidden", "true")  # the figure around it says what it shows
+    root.set("aria-hidden", "true")  # the figure around it describes it
     root.set("focusable", "false")
     return ElementTree.tostring(root, encoding="unicode")
 

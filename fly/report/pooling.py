@@ -1,4 +1,5 @@
-"""Acceptance and seconds of a run, from its answers: a run has no compare.json that tells them."""
+"""Acceptance and seconds of a run, pooled from its answers.  A run has no compare.json that holds
+them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of the page: methods of a task, their texts and costs, scores of a run, points of a
+"""Tables of the page.  Methods of a task, their texts and costs, scores of a run, points of a
 sweep."""
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def score_text(score: Score, digits: int = 4) -> Cell:
 
 
 def loss(is_lossless: bool | None) -> str:
-    """Whether a text is the target's own, in a word; nothing where a file does not tell."""
+    """Whether a text is the target's own, in a word; nothing where a file lacks it."""
     return "" if is_lossless is None else "lossless" if is_lossless else "lossy"
 
 

@@ -1,9 +1,6 @@
-"""The answers as the page's script reads them: columns of numbers into one list of pieces, so that
-hundreds of answers of hundreds of tokens stay small and open at once.
-
-Keys are short because they are repeated: docs/formats.md does not cover them, they are the page's
-own.
-"""
+"""Answers in the form that the page's script reads.  Columns of numbers into one list of pieces, so
+that hundreds of answers of hundreds of tokens stay small and open at once.  Keys are short because
+they are repeated; docs/formats.md leaves them out, since only the page uses them."""
 
 from __future__ import annotations
 
@@ -42,7 +39,7 @@ def payload(
     Args:
         answers: of all methods and tasks.
         items: their scores; answers without an item are shown without scores.
-        windows: by method, the tokens that were inspected behind a loose one.
+        windows: by method, the tokens that were inspected after a loose one.
         lower_is_better: tasks whose score is an error.
         target: the method whose answers the others are held against.
     """
@@ -57,7 +54,7 @@ def payload(
     asked = sorted(answers, key=lambda one: (tasks.index(one.task), *_place_in_task(one)))
     for number, answer in enumerate(asked):
         place = (answer.task, answer.doc_id, answer.doc_hash)
-        # Without document nothing tells two answers' places apart.
+        # Without document nothing distinguishes two answers' places.
         rest = number if answer.doc_id is None and answer.doc_hash is None else 0
         key = (*place, answer.idx, answer.repeat, rest)
         if key not in groups:

@@ -1,5 +1,5 @@
-"""What the page says, from the results: a headline, cards of verdicts, tables, plots, notes.  The
-template only arranges it."""
+"""Contents of the page, from the results.  A headline, cards of verdicts, tables, plots, notes.
+The template only arranges them."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Statistics of paired scores and of speed, on numpy, scipy and statsmodels alone."""
+"""Statistics of paired scores and of speed.  They need numpy, scipy and statsmodels alone."""

@@ -1,6 +1,6 @@
-"""Paired 0/1 scores: McNemar's exact p, Tango's score interval of the difference (Statistics in
-Medicine 1998), Nam and Blackwelder's of the ratio (ibid. 2002).  Bounds are found by bisection and
-take arrays of counts; the exact test of a margin is in `exact.py`."""
+"""Paired 0/1 scores, with McNemar's test and intervals.  Tango's is of the difference (Statistics
+in Medicine 1998), Nam and Blackwelder's of the ratio (ibid. 2002).  Bounds are found by bisection
+and take arrays of counts; the exact test of a margin is in `exact.py`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class PairCounts:
 
     @property
     def num_either(self) -> int:
-        """Those that at least one of both solved: only they tell of the ratio."""
+        """Those that at least one of both solved: only they bear on the ratio."""
         return self.both + self.lost + self.gained
 
     @property
@@ -88,9 +88,9 @@ def ratio_score(lost: Any, gained: Any, num_either: Any, ratio: Any) -> Floats:
     ratio is true.  Given the items that either solved, those that neither did cancel out.
     """
     lost, gained, m = (np.asarray(part, dtype=float) for part in (lost, gained, num_either))
-    # The likelihood's maximum under p_method = ratio * p_target: the lost share q solves
-    # (1 + r) m q^2 - (l + r^2 g + (1 - r^2) m) q + (1 - r) l = 0, whose greater root is within
-    # bounds; the statistic's variance is (1 + r) m q - (1 - r) m.
+    # The likelihood's maximum under p_method = ratio * p_target.  The lost share q solves
+    # (1 + r) m q^2 - (l + r^2 g + (1 - r^2) m) q + (1 - r) l = 0; the greater root is within
+    # bounds.  The statistic's variance is (1 + r) m q - (1 - r) m.
     tilt = (1 - ratio**2) * m
     half = lost + ratio**2 * gained + tilt
     below = (lost - tilt) ** 2 + ratio**4 * gained**2 + 2 * ratio**2 * gained * (lost + tilt)

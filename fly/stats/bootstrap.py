@@ -1,7 +1,6 @@
-"""The bias-corrected and accelerated bootstrap (Efron, JASA 1987) over clusters, of any statistic
-of sums.  Percentiles are widened as Student's t widens the normal's (Hesterberg, The American
-Statistician 2015), which few clusters need and many do not feel.
-"""
+"""The BCa bootstrap over clusters, of any statistic of sums.  It is bias-corrected and accelerated
+(Efron, JASA 1987).  Percentiles are widened as Student's t widens the normal's (Hesterberg, The
+American Statistician 2015), which matters with few clusters and hardly with many."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]  # sums [..., k] to values [...]
 
 RESAMPLES = 10_000
-SEED = 20_220_511  # any; fixed, so that a comparison computed twice says the same
+SEED = 20_220_511  # any; fixed, so that a comparison computed twice gives the same
 CHUNK_CELLS = 2_000_000  # weights held at once: 16 MB
 ROUNDING = 1e-12  # relative: closer values are equal
 STRETCH_MIN = 0.05  # of the accelerated scale, whose far ends fold over
@@ -59,8 +58,8 @@ class Bootstrap:
         return min(self.num_observed - 1, max(1.0, alike))
 
     def bound(self, level: float) -> float:
-        """The end of the one-sided interval that holds the truth from below with chance 1 - level
-        (small levels: a lower bound; large ones: an upper bound).
+        """The end of the one-sided interval that holds the truth from below with probability
+        1 - level (small levels: a lower bound; large ones: an upper bound).
         """
         z = self.bias + self._student_to_normal(level)
         share = stats.norm.cdf(self.bias + z / max(1 - self.acceleration * z, STRETCH_MIN))
@@ -86,7 +85,7 @@ class Bootstrap:
         return self._beyond(p, value - self.estimate) if num_reached == 0 else p
 
     def _beyond(self, p: float, distance: float) -> float:
-        """Where no replicate reached, their number alone bounds p; Student's says how far off."""
+        """Where no replicate reached, their number alone bounds p; Student's gives how far off."""
         if not self.error:
             return p
         student = float(stats.t.sf(distance / self.error, self.degrees))
@@ -115,7 +114,7 @@ def bootstrap(
     sums: Floats, redrawn: Floats, statistic: Statistic, *, num_made_up: int = 0
 ) -> Bootstrap:
     """A statistic of `sums` [C, k], what each of at least two clusters adds to every sum, with its
-    replicates from `redrawn` [R, k], which `redraw` made.  The last `num_made_up` clusters tell
+    replicates from `redrawn` [R, k], which `redraw` made.  The last `num_made_up` clusters show
     nothing of the spread.
 
     Replicates that are not a number (0 / 0) take no side: they count as the estimate.

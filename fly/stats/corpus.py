@@ -1,12 +1,7 @@
-"""Scores that are functions of all items at once (BLEU, TER, F1, ...) beside the target's.
-
-Documents are drawn again, both methods' items are aggregated anew, and the replicates give BCa
-intervals and tests (paired bootstrap: Koehn, EMNLP 2004; BCa: Efron, JASA 1987, its influences from
-groups of documents left out).
-
-As with graded scores, half a document that loses all joins the data (here it shrinks the score by
-its share), and no bound is nearer than what zero of m seen would allow.
-"""
+"""Paired scores of whole corpora (BLEU, TER, F1 and the like).  Documents are drawn again, both
+methods' items are aggregated anew, and the replicates give BCa intervals and tests (paired
+bootstrap: Koehn, EMNLP 2004; BCa: Efron, JASA 1987, its influences from groups of documents left
+out)."""
 
 from __future__ import annotations
 
@@ -44,7 +39,7 @@ class Values:
 
 @dataclass(frozen=True)
 class Resampling:
-    """How often documents are drawn again, and which items each brings."""
+    """Plan of how often documents are drawn again, and which items each brings."""
 
     documents: Sequence[Places]  # [C] of the items of each
     num_resamples: int = RESAMPLES
@@ -102,7 +97,7 @@ def plan_resampling(clusters: Sequence[Hashable], evaluate: Evaluate) -> Resampl
 
 @dataclass(frozen=True)
 class Sides(Side):
-    """What is kept, `method` by or less `target`; all bounds are lower ones."""
+    """The score kept, `method` by or less `target`; all bounds are lower ones."""
 
     target: Values
     method: Values
@@ -203,7 +198,11 @@ class Sides(Side):
 
 @dataclass(frozen=True)
 class CorpusScores(Judged):
-    """Scores of both; `num_items` of all documents."""
+    """Scores of both; `num_items` of all documents.
+
+    As with graded scores, half a document that loses all joins the data; here it shrinks the score
+    by its share.  And no bound is nearer than what zero of m seen would allow.
+    """
 
     num_items: int
     target: Values

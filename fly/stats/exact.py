@@ -1,12 +1,12 @@
-"""The exact tests of a margin for paired 0/1 scores: of their ratio and of their difference.
+"""Exact tests of a margin for paired 0/1 scores, of ratio and difference.  The probability of a
+score at least as good is summed over all outcomes.  It is maximised over the unknown share of lost
+items (Hsueh, Liu and Chen, Biometrics 2001), within that share's own interval (Berger and Boos,
+JASA 1994)."""
 
-Score tests are normal only with many discordant items: with 88 solved items of which none was lost
-they call a recovery of 97 % cleared, wrongly in 7 % of all cases.  Here the chance of a score at
-least as good (Nam and Blackwelder's for the ratio, given the items that either solved; Tango's for
-the difference, over all items) is summed over all outcomes and maximised over the unknown share of
-lost ones (Hsueh, Liu and Chen, Biometrics 2001), within that share's own interval (Berger and Boos,
-JASA 1994).  It never rejects too often, however few items there are.
-"""
+# Score tests are normal only with many discordant items: with 88 solved items of which none was
+# lost they call a recovery of 97 % cleared, wrongly in 7 % of all cases.  The scores here are Nam
+# and Blackwelder's for the ratio, given the items that either solved, and Tango's for the
+# difference, over all items.  The test never rejects too often, however few items there are.
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from scipy import special, stats
 from fly.stats.binary import Floats, PairCounts, difference_score, ratio_score
 from fly.stats.judged import Side
 
-OUTSIDE = 1e-6  # chance that the lost share lies outside its interval: added to every p
-NEGLIGIBLE = 1e-12  # chance of outcomes that are counted as reached without looking
+OUTSIDE = 1e-6  # probability that the lost share lies outside its interval: added to every p
+NEGLIGIBLE = 1e-12  # probability of outcomes that are counted as reached without looking
 TIE = 1e-9  # scores as close as this are the same
 GRID_STEP = 0.25  # in standard deviations of the lost share
 REFINEMENTS = 9  # points between the best of the grid and its neighbours
@@ -31,11 +31,11 @@ STEPS = 40  # of bisection
 
 @dataclass(frozen=True)
 class Boundary:
-    """Where the hypothesis ends: of `num_items` a share is lost, which is unknown, and another
+    """The end of the hypothesis: of `num_items` a share is lost, which is unknown, and another
     gained, which follows from it.
 
-    Short of the boundary a good score is rarer still than at the same lost share (or at the
-    boundary's end), since it rises with every item that is gained rather than kept or lost.
+    Short of the boundary a good score is rarer still than at the same lost share, or at the
+    boundary's end: the score rises with every item that is gained rather than kept or lost.
     """
 
     num_items: int
@@ -216,7 +216,7 @@ def _least_gains(score: float, grid: Floats, boundary: Boundary) -> tuple[Floats
 
 
 def _chances(lost: Floats, least_gains: Floats, grid: Floats, boundary: Boundary) -> Floats:
-    """For every lost share of `grid` the chance of an outcome at least as good."""
+    """For every lost share of `grid` the probability of an outcome at least as good."""
     share = grid[:, None]
     # Rounding may leave the ends of the grid a hair outside.
     gained = np.clip(boundary.gained(share), 0.0, 1.0)

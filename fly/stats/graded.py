@@ -1,11 +1,5 @@
-"""Paired graded scores, or 0/1 ones whose documents repeat: bootstrap intervals and tests of the
-mean difference and the ratio of means, clustered by document.
-
-A bootstrap only redraws what it saw, so rare great losses fool it: by simulation it clears a margin
-wrongly up to 12 % of the time with 60 documents.  Two remedies, both mattering little with many
-documents: half a document that loses all joins the data when a lower bound is sought (half a one
-that gains as much for an upper), and no bound is nearer than what zero of m seen would allow.
-"""
+"""Paired graded scores, and 0/1 ones whose documents repeat.  Bootstrap intervals and tests of the
+mean difference and the ratio of means, clustered by document."""
 
 from __future__ import annotations
 
@@ -26,7 +20,14 @@ JOINING = 0.5  # documents
 
 @dataclass(frozen=True)
 class Clusters(Side):
-    """Sums over the items of each document, all [C]."""
+    """Sums over the items of each document, all [C].
+
+    A bootstrap only redraws what it saw, so rare great losses fool it: by simulation it clears a
+    margin wrongly up to 12 % of the time with 60 documents.  There are two remedies, which matter
+    little with many documents.  Half a document that loses all joins the data when a lower bound is
+    sought (half a one that gains as much for an upper).  And no bound is nearer than what zero of m
+    seen would allow.
+    """
 
     target: Floats
     method: Floats
@@ -80,7 +81,7 @@ class Clusters(Side):
 
     def p_ratio_at_most(self, ratio: float) -> float:
         """The p value of "the method scores at most `ratio` times what the target does"; 1 where
-        that cannot be told.
+        that is undefined.
         """
         if self.why_no_ratio or len(self.target) < 2 or self.ratio <= 0:
             return 1.0
@@ -89,7 +90,7 @@ class Clusters(Side):
 
     def p_ratio_at_least(self, ratio: float) -> float:
         """The p value of "the method scores at least `ratio` times what the target does"; 1 where
-        that cannot be told.
+        that is undefined.
         """
         if self.why_no_ratio or len(self.target) < 2:
             return 1.0
@@ -108,7 +109,7 @@ class Clusters(Side):
 
     def p_difference_at_most(self, difference: float) -> float:
         """The p value of "the mean score is at most `difference` above the target's"; 1 where that
-        cannot be told.
+        is undefined.
         """
         if len(self.target) < 2:
             return 1.0
@@ -197,7 +198,7 @@ def _interval(data: Clusters, estimate: float, low: float, high: float) -> Inter
 
 
 def effective_number(weights: Floats) -> float:
-    """How many equal documents say as much as these."""
+    """How many equal documents show as much as these."""
     squares = float((weights**2).sum())
     return float(weights.sum()) ** 2 / squares if squares else 0.0
 

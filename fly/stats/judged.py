@@ -1,9 +1,6 @@
-"""What a verdict needs of a method's scores beside the target's, be they of single items or of a
-whole corpus.
-
-Ratio and difference here say how much of the target's quality is *kept*: where lower is better,
-the roles are exchanged.
-"""
+"""Base classes of paired scores, from which a verdict is read.  They are of single items or of a
+whole corpus.  Ratio and difference here mean how much of the target's quality is *kept*: where
+lower is better, the roles are exchanged."""
 
 from __future__ import annotations
 
@@ -13,12 +10,12 @@ from statistics import NormalDist
 
 from fly.stats.records import Interval, Paired
 
-POWER = 0.80  # chance of a verdict with as many items as are said to be needed
+POWER = 0.80  # probability of a verdict with as many items as are called needed
 CONFIDENCE = 0.95  # of one-sided bounds
 
 
 class Side(ABC):
-    """What is kept, by ratio and by difference of the scores; all bounds are lower ones."""
+    """The score kept, by ratio and by difference of the scores; all bounds are lower ones."""
 
     @property
     @abstractmethod
@@ -27,7 +24,7 @@ class Side(ABC):
 
     @abstractmethod
     def p_ratio_at_most(self, ratio: float) -> float:
-        """The p value of that hypothesis; 1 where it cannot be told."""
+        """The p value of that hypothesis; 1 where it is undefined."""
 
     def p_ratio_at_least(self, ratio: float) -> float:
         """The same from above."""
@@ -35,7 +32,7 @@ class Side(ABC):
 
     @abstractmethod
     def p_difference_at_most(self, difference: float) -> float:
-        """The p value of that hypothesis, in units of the score; 1 where it cannot be told."""
+        """The p value of that hypothesis, in units of the score; 1 where it is undefined."""
 
     @abstractmethod
     def lower_ratio(self, confidence: float) -> float | None:
@@ -74,7 +71,7 @@ class Judged(ABC):
         """Of both, with what the recovery divides by in the target's place."""
 
     def p_ratio_at_most(self, ratio: float) -> float:
-        """The p value of that hypothesis; 1 where it cannot be told."""
+        """The p value of that hypothesis; 1 where it is undefined."""
         return self.side.p_ratio_at_most(ratio)
 
     def p_ratio_at_least(self, ratio: float) -> float:
@@ -82,7 +79,7 @@ class Judged(ABC):
         return self.side.p_ratio_at_least(ratio)
 
     def p_difference_at_most(self, difference: float) -> float:
-        """The p value of that hypothesis, in units of the score; 1 where it cannot be told."""
+        """The p value of that hypothesis, in units of the score; 1 where it is undefined."""
         return self.side.p_difference_at_most(difference)
 
     def p_difference_at_least(self, difference: float) -> float:
@@ -112,7 +109,7 @@ class Judged(ABC):
     @property
     @abstractmethod
     def weight(self) -> float:
-        """How many solved items say as much of a ratio as the target's scores do."""
+        """How many solved items show as much of a ratio as the target's scores do."""
 
     @property
     @abstractmethod
@@ -154,8 +151,8 @@ class Judged(ABC):
 def items_to_decide(
     discordance: float, reach: float, confidence: float = CONFIDENCE, power: float = POWER
 ) -> int:
-    """Items for a one-sided bound to clear, with chance `power`, a margin that lies `reach` (in
-    units of the score) off the truth, where each adds `discordance` to the variance.
+    """Items for a one-sided bound to clear a margin with probability `power`.  The margin lies
+    `reach` (in units of the score) off the truth; each item adds `discordance` to the variance.
     """
     z = NormalDist().inv_cdf(confidence) + NormalDist().inv_cdf(power)
     return math.ceil(z**2 * discordance / reach**2)

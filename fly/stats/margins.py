@@ -1,9 +1,6 @@
-"""The margin of a verdict: a share of the target's score that has to be kept, or points of it that
-may be lost.
-
-A point is a hundredth of the score's unit, so a percentage point of a score between 0 and 1; of
-scores that run from 0 to 100 by their making (BLEU, chrF, TER) it is the unit itself.
-"""
+"""The margin of a verdict, as a share or as points of the target's score.  A point is a hundredth
+of the score's unit, so a percentage point of a score between 0 and 1.  Where scores run from 0 to
+100 (BLEU, chrF, TER) it is the unit itself."""
 
 from __future__ import annotations
 
@@ -18,7 +15,7 @@ SHARE = 0.97
 
 @dataclass(frozen=True)
 class Margin(ABC):
-    """What has to be kept.  `kept` is told in the margin's own unit; more of it is better."""
+    """The score that has to be kept.  `kept` is in the margin's own unit; more of it is better."""
 
     value: float
 
@@ -118,7 +115,7 @@ class Margin(ABC):
 
 @dataclass(frozen=True)
 class Share(Margin):
-    """Of the target's score, which has to be kept."""
+    """A share of the target's score, which has to be kept."""
 
     def __post_init__(self) -> None:
         """Refuse what is no share.
@@ -167,7 +164,7 @@ class Share(Margin):
         return math.ceil(needed * scores.num_items / scores.weight)
 
     def why_unsupported(self, scores: Judged, confidence: float = CONFIDENCE) -> str | None:
-        """As in Margin; offers points, which do not hang on what the target solves."""
+        """As in Margin; offers points, which do not depend on what the target solves."""
         needed = scores.weight_needed(self.value, confidence)
         told = scores.weight_told
         if told is None or scores.why_no_ratio or scores.weight >= needed:
@@ -202,7 +199,7 @@ class Share(Margin):
 
 @dataclass(frozen=True)
 class Points(Margin):
-    """Of the score, which may be lost."""
+    """Points of the score, which may be lost."""
 
     def __post_init__(self) -> None:
         """Refuse what nothing can be lost of.
@@ -250,7 +247,7 @@ class Points(Margin):
         return scores.items_to_see(self.value * scores.point, confidence)
 
     def why_unsupported(self, scores: Judged, confidence: float = CONFIDENCE) -> str | None:
-        """As in Margin: a difference can be told at any score."""
+        """As in Margin: a difference is defined at any score."""
         return None
 
     def show(self, kept: float | None) -> str:

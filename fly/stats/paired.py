@@ -1,9 +1,7 @@
-"""A method's scores against the target's on the same items: exact methods where scores are 0 or 1
-and no document repeats, the clustered bootstrap elsewhere.
-
-Recovery is method by target; where lower is better it is target by method, so that it always says
-how much of the target's quality is kept.
-"""
+"""A method's scores against the target's on the same items.  Exact methods where scores are 0 or 1
+and no document repeats, the clustered bootstrap elsewhere.  Recovery is method by target; where
+lower is better it is target by method, so that it always means how much of the target's quality is
+kept."""
 
 from __future__ import annotations
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-POINT = 0.01  # of a score, where nothing else is said
+POINT = 0.01  # of a score, where nothing else is set
 
 VerdictName = Literal["SAFE", "NOT SAFE", "INCONCLUSIVE"]
 
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate with its two-sided 95 % interval; what cannot be told is None.
+    """An estimate with its two-sided 95 % interval; what is undefined is None.
 
-    `method` names how the interval was made, or says why there is none.
+    `method` names how the interval was made, or why there is none.
     """
 
     estimate: float | None

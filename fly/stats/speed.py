@@ -1,4 +1,4 @@
-"""How much faster one method decodes than another, from blocks of requests that both decoded."""
+"""Speed ratio of two methods, from blocks of requests that both decoded."""
 
 from __future__ import annotations
 

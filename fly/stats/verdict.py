@@ -1,10 +1,6 @@
-"""The verdict of a comparison, by a rule fixed before the run.
-
-SAFE: the one-sided lower bound of what is kept clears the margin.  That bound is the margin at
-which the test's p is 1 - confidence, so it clears just the margins that the test rejects: the
-verdict is read from p, which Holm's correction can then raise.  NOT SAFE is the same from above.
-Each of the two families, one p of its kind per verdict, is corrected on its own.
-"""
+"""The verdict SAFE or NOT SAFE, by a rule fixed before the run.  SAFE: the one-sided lower bound of
+what is kept clears the margin.  NOT SAFE is the same from above.  Each of the two families, one p
+of its kind per verdict, is corrected on its own (Holm)."""
 
 from __future__ import annotations
 
@@ -24,6 +20,9 @@ def judge_all(
     comparisons: Sequence[Judged], margin: Margin = MARGIN, confidence: float = CONFIDENCE
 ) -> list[Verdict]:
     """Judge all of a comparison together.
+
+    The bound is the margin at which the test's p is 1 - confidence, so it clears just the margins
+    that the test rejects: the verdict is read from p, which Holm's correction can then raise.
 
     Raises:
         ValueError: the confidence is not between 0.5 and 1.

@@ -1,5 +1,5 @@
-"""lm-eval tasks for the embedded pair: fly_demo_math, fly_demo_code and the group fly_demo;
-and fly_demo_math_stop, the word problems with answers that end at a stop string."""
+"""Tasks of lm-eval for the embedded pair.  fly_demo_math, fly_demo_code and the group fly_demo; and
+fly_demo_math_stop, the word problems with answers that end at a stop string."""
 
 from __future__ import annotations
 

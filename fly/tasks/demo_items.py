@@ -1,4 +1,4 @@
-"""The items of the fly_demo tasks, generated in process, and how an answer is scored."""
+"""Items of the fly_demo tasks, generated in process, and their scores."""
 
 from __future__ import annotations
 

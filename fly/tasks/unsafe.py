@@ -1,6 +1,5 @@
-"""Tasks that run generated programs, found in their files alone: lm-eval loads tasks behind the
-models, and some run a program as soon as they are loaded.
-"""
+"""Detection of tasks that run generated programs, from their files alone.  lm-eval loads tasks
+after the models, and some run a program as soon as they are loaded."""
 
 from __future__ import annotations
 
@@ -30,7 +29,7 @@ def check_unsafe(
     Args:
         specs: tasks, groups and tags as lm-eval takes them: names, files, configurations, tasks.
         manager: lm-eval's TaskManager.
-        confirmed: `--confirm_run_unsafe_code` was said.
+        confirmed: `--confirm_run_unsafe_code` was given.
         predict_only: nothing is scored, so that tasks of ours run nothing; what others do while
             they are loaded is theirs.
 
@@ -53,7 +52,7 @@ def check_unsafe(
 def unsafe_tasks(specs: Iterable[Any], manager: Any) -> dict[str, bool]:
     """By name the tasks that are marked as unsafe, and whether they are ours.
 
-    A task that is a class of Python says so only when it is loaded; lm-eval then asks itself.
+    A task that is a class of Python shows it only when it is loaded; lm-eval then asks itself.
     """
     index: Mapping[str, Any] = getattr(manager, "task_index", {})
     found: dict[str, bool] = {}

@@ -1,5 +1,5 @@
-"""Judging what was decoded: whether a way of decoding keeps the score (`compare`), and which
-setting is the fastest that does (`sweep`)."""
+"""Evaluation of decoding methods.  `compare` judges whether a way of decoding keeps the score;
+`sweep` finds the fastest setting that does."""
 
 from fly.workbench.api import compare, sweep
 

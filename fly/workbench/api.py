@@ -1,4 +1,4 @@
-"""The workbench from Python."""
+"""The workbench from Python, with the functions `compare` and `sweep`."""
 
 from __future__ import annotations
 

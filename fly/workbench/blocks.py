@@ -1,6 +1,6 @@
-"""All methods over the same requests, in blocks whose order of methods rotates, so that drift of
-the machine hits all alike.  Every finished answer is kept at once and not decoded again.
-"""
+"""Decoding of all methods over the same requests, in timed blocks.  The order of methods rotates
+from block to block, so that drift of the machine hits all alike.  Every finished answer is saved at
+once and not decoded again."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def measure(
         engines: by the method's name.
         slices: the blocks.
         store: holds and takes what is finished.
-        on_progress: told a method's name and how many answers it has finished.
+        on_progress: gets a method's name and how many answers it has finished.
     """
     for turn, one in enumerate(slices):
         start = turn % len(methods)
@@ -92,7 +92,7 @@ def _decode(
     on_progress: Callable[[str, int], None],
 ) -> None:
     """Decode the pending part of a block; timed only where that is the whole of it, since what was
-    lost with a killed process cannot be told."""
+    lost with a killed process is not known."""
     num_tokens, seconds = 0, 0.0
     memory = PeakMemory(engine.device)
     memory.start()
@@ -184,7 +184,7 @@ def control_size(batch_size: int, best: int) -> int:
 
 
 class PeakMemory:
-    """`start`, work, `read`: bytes, or None where the system does not tell."""
+    """`start`, work, `read`: bytes, or None where the system has none."""
 
     def __init__(self, device: torch.device) -> None:
         """Watch the device's memory, or on a CPU the process's resident set."""

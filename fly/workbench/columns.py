@@ -1,5 +1,5 @@
-"""One metric of a task by method, on the documents that have it by all methods: its scores, and
-each method's beside the target's."""
+"""One metric of a task by method, on the documents that all methods have.  Its scores, and each
+method's beside the target's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class MetricColumn:
     metric: Metric
     scorer: Scorer
     docs: Sequence[Doc]
-    clusters: Sequence[str]  # of `docs`: what tells repeated documents
+    clusters: Sequence[str]  # of `docs`: what identifies repeated documents
     values: Mapping[str, Sequence[Any]]  # by method
     missing: Mapping[str, int]  # documents without it, by method
     num_asked: int  # documents in all
@@ -140,7 +140,7 @@ def columns(
     Args:
         scorer: the task's.
         scores: by method, the target's first, and document.
-        clusters: what tells repeated documents, by document asked.
+        clusters: what identifies repeated documents, by document asked.
     """
     pooled = {(name, doc): own for name, by_doc in scores.items() for doc, own in by_doc.items()}
     found = []
@@ -162,7 +162,7 @@ def columns(
 
 
 def pointer(column: MetricColumn, others: Sequence[MetricColumn], method: str) -> str | None:
-    """Where the column says nothing of a method, since all items have the same score by it and by
+    """Where the column shows nothing of a method, since all items have the same score by it and by
     the target: another that does.
     """
     value = column.constant(method)

@@ -1,4 +1,5 @@
-"""`compare`: all methods over the same requests, with a verdict that was fixed before the run."""
+"""The run of a comparison, from a checked plan to its results.  All methods decode the same
+requests; the rule of the verdict was fixed before."""
 
 from __future__ import annotations
 
@@ -80,8 +81,8 @@ def run(plan: Plan, on_start: Callable[[int], None], on_progress: OnProgress) ->
 
     Args:
         plan: checked; its tasks are loaded, its models not yet.
-        on_start: told how many answers there will be.
-        on_progress: told a method's name and how many more of its answers are finished.
+        on_start: gets how many answers there will be.
+        on_progress: gets a method's name and how many more of its answers are finished.
     """
     tasks = plan.load_tasks()
     lm = plan.load_models()
@@ -235,7 +236,7 @@ def _find_divergences(
 def judge(compared: Sequence[Compared], margin: Margin) -> dict[tuple[str, str], Verdict]:
     """Verdicts by task and method on all that loosens the text, corrected for their number.
 
-    Methods that are the same but for their spelling are one: the correction counts the first of
+    Methods that are the same but for their names are one: the correction counts the first of
     them, and its verdict is the others', too.
     """
     judged = []
@@ -258,8 +259,8 @@ def judge(compared: Sequence[Compared], margin: Margin) -> dict[tuple[str, str],
 def _with_remarks(
     verdict: Verdict, compared: Compared, decoded: Decoded, first: Decoded
 ) -> Verdict:
-    """What the numbers alone do not tell: equal texts, a metric that is the same everywhere, and
-    that a method is `first` in another spelling."""
+    """What the numbers alone do not show: equal texts, a metric that is the same everywhere, and
+    that a method is `first` by another name."""
     texts, parts = texts_beside(compared.target, decoded), [verdict.explanation]
     if decoded is not first:
         parts.insert(0, f"The same settings as {first.method.name}, whose verdict this is.")

@@ -1,13 +1,5 @@
-"""Costs of rounds, measured on real decodes.
-
-Of a method, in plain steps of the target: why it is slow or fast, and one sentence of advice.  A
-round of K drafted tokens costs K draft forwards, one verification and an overhead, and brings tau
-tokens; plain decoding pays a step and its overhead for each.  The ideal speedup counts forwards
-only, with a verification as expensive as a plain step (Leviathan et al., arXiv 2211.17192, theorem
-3.8 with tau measured instead of assumed).
-
-Of a setting of a sweep, in seconds: a shared decode has no wall time of its own, so its rounds are
-counted, and what a round costs is measured on decodes of the same drafter.
+"""Costs of rounds, measured on real decodes.  They explain in plain steps of the target why a
+method is slow or fast, with one sentence of advice, and price the settings of a sweep in seconds.
 """
 
 from __future__ import annotations
@@ -45,7 +37,13 @@ METHOD = (
 
 @dataclass(frozen=True)
 class RoundCost:
-    """Parts of a round, in plain steps of the target."""
+    """Parts of a round, in plain steps of the target.
+
+    A round of K drafted tokens costs K draft forwards, one verification and an overhead, and brings
+    tau tokens; plain decoding pays a step and its overhead for each.  The ideal speedup counts
+    forwards only, with a verification as expensive as a plain step (Leviathan et al., arXiv
+    2211.17192, theorem 3.8 with tau measured instead of assumed).
+    """
 
     draft_forward: float  # 0 where no model drafts
     forwards: float  # of the draft, a round
@@ -238,7 +236,11 @@ class MeasuredRounds:
 
 @dataclass(frozen=True)
 class PriceTable:
-    """What rounds cost by drafter and K, at the batch size they were measured at."""
+    """Costs of rounds by drafter and K, at the batch size they were measured at.
+
+    A shared decode has no wall time of its own, so its rounds are counted, and what a round costs
+    is measured on decodes of the same drafter.
+    """
 
     target: MeasuredRounds  # decoding plainly in the same engine
     drafting: Mapping[str, Mapping[int, MeasuredRounds]]  # by the drafter's name and K

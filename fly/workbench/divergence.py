@@ -1,9 +1,5 @@
-"""Differences between answers: where a method's answer first leaves the target's own, how sure the
-target was there, and which loosened token stood before it.
-
-Forwards of different shapes differ in the last bits.  Where the target's two best logits are closer
-than TIE of the logits' standard deviation, a difference is a tie; nothing is compared after it.
-"""
+"""Differences between a method's answer and the target's own.  Where they first differ, how sure
+the target was there, and which loosened token came before."""
 
 from __future__ import annotations
 
@@ -39,7 +35,12 @@ Top2Of = Callable[[Sequence[int], Sequence[int], int], Top2]
 
 
 class Divergences:
-    """First differences; the target is asked once for each context."""
+    """First differences; the target is asked once for each context.
+
+    Forwards of different shapes differ in the last bits.  Where the target's two best logits are
+    closer than TIE of the logits' standard deviation, a difference is a tie; nothing is compared
+    after it.
+    """
 
     def __init__(self, top2: Top2Of) -> None:
         """`top2` is that of the target's engine."""

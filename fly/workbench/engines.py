@@ -1,5 +1,5 @@
-"""Engines: the ways of decoding that methods of a comparison have.  One more is one class of this
-shape, registered under the name that `--methods` calls it by."""
+"""Protocol of engines, and their registry.  Another engine is one class of this shape, registered
+under the name that `--methods` uses."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class Engine(Protocol):
     """Decodes requests in one way."""
 
     takes_setup: ClassVar[bool]  # rule and drafter are the configuration's
-    needs_draft: ClassVar[bool]  # a draft model, whatever the configuration says
+    needs_draft: ClassVar[bool]  # a draft model, whatever the configuration has
     shares_ids: ClassVar[bool]  # takes the draft's ids for the target's
     is_lossless: ClassVar[bool]  # the text is the target's own; of no account with a setup
     is_judged: ClassVar[bool]  # gets a verdict where it is not lossless
     max_rows: ClassVar[int | None]  # decoded at once; None: as many as fit
-    options: ClassVar[Mapping[str, Any]]  # what results say of its settings
+    options: ClassVar[Mapping[str, Any]]  # its settings, for results
 
     device: torch.device
     tokenizer: PreTrainedTokenizerBase
@@ -54,7 +54,7 @@ class Engine(Protocol):
         ...
 
     def report(self) -> dict[str, Any]:
-        """What its drafter did since it was made; empty where it has nothing to say."""
+        """What its drafter did since it was made; empty where there is nothing."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What a figure was measured with: command, hardware, versions, date."""
+"""Command, hardware, versions and date behind a figure."""
 
 from __future__ import annotations
 

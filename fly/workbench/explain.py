@@ -1,5 +1,5 @@
-"""A look at the target's first answers, before the long run: which metric of each task decides, and
-that there is one.  They are answers that are kept already, or decoded for this and given up."""
+"""A look at the target's first answers, before the long run.  It settles which metric of each task
+decides, and that there is one.  The answers are stored ones, or decoded for this and given up."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ By = dict[Doc, list[Asked]]  # requests by document
 
 @dataclass
 class FirstLook:
-    """At the answers of `target`; `wanted` is the metric that was asked for."""
+    """A first look at the answers of `target`; `wanted` is the metric that was asked for."""
 
     target: Method
     make: Callable[[Method], Engine]

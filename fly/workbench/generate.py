@@ -1,4 +1,5 @@
-"""transformers' own `generate`, called as its users do: plain, assisted, with prompt lookup."""
+"""Engines around transformers' own `generate`.  It is called as its users do: plain, assisted, with
+prompt lookup."""
 
 from __future__ import annotations
 

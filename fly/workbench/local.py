@@ -1,4 +1,4 @@
-"""Our engine over the models that all methods share."""
+"""Our own engine, over the models that all methods share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class LocalEngine:
-    """What engines share that decode with the loaded models in this process."""
+    """Base of engines that decode with the loaded models in this process."""
 
     takes_setup: ClassVar[bool] = False
     needs_draft: ClassVar[bool] = False
@@ -67,8 +67,8 @@ class LocalEngine:
 
 
 class OwnEngine(LocalEngine):
-    """Ours.  Its caches are given up after every call: they are shared with the other methods,
-    which would find prompts in them that were computed in another's time."""
+    """Our own engine.  Its caches are given up after every call: they are shared with the other
+    methods, which would find prompts in them that were computed in another's time."""
 
     takes_setup = True
     is_judged = True
@@ -97,8 +97,8 @@ class OwnEngine(LocalEngine):
 
 
 class DraftEngine(OwnEngine):
-    """Ours, on the draft model alone.  It is there to show what the target adds: a verdict on it
-    would only weaken the others' (Holm)."""
+    """Our own engine, on the draft model alone.  It is there to show what the target adds: a
+    verdict on it would only weaken the others' (Holm)."""
 
     takes_setup = False
     needs_draft = True

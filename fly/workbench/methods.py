@@ -1,7 +1,6 @@
-"""Ways of decoding by name: the engines (`target`, `draft`, `hf_generate`, `hf_assisted`,
-`hf_prompt_lookup`) and every acceptance rule and drafter, alone or together (`ngram+native`), with
-settings after a colon (`fly:win_len=4,batch_size=32`).
-"""
+"""Methods of a comparison by name.  A name is an engine (`target`, `draft`, `hf_generate`,
+`hf_assisted`, `hf_prompt_lookup`) or an acceptance rule and drafter, alone or together
+(`ngram+native`), with settings after a colon (`fly:win_len=4,batch_size=32`)."""
 
 from __future__ import annotations
 
@@ -93,7 +92,7 @@ class Method:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What to tell of it."""
+        """Notes on it."""
         if not self.takes_setup:
             return dict(self.engine.options)
         setup = self.config.setup
@@ -114,7 +113,7 @@ class Method:
 
     def is_same_as(self, other: Method) -> bool:
         """Whether both come to the same rule with the same drafting at the same batch size, however
-        they are spelled."""
+        they are written."""
         if self.name == other.name or not self.takes_setup:
             return self.name == other.name
         mine, theirs = (
@@ -140,20 +139,20 @@ class Method:
 
     @property
     def told_stand_in(self) -> str:
-        """What to tell of the names that it stands for."""
+        """Notes on the names that it stands for."""
         return (
             f"{', '.join(self.stands_for)}: counted as {self.name}, since what a drafter copies "
             "from the context is never loosened (loosen_copied)"
         )
 
     def at(self, batch_size: int) -> Method:
-        """The same at another batch size, which its name then tells."""
+        """The same at another batch size, which its name then holds."""
         separator = "," if ":" in self.name else ":"
         name = f"{self.name}{separator}batch_size={batch_size}"
         return replace(self, name=name, batch_size=batch_size)
 
     def sized(self, name: str) -> Method | None:
-        """The same at the batch size that its name tells; None for another method's name."""
+        """The same at the batch size that its name holds; None for another method's name."""
         size = name.rpartition("batch_size=")[2]
         found = self.at(int(size)) if size.isdecimal() else self
         return found if found.name == name else None
@@ -180,7 +179,7 @@ def parse_methods(specs: Sequence[str], config: FLyConfig, batch_size: int) -> l
     if twice is not None:
         raise ConfigError(f"--methods names {twice!r} twice", fix="give one of them other settings")
     methods = _merged([parse_method(name, config, batch_size) for name in names])
-    if not config.setup.is_overruled:  # else it has been said
+    if not config.setup.is_overruled:  # else there was a warning
         for method in methods:
             if method.stands_for:
                 warnings.warn(f"--methods {method.told_stand_in}", FLyWarning, stacklevel=2)
@@ -263,7 +262,7 @@ def parse_method(name: str, config: FLyConfig, batch_size: int) -> Method:
         own = FLyConfig.load(None, config.to_dict() | overrides | settings, overrides_from=where)
     if own.setup.is_overruled:
         return _as_native(name, own, config, batch_size)
-    # Else it was said of the configuration already.
+    # Else it was a warning of the configuration already.
     is_new = settings or own.setup.loosens_copies > config.setup.loosens_copies
     if is_new or base == config.asked_acceptance:
         for warning in caught:

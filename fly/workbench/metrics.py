@@ -1,5 +1,5 @@
-"""A task's metrics and how each becomes a score: a mean over items, or a function of all items at
-once (lm-eval's aggregations such as bleu, ter or f1).  Known before a model is loaded.
+"""Metrics of a task, and how each becomes a score.  A mean over items, or a function of all items
+at once (lm-eval's aggregations such as bleu, ter or f1).  They are found before a model is loaded.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Measure:
     """How values of single items become a score."""
 
     name: str
-    aggregation: Aggregation | None  # None where lm-eval knows none of that name
+    aggregation: Aggregation | None  # None where lm-eval has none of that name
     higher_is_better: bool
 
     @property
@@ -56,7 +56,7 @@ class Measure:
 
     @property
     def is_usable(self) -> bool:
-        """Whether it says anything: lm-eval's `bypass` is the same number for whatever it gets."""
+        """Whether it means anything: lm-eval's `bypass` is the same number for whatever it gets."""
         return self.aggregation is not None and self.aggregation is not theirs.bypass_agg
 
     @property
@@ -76,7 +76,7 @@ def measure_of(task: Task, name: str) -> Measure:
 
 
 def declared(task: Task) -> list[Measure]:
-    """What the task says that it measures."""
+    """What the task is declared to measure."""
     return [measure_of(task, name) for name in task.aggregation()]
 
 
@@ -86,13 +86,13 @@ def named(metric: Metric) -> str:
 
 
 def check_metrics(tasks: Mapping[str, Task], wanted: str | None) -> None:
-    """Refuse what cannot be compared, and say what is no mean, before anything is decoded.
+    """Refuse what cannot be compared, and warn of what is no mean, before anything is decoded.
 
     Raises:
         ConfigError: a task has no metric of the name `wanted`, or none that can be compared.
 
     Warns:
-        FLyWarning: a function of all items decides; or a metric does not say what is better.
+        FLyWarning: a function of all items decides; or a metric does not define what is better.
     """
     for name, task in tasks.items():
         if wanted is not None:

@@ -1,4 +1,4 @@
-"""Notes of a comparison, as sentences: on tasks and their metrics, and on drafting: what drafters
+"""Notes of a comparison, as sentences.  On tasks and their metrics, and on drafting: what drafters
 chose, what became of tokens that they copied, which lengths were pinned, where speculation did not
 pay."""
 
@@ -46,7 +46,7 @@ def copying_notes(methods: Sequence[Method]) -> list[str]:
 
 
 def same_notes(methods: Sequence[Method]) -> list[str]:
-    """Notes on methods that are others in another spelling."""
+    """Notes on methods that are others by another name."""
     notes: list[str] = []
     seen: list[Method] = []
     for method in methods:

@@ -1,5 +1,5 @@
-"""Options of a comparison or a sweep.  What can be known to be wrong with them before a task or a
-model is loaded is found here."""
+"""Options of a comparison or a sweep.  What can be refused before a task or a model is loaded is
+refused here."""
 
 from __future__ import annotations
 

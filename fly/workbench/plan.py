@@ -1,4 +1,4 @@
-"""A checked comparison, and what it loads and opens."""
+"""A checked comparison, with what it loads and opens."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Plan:
     resume: bool = False
     trace: bool = False
     command: str | None = None
-    more: Mapping[str, Any] = field(default_factory=dict)  # settings that tell runs apart
+    more: Mapping[str, Any] = field(default_factory=dict)  # settings in which runs differ
     more_methods: Sequence[Method] = ()  # decoded beside those that are compared
 
     @property
@@ -56,7 +56,7 @@ class Plan:
         """The tasks, without a model.
 
         Raises:
-            ConfigError: see `workload.load_tasks` and `metrics.check_metrics`; or a method does not
+            ConfigError: see `tasks.load_tasks` and `metrics.check_metrics`; or a method does not
                 decode at a task's temperature.
         """
         from fly.workbench.metrics import check_metrics
@@ -87,7 +87,7 @@ class Plan:
         if isinstance(template, str):
             drafting = drafting | {"chat_template_name": template}
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConfigWarning)  # said when the plan was made
+            warnings.simplefilter("ignore", ConfigWarning)  # given when the plan was made
             lm = FLyLM(**(dict(self.arguments) | drafting | {"batch_size": self.batch_size}))
         for method in methods:
             check_tokenizers(method, lm)
@@ -103,7 +103,7 @@ class Plan:
         instances = [one.instance for one in asked]
         prepared = lm.reader().read(instances, [one.seed for one in asked])
         ready = [replace(one, prepared=two) for one, two in zip(asked, prepared, strict=True)]
-        # A task may build its requests otherwise than its configuration says.
+        # A task may build its requests otherwise than its configuration has.
         for task, temperature in {(one.task, one.request.temperature) for one in ready}:
             for method in [*self.methods, *self.more_methods]:
                 method.check_temperature(temperature, f"a request of task {task!r}")

@@ -1,4 +1,4 @@
-"""From answers, scores and times to the records of compare.json."""
+"""Records of compare.json, from answers, scores and times."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ PHASES = ("prefill", "draft", "target", "acceptance", "rest")
 
 @dataclass(frozen=True)
 class Decoded:
-    """What one method did on one task."""
+    """Results of one method on one task."""
 
     method: Method
     answers: Mapping[AnswerKey, Answer]
@@ -197,7 +197,7 @@ def _shown_beside(paired: Judged | None, texts: Texts, margin: Margin) -> Paired
 
 
 def shown(paired: Judged, num_equal: int, num_texts: int, margin: Margin) -> Paired:
-    """The record, without the intervals that say nothing: around equal texts, and of the ratio to a
+    """The record, leaving out intervals without meaning: around equal texts, and of the ratio to a
     score that rests on a few items.
     """
     record = paired.to_paired()

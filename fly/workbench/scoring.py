@@ -1,8 +1,6 @@
-"""Scores of answers: the task's own filters and `process_results`, item by item.
-
-An item that was given the same answers before keeps its score, so methods that agree are not
-judged by two runs of a program that may time out once.
-"""
+"""Scores of answers, by the task's own filters and `process_results`.  An item that was given the
+same answers before keeps its score, so methods that agree are not judged by two runs of a program
+that may time out once."""
 
 from __future__ import annotations
 
@@ -125,7 +123,7 @@ class Scorer:
 
     def primary(self, scores: Mapping[Doc, Scores], wanted: str | None) -> Metric | None:
         """The metric that decides: the one that is wanted ("exact_match,strict-match", or
-        "exact_match" behind the first filter), else the task's first that is a mean over items,
+        "exact_match" after the first filter), else the task's first that is a mean over items,
         else its first; None where there is none.
 
         Raises:

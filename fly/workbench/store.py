@@ -1,6 +1,5 @@
-"""The output folder of a comparison: every finished answer and block as a line of answers.jsonl, so
-that a killed run goes on where it was; the results beside it when it is done.
-"""
+"""The output folder of a comparison, from which a killed run resumes.  Every finished answer and
+block is a line of answers.jsonl; the results are written beside it at the end."""
 
 from __future__ import annotations
 
@@ -29,7 +28,7 @@ def check_folder(folder: Path, result_name: str, *, resume: bool) -> None:
     """Refuse a folder that holds another run's work, before anything is loaded.
 
     Raises:
-        ConfigError: it is a file, holds answers or results and `resume` was not said, or cannot
+        ConfigError: it is a file, holds answers or results and `resume` was not given, or cannot
             be written to.  With `resume` an empty one is started anew: the run may have been
             killed while it loaded.
     """
@@ -65,7 +64,7 @@ def check_header(folder: Path, known: Mapping[str, Any]) -> None:
         line = read_line(lines[0])
         found = dict(line["settings"]) if line.get("fly_answers") == VERSION else {}
     except (ValueError, TypeError, KeyError, AttributeError):
-        return  # opening the store says what is wrong
+        return  # opening the store names what is wrong
     _check_version(path, line)
     ours = json.loads(json.dumps(known))
     differing = _differing({name: found.get(name) for name in ours}, ours)
@@ -94,7 +93,6 @@ class Store:
     """`with Store(...) as store:` holds what is finished; takes what finishes."""
 
     def __init__(self, folder: Path, header: Header, make_answer: MakeAnswer) -> None:
-        """Nothing is opened yet."""
         self._is_empty = False  # holds nothing but a header of our own
         self._header = header
         self._make_answer = make_answer

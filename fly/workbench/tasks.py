@@ -1,9 +1,6 @@
-"""What is asked: lm-eval's tasks with their requests, built by lm-eval's own `simple_evaluate` up
-to the point where it would call the model.
-
-Two steps, so that a wrong task is found before a model is loaded: `load_tasks`, then
-`Tasks.requests`.
-"""
+"""Tasks and their requests, built by lm-eval's own `simple_evaluate`.  It is stopped where it would
+call the model.  Two steps, so that a wrong task is found before a model is loaded: `load_tasks`,
+then `Tasks.requests`."""
 
 from __future__ import annotations
 
@@ -61,7 +58,7 @@ class Asked:
 
     @property
     def key(self) -> Key:
-        """What tells it from all others of the workload."""
+        """What distinguishes it from all others of the workload."""
         return self.task, self.instance.doc_id, self.instance.idx, self.copy
 
     def record(self, result: Result) -> RequestRecord:

@@ -1,12 +1,10 @@
-"""Generated problems, in unlimited seeded streams: arithmetic word problems and small functions.
+"""Generated problems (arithmetic, small functions) in seeded streams.  A problem's *facts*
+(numbers, names, operators) force most of its solution; the *wording* in between is drawn from
+equally likely alternatives."""
 
-A problem's *facts* (numbers, names, operators) force most of its solution; the *wording* in
-between is drawn from equally likely alternatives. So two good models disagree often, and
-harmlessly, about words, while a disagreement about a digit costs the answer.
-
-Problems are split by a hash of their facts, never of their wording: one in ten is held out and
-appears in no training stream, whatever its seed.
-"""
+# Two good models therefore disagree often, and harmlessly, about words, while a disagreement about
+# a digit costs the answer.  Problems are split by a hash of their facts, never of their wording:
+# one in ten is held out and appears in no training stream, whatever its seed.
 
 from __future__ import annotations
 

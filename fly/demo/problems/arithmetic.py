@@ -1,10 +1,9 @@
-"""Word problems of two or three operations, solved step by step.
+"""Word problems of two or three operations, solved step by step."""
 
-Each step is `<opening> <what happens>, <link> <working> <things> <closing>.`, and a working is
-`345+20+8 <is> 365+8 <is> 373` or `6*50+6*7 <is> 300+42 <is> 342`.  Opening, link, both words for
-"is" and closing are free (four equally likely wordings each, told apart by one word, at least six
-tokens apart); everything else follows from the question.
-"""
+# Each step is `<opening> <what happens>, <link> <working> <things> <closing>.`, and a working is
+# `345+20+8 <is> 365+8 <is> 373` or `6*50+6*7 <is> 300+42 <is> 342`.  Opening, link, both words for
+# "is" and closing are free: four equally likely wordings each, which differ in one word, at least
+# six tokens apart.  Everything else follows from the question.
 
 from __future__ import annotations
 

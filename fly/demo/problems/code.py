@@ -1,9 +1,9 @@
-"""Small Python functions: pick the values on one side of a limit, then count, add, list or find.
+"""Small Python functions, which pick values on one side of a limit.  They then count, add, list or
+find.  The limit is given in two units ("2 hours and 35 minutes") and needed in the smaller one
+(155), so there is a number to work out."""
 
-The limit is given in two units ("2 hours and 35 minutes") and needed in the smaller one (155), so
-there is a number to work out. Comments and the names of local variables are free, each told apart
-by one word; a name, once chosen, is forced wherever it is used again.
-"""
+# Comments and the names of local variables are free, with alternatives that differ in one word; a
+# name, once chosen, is forced wherever it is used again.
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ END_COMMENTS = (
 
 @dataclass(frozen=True)
 class Family:
-    """What becomes of the values that are picked."""
+    """One kind of function, by what becomes of the values that are picked."""
 
     verb: str  # first part of the function's name
     docstring: str
@@ -110,7 +110,7 @@ class PromptFacts:
 
     @property
     def amount(self) -> str:
-        """The limit as the prompt says it."""
+        """The limit as the prompt writes it."""
         return f"{self.large} {self.unit.large} and {self.small} {self.unit.small}"
 
     @property

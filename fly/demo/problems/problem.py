@@ -1,4 +1,4 @@
-"""What a problem is, and which problems are held out."""
+"""The record of a problem, and the split into training and held-out ones."""
 
 from __future__ import annotations
 

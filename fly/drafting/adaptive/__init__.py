@@ -1,1 +1,1 @@
-"""Choices by what was measured: draft lengths, tree sizes, drafters."""
+"""Choices from measurements while decoding.  Draft lengths, tree sizes, and drafters by bandit."""

@@ -1,7 +1,6 @@
-"""Acceptance probabilities of drafted tokens by the draft's confidence, and what a proposal is
-expected to bring if it ends here, or goes on.  Asked while a proposal grows: plain numbers, little
-work.
-"""
+"""Acceptance probabilities of drafted tokens, by the draft's confidence.  They give what a proposal
+is expected to bring if it ends here, or goes on.  Asked while a proposal grows: plain numbers,
+little work."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ def bin_of(confidence: float) -> int:
 
 
 class AcceptanceRates:
-    """How often tokens of each confidence were kept, of those before which everything was."""
+    """Rates at which tokens of each confidence were kept, of those before which everything was."""
 
     def __init__(self) -> None:
         """High while little is known, so that it is tried."""
@@ -120,7 +119,7 @@ class Growing:
         self.limit = limit
         self.bins: list[int] = []
         self.has_ended = False  # its last token ends the answer: what follows brings nothing
-        self.followers = 0  # tokens behind that one
+        self.followers = 0  # tokens after that one
         # After the first tokens, were all of them inner ones: the probability that all are kept,
         # and what they bring.
         self.alive = [1.0]

@@ -1,6 +1,5 @@
-"""Knowledge of a bandit's arms, by task and by whether the text repeats itself just now; carried
-from request to request, and to the next start as JSON.
-"""
+"""State of a bandit's arms, by task and by repetition in the text.  It is carried from request to
+request, and to the next start as JSON."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ class Knowledge:
     """Sums of every arm, by situation."""
 
     def __init__(self, names: Sequence[str], path: Path | None) -> None:
-        """Read what is at `path`; what is not of the same arms is left alone, and said so.
+        """Read what is at `path`; what is not of the same arms is left alone, with a warning.
 
         Args:
             names: of the arms.

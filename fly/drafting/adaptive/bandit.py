@@ -1,9 +1,6 @@
-"""Several drafters, one of them chosen for every round: a bandit whose arms are drafters with a
-draft length, and whose reward is the tokens of a round by its seconds, reading what a drafter had
-missed included.  The choice depends on the clock and on earlier rounds, never on the tokens that
-would be drafted, so native text (sampled: its distribution) does not change.  Source: BanditSpec,
-arXiv 2505.15141, whose reward is the number of accepted tokens; ours is their speed.
-"""
+"""The bandit drafter, which chooses one of several drafters every round.  An arm is a drafter with
+a draft length; the reward is the tokens of a round by its seconds, catching up included.  Source:
+BanditSpec, arXiv 2505.15141, whose reward is the number of accepted tokens; ours is their speed."""
 
 from __future__ import annotations
 
@@ -135,7 +132,7 @@ class ResolvedBandit(BanditSettings):
         )
 
     def readable(self, parts: DrafterContext) -> ResolvedBandit:
-        """Without the arms whose trees one of the models cannot read, and said so.
+        """Without the arms whose trees one of the models cannot read, with a warning.
 
         Warns:
             FLyWarning: an arm is left out.
@@ -171,7 +168,11 @@ class _ArmRound:
 
 
 class BanditDrafter(Drafter):
-    """Learns which drafter pays."""
+    """Learns which drafter pays.
+
+    The choice depends on the clock and on earlier rounds, never on the tokens that would be
+    drafted, so native text (sampled: its distribution) does not change.
+    """
 
     own_settings = BanditSettings
 
@@ -273,7 +274,7 @@ class BanditDrafter(Drafter):
         now = self._now
         seconds, gains = self._round.stop(rows)
         if now.is_plain:
-            pass  # it tells nothing of the arm
+            pass  # it holds nothing about the arm
         elif self._skipped[now.arm] < WARM_UP:
             self._skipped[now.arm] += 1
         else:

@@ -1,13 +1,7 @@
-"""Draft length: fixed, or adaptive, which keeps drafting while the expected accepted tokens exceed
-what the same time yields at the current throughput.  The probabilities are learned from what became
-of tokens of like confidence, the times from the rounds.  Where no proposal pays the target decodes
-plainly, and a short proposal is tried again now and then.
-
-A length is settled by the tokens before its end alone, so native text (sampled: its distribution)
-does not change.  Plain rounds that are timed again now and then are the engine's (plain_rounds).
-The marginal rule is that of SpecDec++ (arXiv 2405.19715) with a measured price in place of a
-threshold; the ratio to maximise is TurboSpec's goodput (arXiv 2406.14066).
-"""
+"""Draft length K of each proposal, fixed or adaptive.  Adaptive: keep drafting while the expected
+accepted tokens exceed what the same time yields at the current throughput.  The rule is SpecDec++'s
+(arXiv 2405.19715) with a measured price as threshold; its objective is TurboSpec's goodput (arXiv
+2406.14066)."""
 
 from __future__ import annotations
 
@@ -37,7 +31,7 @@ FIRST_ROUNDS = 3  # of every size of batch
 PROBE_LEN = 4  # tokens proposed to see whether speculation pays again, besides the same
 MARGIN = 1.02  # by which speculation must be better than plain decoding
 SURPRISED = 0.25  # doubtful tokens since a length was planned, per row, to plan it anew
-ROWS_PER_TOKEN = 8  # that may go unread: the more rows there are, the less one of them tells
+ROWS_PER_TOKEN = 8  # that may go unread: the more rows there are, the less one of them shows
 
 
 class DraftLength:
@@ -69,7 +63,16 @@ class DraftLength:
 
 
 class AdaptiveLength(DraftLength):
-    """As many tokens as pay."""
+    """Adaptive length, as many tokens as pay.
+
+    The probabilities are learned from what became of tokens of like confidence, the times from the
+    rounds.  Where no proposal pays the target decodes plainly, and a short proposal is tried again
+    now and then.
+
+    A length is settled by the tokens before its end alone, so native text (sampled: its
+    distribution) does not change.  Plain rounds that are timed again now and then are the engine's
+    (plain_rounds).
+    """
 
     def __init__(
         self,
@@ -132,7 +135,7 @@ class AdaptiveLength(DraftLength):
     def _drafting(self, proposing: float) -> float | None:
         """Seconds that grow with the proposal, of all that proposing took: as those between its
         tokens, since before the first one what the others accepted is read, too.  None where a
-        single token does not tell.
+        single token does not show.
         """
         times = self._now.times
         if len(times) > 1:
@@ -153,7 +156,7 @@ class AdaptiveLength(DraftLength):
         self._now.price = rate * times.step(count)
         if length > 0:
             self.costs.probes.reset()
-            # Confidence may tell when to go on; who has none gets what pays on average.
+            # Confidence may decide when to go on; without it a row gets what pays on average.
             is_first = self.costs.speed(count).all_pulls < FIRST_ROUNDS
             most = min(self.k, FIRST_LEN + self._tail) if is_first else self.k
             return most if self._is_asked else min(length, most)
@@ -183,7 +186,7 @@ class AdaptiveLength(DraftLength):
         return best, rate
 
     def goes_on(self, tokens: Tensor, confidence: Tensor) -> bool:
-        """Whether to draft another token behind those drafted so far.
+        """Whether to draft another token after those drafted so far.
 
         Args:
             tokens: [B] just drafted.

@@ -1,14 +1,12 @@
-"""Policies of a bandit: ways to weigh what is known of each arm against what might be.  An arm's
-reward is tokens per second, estimated as a sum over a sum (a mean of ratios favours noisy arms);
-what lies back counts less, and so do the pulls, else exploring would end while the data is
-forgotten.  How far an estimate may be off is measured: the gain of a round spreads by the same
-share of its mean in all arms, and the fewer pulls an arm has, the less is known of it.
+"""Policies of a bandit (UCB1, Thompson sampling, Hedge).  Sources: UCB1 and UCB1-normal, Auer et
+al. 2002 (doi 10.1023/A:1013689704352), discounted as by Garivier and Moulines (arXiv 0805.3415);
+Hedge, Freund and Schapire 1997 (doi 10.1006/jcss.1997.1504); on drafters: BanditSpec, arXiv
+2505.15141, and Not-a-Bandit, arXiv 2510.20064."""
 
-Sources: UCB1 and, for widths of a measured spread, UCB1-normal, Auer et al. 2002 (doi
-10.1023/A:1013689704352), discounted as by Garivier and Moulines (arXiv 0805.3415); Thompson
-sampling with a normal posterior; Hedge, Freund and Schapire 1997 (doi 10.1006/jcss.1997.1504);
-their use on drafters: BanditSpec, arXiv 2505.15141, and Not-a-Bandit, arXiv 2510.20064.
-"""
+# An arm's reward is tokens per second, estimated as a sum over a sum: a mean of ratios favours
+# noisy arms.  Old rounds count less, and so do old pulls, else exploring would end while the data
+# is forgotten.  The error of an estimate is measured: the gain of a round spreads by the same share
+# of its mean in all arms, and an arm with fewer pulls is less certain.
 
 from __future__ import annotations
 
@@ -22,7 +20,7 @@ from pydantic import ConfigDict, Field
 
 from fly.drafting.adaptive.round_times import LARGEST, RoundSpeed, Sum
 
-# As if so many rounds had been seen to spread so much: the first one or two say nothing of their
+# As if so many rounds had been seen to spread so much: the first one or two show nothing of their
 # spread, and arms that never spread are tried again all the same.
 PRIOR_ROUNDS, PRIOR_NOISE = 2.0, 0.5
 MOST_NOISE = 1.0  # gains of 1 to K+1 tokens hardly spread more; stalls of the machine do
@@ -32,7 +30,7 @@ LEAST_PULLS = 1e-9
 
 @dataclass
 class ArmSums(RoundSpeed):
-    """What one arm brought."""
+    """Sums of what one arm brought."""
 
     __pydantic_config__ = ConfigDict(extra="forbid", allow_inf_nan=False)
 

@@ -1,11 +1,6 @@
-"""Cost model of rounds: what they take and bring, learned while decoding, for those who choose how
-much to draft.  Plain rounds count apart from speculative ones, which take longer the longer their
-longest proposal is.  Batches of like size are put together.
-
-Times are noisy and drift, and the lengths are chosen by them: a line through the two would be bent.
-So the time of a further token is put together: drafting it, which is measured apart, and verifying
-it, where plain rounds, of no drafted token, hold the line's other end.
-"""
+"""Cost model of rounds, learned while decoding.  It gives the time and tokens of a round for those
+who choose how much to draft.  Plain rounds count apart from speculative ones, which take longer the
+longer their longest proposal is.  Batches of like size are put together."""
 
 from __future__ import annotations
 
@@ -22,7 +17,7 @@ WARM_UP = 1  # first rounds of a kind: caches grow, kernels are chosen
 # Times what was expected: something else had the machine.  Or had it before, if it is so much less.
 OUTLIER = 2.5
 MOST_OUTLIERS = 3  # in a row; then it is no outlier
-TRUST = 1000.0  # squared tokens by which rounds differ, until they tell more than plain ones do
+TRUST = 1000.0  # squared tokens by which rounds differ, until they show more than plain ones do
 SPEED_DECAY = 0.98  # of tokens and seconds, per round
 ENOUGH = 10  # rounds before a speed counts
 FIRST_PAUSE, LONGEST_PAUSE = 16, 1024  # plain rounds between two probes
@@ -61,9 +56,8 @@ class RoundSpeed:
 
 
 class Probes:
-    """When to try again what does not pay: after FIRST_PAUSE rounds, and after twice as many each
-    time that it still does not.
-    """
+    """Pauses before what does not pay is tried again: after FIRST_PAUSE rounds, and after twice as
+    many each time that it still does not."""
 
     def __init__(self) -> None:
         """It pays so far."""
@@ -133,10 +127,14 @@ class CostSums:
 
 
 class RoundTimes:
-    """Seconds of plain and speculative rounds."""
+    """Seconds of plain and speculative rounds.
+
+    Times are noisy and drift, and the lengths are chosen by them: a line through the two would be
+    bent.  So the time of a further token is put together: drafting it, which is measured apart, and
+    verifying it, where plain rounds, of no drafted token, hold the line's other end.
+    """
 
     def __init__(self) -> None:
-        """Nothing is known."""
         self._plain: dict[int, CostSums] = {}
         self._speculative: dict[int, CostSums] = {}
 
@@ -245,7 +243,7 @@ class RoundWatch:
 
 
 class RoundCosts(RoundWatch):
-    """What rounds take and bring, round by round."""
+    """Record of what rounds take and bring, round by round."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         """`clock` gives seconds."""

@@ -1,11 +1,6 @@
-"""Size of proposed trees: as many tokens as pay.  A token is worth the probability that the branch
-up to it is accepted; how often tokens of each kind were kept after a kept one is learned, and so
-is what a token more takes, which is little on an accelerator at small batches and much where the
-target is bound by computing.  The end of the tree, where that brings less than the same time does
-elsewhere, is cut off.
-
-The price is that of fly/drafting/adaptive/length.py, for chains; a tree is known whole beforehand.
-"""
+"""Size of proposed trees, as many tokens as pay.  A tree is complete before it is cut: its end goes
+where it brings less than the same time does elsewhere.  The price is that of chains
+(fly/drafting/adaptive/length.py)."""
 
 from __future__ import annotations
 
@@ -26,7 +21,7 @@ HOPE = 3  # tokens, as many kept as is hoped for, that are believed in before an
 
 
 class KeptKinds:
-    """How often tokens of each kind were kept, of those that follow a kept one."""
+    """Rates at which tokens of each kind were kept, of those that follow a kept one."""
 
     def __init__(self) -> None:
         """Hopeful while little is known, so that it is tried."""
@@ -63,11 +58,15 @@ class KeptKinds:
 class TreePace:
     """Cuts the trees of every round, and learns from what became of them.
 
+    A token is worth the probability that the branch up to it is accepted.  Learned are how often
+    tokens of each kind were kept after a kept one, and how long one token more takes: little on an
+    accelerator at small batches, much where the target is bound by computing.
+
     What it settles depends on the clock, so text that depends on what is offered may not be paced.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        """`clock` tells seconds."""
+        """`clock` returns seconds."""
         self.kinds = KeptKinds()
         self.costs = RoundCosts(clock)
         self._num_trees: Counter[int] = Counter()  # rounds with a tree, by size of batch

@@ -1,1 +1,1 @@
-"""Drafts with a tokenizer of their own."""
+"""Draft models whose tokenizer differs from the target's."""

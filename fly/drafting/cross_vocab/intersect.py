@@ -1,7 +1,6 @@
-"""Token-level intersection: draft and target draw from the tokens that both have.  Source: TLI,
-arXiv 2502.05202.  What the draft gives to other tokens is masked before anything is chosen, so q is
-a distribution over the target's vocabulary and acceptance by p/q is exact.
-"""
+"""Token-level intersection, for drawing only from common tokens.  The draft's probabilities of
+other tokens are masked before anything is chosen, so q is a distribution over the target's
+vocabulary and acceptance by p/q is exact.  Source: TLI, arXiv 2502.05202."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ OUTSIDE = -1e30
 
 
 class Intersection:
-    """The tokens of target and draft that spell the same bytes, and special tokens that are each
+    """The tokens of target and draft with the same bytes, and special tokens that are each
     other's counterpart.
     """
 
@@ -27,7 +26,7 @@ class Intersection:
 
         Args:
             exchange: both tokenizers.
-            sizes: of the target model's vocabulary and the draft model's: ids behind them are no
+            sizes: of the target model's vocabulary and the draft model's: ids after them are no
                 output of the model.
             device: of the draft.
         """
@@ -45,7 +44,7 @@ class Intersection:
             for own, other in exchange.to_draft.items()
             if exchange.to_target.get(other) == own
         }
-        # A special token's counterpart may spell something in its own tokenizer.
+        # A special token's counterpart may stand for something in its own tokenizer.
         taken = set(spelt.values())
         both = spelt | {own: other for own, other in special.items() if other not in taken}
         self._both = {
@@ -105,7 +104,6 @@ class Mapped:
     is_whole = True
 
     def __init__(self, intersection: Intersection, index: int = 0, key: str = "") -> None:
-        """Nothing is committed yet."""
         self._intersection = intersection
         self._num_known = 0
         self.index, self.key = index, key

@@ -1,7 +1,6 @@
-"""A draft model with a tokenizer of its own.  Either it decodes its own tokens and their text is
-encoded with the target's tokenizer (reencoding.py), or it draws among the tokens that both have
-(intersection.py).  Sources: transformers' universal assisted decoding; TLI, arXiv 2502.05202.
-"""
+"""The drafter for a draft model with another tokenizer.  Either it decodes its own tokens and their
+text is encoded with the target's tokenizer (retokenize.py), or it draws among the tokens that both
+have (intersect.py).  Sources: transformers' universal assisted decoding; TLI, arXiv 2502.05202."""
 
 from __future__ import annotations
 
@@ -153,8 +152,8 @@ class OtherTokenizerDrafter(Drafter):
         )
 
     def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
-        """Draft, and say it in the target's tokens.  What is encoded anew is the draft's greedy
-        text: it is certain, whatever `choose` says.
+        """Draft, and give it in the target's tokens.  What is encoded anew is the draft's greedy
+        text: it is certain, whatever `choose` is.
         """
         if any(row.index not in self._sides for row in rows):
             self.prefill(rows)

@@ -1,11 +1,6 @@
-"""A row's text in the draft model's own tokens, kept up with what is committed, and the way back.
-
-As transformers' universal assisted decoding (`AssistedCandidateGeneratorDifferentTokenizers`), a
-few tokens of text are encoded anew and aligned with those held by the longest diagonal that they
-have in common.  Differs: tokens are the same only if they end at the same byte of the text, so a
-text that repeats itself is never aligned wrongly and the tokens spell what is committed, always;
-and they are a function of the text alone, however many tokens each round brought.
-"""
+"""A row's text in the draft model's own tokens, and the way back.  As in transformers' universal
+assisted decoding (`AssistedCandidateGeneratorDifferentTokenizers`), a few tokens of text are
+encoded anew and aligned with those held by their longest common diagonal."""
 
 from __future__ import annotations
 
@@ -18,7 +13,7 @@ from operator import itemgetter
 
 from fly.drafting.cross_vocab.token_bytes import Spelt, TokenBytes, counterparts, without_tail
 
-# The target's tokens that are encoded together; what a round brings is encoded with those behind
+# The target's tokens that are encoded together; what a round brings is encoded with those after
 # the last multiple.
 STRIDE = 32
 # Windows tried, in units of the lookbehind, until one has a token in common with what is held.
@@ -73,7 +68,7 @@ class _Text:
 
     tokens: list[Spelt]
     count: int = 0
-    floor: int = 0  # place in the target's tokens behind the last special one
+    floor: int = 0  # place in the target's tokens after the last special one
     floor_at: int = 0  # the same place in the draft's
 
     def copy(self) -> _Text:
@@ -83,12 +78,15 @@ class _Text:
 class Reencoded:
     """One row as the draft reads it: `ids`, `index` and `key`, like any row.
 
+    Differs from transformers: tokens are the same only if they end at the same byte of the text.
+    So a text that repeats itself is never aligned wrongly, and the tokens always stand for what is
+    committed; and they are a function of the text alone, however many tokens each round brought.
+
     A special token of the target is the draft's of the same name or role; where there is none the
     draft reads the text without it.
     """
 
     def __init__(self, exchange: Exchange, index: int = 0, key: str = "") -> None:
-        """Nothing is committed yet."""
         self._exchange = exchange
         self.index, self.key = index, key
         self._known: list[int] = []  # the target's
@@ -109,7 +107,7 @@ class Reencoded:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the draft can be told all of the text: of a character that is not complete it
+        """Whether the draft can be given all of the text: of a character that is not complete it
         needs the single bytes.
         """
         tail = self._bytes(len(self._known) - 4, len(self._known))
@@ -136,7 +134,7 @@ class Reencoded:
         return self._exchange.target.spell(self._known[max(0, begin) : end])
 
     def _extended(self, end: int) -> _Text:
-        """The base and the target's tokens behind it, up to `end`."""
+        """The base and the target's tokens after it, up to `end`."""
         text = self._base.copy()
         while text.count < end:
             index = self._known[text.count]
@@ -193,7 +191,7 @@ class Reencoded:
         return [(index, shift + place) for index, place in spelt]
 
     def translate(self, drafted: Sequence[int], limit: int) -> list[int]:
-        """At most `limit` of the target's tokens that say what was drafted behind the row.  A
+        """At most `limit` of the target's tokens for what was drafted after the row.  A
         character that is not complete at its end is left out; a special token without counterpart
         ends it.
         """

@@ -1,8 +1,6 @@
-"""A tokenizer seen as bytes: what every id spells, and the ids of any bytes.  Byte-level BPE writes
-the bytes of its tokens as printable stand-ins (a space is Ġ); sentencepiece marks spaces with ▁ and
-has tokens such as <0x0A> for bytes that no other token spells.  Spelt in bytes, tokens of both
-compare.
-"""
+"""Bytes of each token, so that two tokenizers can be compared.  Byte-level BPE writes the bytes of
+its tokens as printable stand-ins (a space is Ġ); sentencepiece marks spaces with ▁ and has tokens
+such as <0x0A> for bytes that no other token holds."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from fly.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# An id, and where the bytes that it spells end.
+# An id, and where the bytes that it stands for end.
 Spelt: TypeAlias = tuple[int, int]
 
 SPACE_MARK = "▁"
@@ -51,7 +49,7 @@ def without_tail(data: bytes) -> bytes:
 
 
 class TokenBytes:
-    """One tokenizer.  Special tokens spell nothing."""
+    """One tokenizer.  Special tokens have no bytes."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, role: str) -> None:
         """Read the vocabulary.
@@ -105,7 +103,7 @@ class TokenBytes:
         return word.encode()
 
     def _invert(self, words: dict[int, str]) -> dict[bytes, int]:
-        """One id for each spelling; of two, the one that is no byte token, then the smaller."""
+        """One id for each byte string; of two, the one that is no byte token, then the smaller."""
 
         def rank(index: int) -> tuple[bool, int]:
             return _BYTE_TOKEN.fullmatch(words[index]) is not None, index
@@ -117,11 +115,11 @@ class TokenBytes:
         return by_bytes
 
     def __getitem__(self, index: int) -> bytes | None:
-        """What an id spells; None for special tokens and ids that the tokenizer does not know."""
+        """Bytes of an id; None for special tokens and ids that the tokenizer does not have."""
         return self._pieces.get(index)
 
     def spell(self, ids: Iterable[int]) -> bytes:
-        """What ids spell together."""
+        """Bytes of several ids, joined."""
         return b"".join(self._pieces.get(index) or b"" for index in ids)
 
     def can_spell(self, data: bytes) -> bool:
@@ -133,7 +131,7 @@ class TokenBytes:
         out where there is none.
 
         Args:
-            data: what to spell.
+            data: the bytes to encode.
             opens: it is the beginning of a text, where a tokenizer may put a space before it; that
                 space is not counted.
         """

@@ -1,1 +1,1 @@
-"""Trees of what the text and the target said before."""
+"""Retrieval drafting from the row's text and the target's earlier logits."""

@@ -1,8 +1,7 @@
-"""What the target thought would follow each token when it met it last: the logits half of RACER
-(arXiv 2604.14885, section 3.1 and algorithm 1; code hkr04/RACER).
-Differs: the prompt is not looked at, since its logits are not kept; tokens not met for long are
-forgotten, where the code has a row for every token of the vocabulary.
-"""
+"""Followers of each token, from the target's logits when it came last.  It is the logits half of
+RACER (arXiv 2604.14885, section 3.1 and algorithm 1; code hkr04/RACER).  Differs: the prompt is
+left out, since its logits are not kept; tokens not met for long are forgotten, where the code keeps
+all of the vocabulary."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ from fly.drafting.retrieval.draft_tree import DraftTree
 
 
 class CopyLogits:
-    """Per token the ids that were likeliest behind its latest occurrence, best first."""
+    """Per token the ids that were likeliest after its latest occurrence, best first."""
 
     def __init__(self, max_tokens: int) -> None:
         """Nothing was met yet; of more than `max_tokens` tokens those met last are kept."""
@@ -33,7 +32,7 @@ class CopyLogits:
             self._likeliest.popitem(last=False)
 
     def __getitem__(self, token: int) -> Sequence[int]:
-        """What was likeliest behind a token; empty where it was not met."""
+        """What was likeliest after a token; empty where it was not met."""
         return self._likeliest.get(token, ())
 
     def grow(self, tree: DraftTree, last: int, breadth: int, budget: int, max_depth: int) -> None:
@@ -43,7 +42,7 @@ class CopyLogits:
         Args:
             tree: of the proposal.
             last: token id.
-            breadth: children of the root.  Of a node with b children the first has b itself behind
+            breadth: children of the root.  Of a node with b children the first has b itself after
                 the root, half of b elsewhere, and each next one half of the one before, 1 at least.
             budget: tokens, new ones.
             max_depth: longest branch, tokens.

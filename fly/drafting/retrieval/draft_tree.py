@@ -1,4 +1,4 @@
-"""A tree of proposed tokens that several sources add to; what two of them offer stands once."""
+"""A tree of proposed tokens from several sources, each token once."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ Kind: TypeAlias = tuple[Hashable, int]
 
 
 class DraftTree:
-    """Tokens behind a row's last committed one, parents before their children."""
+    """Tokens after a row's last committed one, parents before their children."""
 
     def __init__(self) -> None:
-        """Nothing is proposed yet."""
         self.tokens: list[int] = []
         self.parents: list[int] = []  # places, -1 for the last committed token
         self.kinds: list[Kind] = []
@@ -35,7 +34,7 @@ class DraftTree:
         return self._places.get((parent, token))
 
     def add(self, parent: int, token: int, source: Hashable = None) -> tuple[int, bool]:
-        """The place of `token` behind the one at `parent`, and whether it is new."""
+        """The place of `token` after the one at `parent`, and whether it is new."""
         place = self._places.setdefault((parent, token), len(self.tokens))
         is_new = place == len(self.tokens)
         if is_new:

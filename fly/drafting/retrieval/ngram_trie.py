@@ -1,9 +1,5 @@
-"""All n-grams of a growing text, with how often each occurred, in an automaton of bounded size: the
-retrieval half of RACER (arXiv 2604.14885, section 3.2; code hkr04/RACER).
-Differs: there windows of full length are put in, and the automaton's fail links are made once,
-behind the prompt; here every n-gram counts from its first token on, and the states that fail links
-would lead to are kept as a list, which is right at any time.
-"""
+"""N-grams of a growing text and their counts, in a trie of bounded size.  It is the retrieval half
+of RACER (arXiv 2604.14885, section 3.2; code hkr04/RACER)."""
 
 from __future__ import annotations
 
@@ -21,7 +17,7 @@ class Node:
     __slots__ = ("children", "depth", "occurrences", "parent", "token")
 
     def __init__(self, parent: Node | None, token: int) -> None:
-        """What `parent` is, and `token` behind it; None for the empty one."""
+        """What `parent` is, and `token` after it; None for the empty one."""
         self.parent = parent
         self.token = token
         self.depth: int = 0 if parent is None else parent.depth + 1
@@ -31,6 +27,10 @@ class Node:
 
 class NgramTrie:
     """N-grams of up to `max_ngram` tokens, the `max_nodes` that were used last.
+
+    Differs from RACER: there windows of full length are put in, and the automaton's fail links are
+    made once, after the prompt.  Here every n-gram counts from its first token on, and the states
+    that fail links would lead to are kept as a list, which is right at any time.
 
     An n-gram is used whenever it lies among the last `max_ngram` tokens.  So one is never given up
     before those that it begins or ends: all that follows a suffix of the text follows the shorter
@@ -107,14 +107,14 @@ class NgramTrie:
         """Add up to `budget` tokens to a tree: the most frequent continuations of the matches, no
         branch longer than `max_depth`.
 
-        Of those equally frequent the nearer come first, then those behind the longer match.  The
-        shortest match knows all continuations.
+        Of those equally frequent the nearer come first, then those after the longer match.  The
+        shortest match has all continuations.
         """
         serial = count()  # where all is equal, the one seen first
         heap: list[tuple[int, int, int, int, int, list[Node]]] = []
 
         def offer(nodes: list[Node], place: int, depth: int) -> None:
-            """Put what follows a branch's end, known behind several matches, up for choice."""
+            """Put what follows a branch's end, known after several matches, up for choice."""
             for token, child in nodes[-1].children.items():
                 known = [node.children[token] for node in nodes[:-1] if token in node.children]
                 known.append(child)

@@ -1,7 +1,6 @@
-"""Drafting without a draft model from two sources in one tree: what followed the same tokens
-earlier in the text, and what the target thought would follow each token when it met it last.
-Source: RACER (arXiv 2604.14885; defaults and breadths of the code, hkr04/RACER).
-"""
+"""Retrieval drafting without a draft model, from two sources in one tree.  They are what followed
+the same tokens earlier in the text, and the target's likeliest followers of each token when it came
+last.  Source: RACER (arXiv 2604.14885; defaults and breadths of the code, hkr04/RACER)."""
 
 from __future__ import annotations
 
@@ -60,7 +59,7 @@ class RetrievalSettings(DrafterSettings):
 
     @property
     def traits(self) -> Traits:
-        """Greedy trees of phrases that were said before."""
+        """Greedy trees of phrases that stood before."""
         return Traits(is_chain=False, copies_context=True, is_tree=True, temperatures="greedy")
 
     @model_validator(mode="after")
@@ -80,15 +79,15 @@ class RetrievalSettings(DrafterSettings):
 
 
 class RowSources:
-    """What is known of one row's text."""
+    """Both sources for one row's text."""
 
     def __init__(self, settings: RetrievalSettings, ids: Sequence[int]) -> None:
         """Read the prompt."""
         self.trie = NgramTrie(settings.max_ngram, settings.max_nodes)
         self.trie.extend(ids)
         self.table = CopyLogits(settings.max_nodes)
-        # Of the round that is not committed yet: its tree, and what was likeliest behind the last
-        # committed token and behind each token of the tree.
+        # Of the round that is not committed yet: its tree, and what was likeliest after the last
+        # committed token and after each token of the tree.
         self.tree = DraftTree()
         self.seen: list[list[int]] = []
 
@@ -121,7 +120,7 @@ class RetrievalDrafter(Drafter):
         device: torch.device,
         pace: TreePace | None = None,
     ) -> None:
-        """Propose trees with branches of up to `k` tokens on `device`, as large as `pace` says."""
+        """Propose trees with branches of up to `k` tokens on `device`, as large as `pace` lets."""
         self.settings = settings
         self.k = k
         self.pace = pace
@@ -164,7 +163,7 @@ class RetrievalDrafter(Drafter):
         return proposal_of(trees, self._device)
 
     def observe(self, rows: Rows, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
-        """Copy what is likeliest behind every token that was verified."""
+        """Copy what is likeliest after every token that was verified."""
         breadth = min(self.settings.breadth, logits.shape[-1])
         if breadth == 0:
             return

@@ -1,1 +1,2 @@
-"""Models behind one protocol: kinds of cache, masks, prefixes, and the probe that chooses."""
+"""Models behind one protocol.  Kinds of cache, masks, shared prefixes, and the probe that chooses a
+kind."""

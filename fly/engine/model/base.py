@@ -1,6 +1,5 @@
-"""What the engine asks of a model, however it keeps its rows: in slots (model.py), in a cache of
-each row's own (rowwise.py), or as texts only (uncached.py).
-"""
+"""Protocol of a model, whatever its kind of cache.  Rows are kept in slots (slots.py), in a cache
+for each row or as texts only (per_row.py)."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 class CausalModel(DraftModel, Protocol):
     """A language model behind the engine's interface; target and draft alike."""
 
-    vocab_size: int  # ids that it knows
+    vocab_size: int  # ids that it has
 
     def clear(self) -> None:
         """Forget all rows."""
@@ -47,7 +46,7 @@ def execution_device(model: PreTrainedModel) -> torch.device:
     device = model.device
     if device.type != "meta":
         return device
-    # Offloaded: accelerate's hook knows where the weights are brought to run.
+    # Offloaded: accelerate's hook holds where the weights are brought to run.
     hook = getattr(model, "_hf_hook", None)
     return torch.device(getattr(hook, "execution_device", None) or "cpu")
 
@@ -83,7 +82,7 @@ class LoadedModel(CausalModel):
 
         Args:
             model: a causal language model.
-            common_vocab: for a draft, the target's vocabulary size; ids that only one of them knows
+            common_vocab: for a draft, the target's vocabulary size; ids that only one of them has
                 (padding of the embedding) are neither proposed nor looked up.
             share_prefixes: copy what prompts have in common instead of computing it again, where
                 the cache allows it.

@@ -1,7 +1,6 @@
-"""The slot cache: the token at position p of a row has its keys and values in slot p of that row.
-Refusing tokens therefore costs nothing: the row's length stays where it was, and what lies after
-it is overwritten by the next write.
-"""
+"""The slot cache, with the token at position p in slot p of its row.  Refusing tokens costs
+nothing: the row's length stays where it was, and what lies after it is overwritten by the next
+write."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 @dataclass(frozen=True, eq=False)
 class SlotMapping:
-    """Where one forward writes [B, n] tokens, and how many slots its attention sees."""
+    """Slots that one forward writes [B, n] tokens to, and how many slots its attention sees."""
 
     slots: Tensor  # [B, n] int64
     first_row: int  # the rows are consecutive

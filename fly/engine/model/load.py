@@ -1,6 +1,5 @@
-"""Both models behind the engine's interface: they are probed, and a pair that cannot speculate
-decodes plainly and says so.
-"""
+"""Loading of both models behind the engine's protocol.  They are probed; a pair that cannot
+speculate decodes plainly, with a warning."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ CHAIN_DRAFTER, LOOKUP_DRAFTER = "model", "ngram"
 
 @dataclass(frozen=True)
 class ServedModels:
-    """What decodes, and what proposes."""
+    """The model that decodes, and the one that proposes."""
 
     target: CausalModel
     draft: CausalModel | None
@@ -203,7 +202,7 @@ def load_draft(
 
 
 def _warn(role: str, model: PreTrainedModel, found: Finding, above: int) -> None:
-    """Say so where the decoder was made, so many calls above."""
+    """Warn where the decoder was made, so many calls above."""
     warnings.warn(
         f"the {role}, {type(model).__name__}, cannot be extended by several tokens and taken back "
         f"again, so the target decodes plainly, without a draft ({found.why})",
@@ -214,8 +213,8 @@ def _warn(role: str, model: PreTrainedModel, found: Finding, above: int) -> None
 
 @dataclass
 class SharedModels:
-    """What decoders share that were made of one another: the served models, and whose turn it
-    is."""
+    """State that decoders share which were made of one another: the served models, and whose turn
+    it is."""
 
     pair: ServedModels
     tokenizer: PreTrainedTokenizerBase

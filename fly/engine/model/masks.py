@@ -1,8 +1,9 @@
-"""Attention masks from positions, and where a model's positions end.  Key slot s holds position s,
+"""Attention masks from positions, and the last position of a model.  Key slot s holds position s,
 so the query at position p sees the slots s <= p and, in a sliding layer, only those with s > p -
-window.  The tokens of a tree lie in slots in an order of their own.  Masks are additive: boolean
-ones are silently wrong on eager attention, and minus infinity turns a fully masked row into NaN.
-"""
+window.  The tokens of a tree lie in slots in an order of their own."""
+
+# Masks are additive: boolean ones are silently wrong on eager attention, and minus infinity turns a
+# fully masked row into NaN.
 
 from __future__ import annotations
 
@@ -41,8 +42,8 @@ def num_positions(config: PretrainedConfig) -> int | None:
     """Positions at which an answer cannot depend on its neighbours; None where there is no limit.
 
     Rotary frequencies of two kinds depend on the longest position in a forward, which ragged rows
-    share (transformers, modeling_rope_utils.dynamic_rope_update): "dynamic" ones grow with it after
-    max_position_embeddings, and "longrope" changes from the short to the long factors after
+    share (transformers, modeling_rope_utils.dynamic_rope_update).  "dynamic" ones grow with it
+    after max_position_embeddings; "longrope" changes from the short to the long factors after
     original_max_position_embeddings.  Up to there they are fixed, so there such a model's context
     ends.
 
@@ -66,7 +67,7 @@ def num_positions(config: PretrainedConfig) -> int | None:
 
 @dataclass(frozen=True)
 class MaskPlan:
-    """Which masks an architecture takes: one for all layers, or a dict by layer type."""
+    """Kind of masks that an architecture takes: one for all layers, or a dict by layer type."""
 
     windows: dict[
         str, int | None

@@ -1,10 +1,6 @@
-"""Models served row by row: a transformers cache of its own for every row, fed at batch 1 with the
-model's own masks.  For models whose caches hold more than one slot per position: ALiBi, recurrent
-state, layers that masks from positions cannot serve.
-
-A cache of plain growing keys and values is rolled back by cutting it; any other by copying an
-earlier state and feeding the accepted tokens again.
-"""
+"""Models served row by row, with a transformers cache for each row.  For models whose caches hold
+more than one slot per position: ALiBi, recurrent state, layers that masks from positions cannot
+serve.  Each row is fed at batch 1 with the model's own masks."""
 
 from __future__ import annotations
 
@@ -88,7 +84,11 @@ def copied(cache: Any) -> Any:
 
 
 class RowModel(LoadedModel):
-    """A causal language model with one transformers cache per row of the batch."""
+    """A causal language model with one transformers cache per row of the batch.
+
+    A cache of plain growing keys and values is rolled back by cutting it; any other by copying an
+    earlier state and feeding the accepted tokens again.
+    """
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class RowModel(LoadedModel):
         )
 
     def _extend(self, index: int, ids: list[int], start: int) -> Tensor:
-        """One row's logits [n, V]; zeros at positions that the model does not know."""
+        """One row's logits [n, V]; zeros at positions that the model does not have."""
         row = self._rows.setdefault(index, CachedRow())
         room = len(ids) if self.num_positions is None else max(0, self.num_positions - start)
         real = ids[:room]

@@ -1,6 +1,5 @@
-"""Prompt tokens that need no forward, because a row's slots hold them already: the shared beginning
-of few-shot prompts is computed once and its slots are copied.  Decisions only, no tensors.
-"""
+"""Shared prompt beginnings, computed once and copied between rows.  Few-shot prompts begin alike,
+so their slots are copied instead of computed.  Decisions only, no tensors."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ MIN_SHARED = 32
 
 @dataclass(frozen=True)
 class Span:
-    """What one row has to do for its prompt: copy `start` slots, compute `ids` after them."""
+    """Work of one row for its prompt: copy `start` slots, compute `ids` after them."""
 
     row: int
     source: int  # whose slots are copied; the row itself where they are in place

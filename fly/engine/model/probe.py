@@ -1,12 +1,6 @@
-"""Kinds of cache, and the one that serves a model, found out by trying.
-
-A few random tokens are read in ragged pieces, with wrong ones written and taken back in between;
-the logits must be those of one forward without a cache.  Where nothing but single tokens or whole
-texts can be read, the logits must be those that `generate` chooses from.  What differs is served by
-the next kind.  That is evidence and no proof: windows and chunks longer than the few tokens are not
-reached.  A draft's mistakes cost speed and no text, so it need not be steadier with a cache than
-without.
-"""
+"""The choice of a model's cache kind, by trial.  A few random tokens are read in ragged pieces,
+with wrong ones written and taken back in between; the logits must be those of one forward without a
+cache.  A model that differs is served by the next kind."""
 
 from __future__ import annotations
 
@@ -49,7 +43,7 @@ class CacheKind:
 
 @dataclass(frozen=True)
 class Finding:
-    """What the probe found."""
+    """Result of the probe."""
 
     kind: CacheKind | None  # None: nobody but its own `generate` can decode the model
     reasons: dict[str, str]  # why each better kind was not taken, by name
@@ -64,6 +58,11 @@ class Finding:
 def probe(model: PreTrainedModel, *, is_draft: bool = False) -> Finding:
     """Find the first of CACHE_KINDS that serves a model in evaluation mode; it takes a few forwards
     of some 50 tokens.
+
+    Where nothing but single tokens or whole texts can be read, the logits must be those that
+    `generate` chooses from.  That is evidence and no proof: windows and chunks longer than the few
+    tokens are not reached.  A draft's mistakes cost speed and no text, so it need not be steadier
+    with a cache than without.
 
     The model is not changed, nor is the state of any random generator.
 
@@ -82,7 +81,7 @@ def probe(model: PreTrainedModel, *, is_draft: bool = False) -> Finding:
             served = kind.load(model)
             error = max(check(served, model) for check in kind.checks)
         except torch.OutOfMemoryError:
-            raise  # says nothing about the kind
+            raise  # shows nothing about the kind
         except Exception as failure:  # noqa: BLE001  models raise whatever they like
             reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
             reasons[kind.name] = f"{type(failure).__name__}: {reason}"
@@ -143,7 +142,7 @@ def drafts_nan(model: PreTrainedModel) -> bool:
 
 
 def deviation(served: CausalModel, model: PreTrainedModel) -> float:
-    """How far ragged extensions are from one forward without a cache; as `share` says."""
+    """How far ragged extensions are from one forward without a cache; see `share`."""
     total = min(TOKENS, served.num_positions or TOKENS)
     piece = max(1, total // 4)
     device = served.device
@@ -172,7 +171,7 @@ def deviation(served: CausalModel, model: PreTrainedModel) -> float:
 
 
 def deviation_from_generate(served: CausalModel, model: PreTrainedModel) -> float:
-    """How far single tokens are from the logits of the model's own `generate`; as `share` says."""
+    """How far single tokens are from the logits of the model's own `generate`; see `share`."""
     total = min(TOKENS, served.num_positions or TOKENS)
     length = max(1, total // 2)
     prompt = sample(model, served.vocab_size, total)[0][:1, :length]

@@ -1,4 +1,5 @@
-"""One transformers model and its slot cache: prefill prompts, extend every row by a few tokens."""
+"""A transformers model with its slot cache.  It prefills prompts and extends every row by a few
+tokens."""
 
 from __future__ import annotations
 

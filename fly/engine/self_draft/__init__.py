@@ -1,1 +1,1 @@
-"""Drafts made of the target: fewer layers, or eight bits."""
+"""Draft models made of the target, with fewer layers or in 8 bits."""

@@ -1,6 +1,5 @@
-"""The target's own weights as its draft (drafter `self`): a view of the loaded model with layers
-left out, or with its linear layers in 8 bits.
-"""
+"""The model of the drafter `self`, made of the loaded target.  It is a view of that model with
+layers left out, or with linear layers in 8 bits."""
 
 from __future__ import annotations
 
@@ -110,7 +109,7 @@ def calibration_ids(
                 fix="name a UTF-8 text file, or leave it out for the text that comes with fly",
             ) from None
     room = num_positions(text_config(model)) or settings.calibration_tokens
-    # Encoders warn of texts behind the model's context, of which nothing is used.
+    # Encoders warn of texts longer than the model's context, of which nothing is used.
     ids = tokenizer(text, verbose=False).input_ids[: min(settings.calibration_tokens, room)]
     if len(ids) < 2:
         raise ConfigError(

@@ -1,6 +1,5 @@
-"""The text on which drafts are compared with their target where nobody names another one: a little
-of each of prose, arithmetic, instructions, code and lists, written for this purpose.
-"""
+"""Default text on which a draft is compared with its target.  A little of each of prose,
+arithmetic, instructions, code and lists, written for this purpose."""
 
 TEXT = """\
 The river came down from the hills in the spring and went through the town before anyone had opened

@@ -1,6 +1,6 @@
-"""A model's linear layers in 8 bits: weights quantised once, a scale for every output; what goes in
-quantised as it comes, a scale for every token; the product is one of integers.  What torch itself
-offers for this (torch.ao.quantization) is deprecated, so the product is torch's and the rest here.
+"""Linear layers in 8 bits, weights and activations.  Weights are quantised once, with a scale for
+every output; activations as they come, with a scale for every token; the product is one of
+integers.  torch's own tools (torch.ao.quantization) are deprecated, so only the product is torch's.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ def quantise(values: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Int8Linear(nn.Module):
-    """What a linear layer does, within half a step of 1/127 of a row's largest number."""
+    """A linear layer in 8 bits, equal to the original within half a step of 1/127 of a row's
+    largest number."""
 
     whole: Tensor
     scale: Tensor

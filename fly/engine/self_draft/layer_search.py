@@ -1,8 +1,9 @@
-"""Which layers a model can best do without as its own draft.  Source: self-speculative decoding,
-Draft & Verify (arXiv 2309.08168).  Differs: there Bayesian optimisation chooses attention and MLP
-parts apart, by measured time; here whole layers are left out one after the other, each time the one
-without which most choices stay what they were, and time is estimated.
-"""
+"""Search for layers that a model can do without as its own draft.  Source: self-speculative
+decoding, Draft & Verify (arXiv 2309.08168)."""
+
+# Differs: there Bayesian optimisation chooses attention and MLP parts apart, by measured time.
+# Here whole layers are left out one after the other, each time the one without which most choices
+# stay what they were, and time is estimated.
 
 from __future__ import annotations
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PATIENCE = 4  # layers that are left out without a better estimate before the search ends
-LONG_S = 10.0  # a search that may take longer is told of even where nobody set up logging
+LONG_S = 10.0  # a search that may take longer is reported even where nobody set up logging
 LONGEST_PROPOSAL = 128  # a search for the length that suits a draft best ends here
 
 
@@ -34,7 +35,7 @@ class LayerSet:
     """Layers that were left out, and what is known of the draft without them."""
 
     left_out: tuple[int, ...]
-    agreement: float  # share of the calibration text's tokens behind which both choose alike
+    agreement: float  # share of the calibration text's tokens after which both choose alike
     cost: float  # weights that a draft forward reads, as a share of the target's
 
     @property
@@ -51,7 +52,7 @@ def best_speed(agreement: float, cost: float) -> float:
     """The largest E / (k c + 1) over proposal lengths k: E tokens emitted in a round of k draft
     forwards, each of which costs c target forwards.
 
-    Every token is taken to be right with the same chance, whatever came before.
+    Every token is taken to be right with the same probability, whatever came before.
     """
     best, emitted, reached = 0.0, 1.0, 1.0
     for k in range(1, LONGEST_PROPOSAL + 1):
@@ -63,7 +64,7 @@ def best_speed(agreement: float, cost: float) -> float:
 
 @torch.inference_mode()
 def choices(model: PreTrainedModel, ids: Tensor) -> Tensor:
-    """The model's most probable next token behind every token of a text [1, T].  [T]."""
+    """The model's most probable next token after every token of a text [1, T].  [T]."""
     return read_whole(model, ids)[0].argmax(-1)
 
 
@@ -100,7 +101,7 @@ def search(model: PreTrainedModel, ids: Tensor, keep: float | None = None) -> La
             agreement = float((choices(view, ids) == own).float().mean())
         except torch.OutOfMemoryError:
             raise
-        except Exception:  # noqa: BLE001  layers may need one another, and say so in any way
+        except Exception:  # noqa: BLE001  layers may need one another, and fail in any way
             agreement = -math.inf
         return LayerSet(left_out, agreement, weights_read(view) / total)
 

@@ -1,6 +1,5 @@
-"""Where the layers that a model was found to do without are kept, so that it is searched once: a
-JSON file each, named after the model and all that the search depends on.
-"""
+"""Files with the layers that a search left out, so that it runs once.  Each is a JSON file named
+after the model and all that the search depends on."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ SAMPLED_NUMBERS = 64  # of every weight
 
 
 class Stored(BaseModel):
-    """What the file holds."""
+    """Contents of the file."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -62,7 +61,7 @@ def key_of(model: PreTrainedModel, ids: Tensor, keep: float | None) -> str:
 def spread(length: int, count: int) -> Tensor:
     """Up to `count` different places of a weight of `length` numbers, from its first to its last.
 
-    Integers throughout: float32 does not know every whole number above 2^24.
+    Integers throughout: float32 does not have every whole number above 2^24.
     """
     count = min(count, length)
     return torch.arange(count) * (length - 1) // max(1, count - 1)

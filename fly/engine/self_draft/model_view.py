@@ -1,6 +1,5 @@
-"""Views of a loaded model: the same weights behind another tree of modules, in which layers are
-left out or replaced.  The model itself is not touched.
-"""
+"""Views of a loaded model, with layers left out or replaced.  The weights are shared, the tree of
+modules is another; the model itself is not touched."""
 
 from __future__ import annotations
 
@@ -92,7 +91,7 @@ def text_config(model: PreTrainedModel) -> PretrainedConfig:
 
 
 def layer_list(model: PreTrainedModel) -> nn.ModuleList:
-    """The decoder layers: the outermost list of modules that has as many as the configuration says.
+    """The decoder layers: the outermost list of modules that has as many as the configuration has.
 
     Raises:
         ModelError: there is none.
@@ -143,7 +142,7 @@ def without_layers(model: PreTrainedModel, left_out: Collection[int]) -> PreTrai
 
 
 def _renumber(layer: nn.Module, number: int) -> None:
-    """Tell all parts of a layer its new number."""
+    """Give all parts of a layer its new number."""
     for part in layer.modules():
         for name in LAYER_NUMBERS:
             if isinstance(vars(part).get(name), int):

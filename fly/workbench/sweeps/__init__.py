@@ -1,1 +1,1 @@
-"""Sweeps: grids, shared rounds, halving and the search."""
+"""Sweeps over grids of settings, with shared rounds and halving."""

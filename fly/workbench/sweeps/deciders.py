@@ -1,6 +1,6 @@
-"""Many points decide on the same round.  Points that draft alike are offered the same tokens, each
-as many of them as its K and its budget let it see, and the target's logits over them are the same:
-only the rules differ, and they are cheap beside a forward."""
+"""Decisions of many sweep settings on the same round.  Settings that draft alike are offered the
+same tokens, each as many as its K and its budget allow.  The target's logits over them are the
+same; only the rules differ, and they are cheap beside a forward."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fly.workbench.sweeps.memo import RequestMemo, Step
 
 @dataclass(frozen=True)
 class PointRule:
-    """As much of a point as decides a round."""
+    """The part of a point that decides a round."""
 
     name: str
     k: int
@@ -39,7 +39,7 @@ class PointRule:
         Args:
             row: the request at this context.
             chain: what was proposed to a point of at least this K and required_followers.
-            ends: end tokens, if the drafter stops behind them.
+            ends: end tokens, if the drafter stops after them.
         """
         required = self.rule.required_followers
         length = min(self.k, row.remaining - 1 + required, len(chain))
@@ -140,7 +140,7 @@ class RoundJudge:
 
     def _decisions(self, point: PointRule, lengths: list[int], scores: Scores) -> Tensor:
         """One point's decisions about all rows.  [B, 3 + k] int64: whether its logits are finite,
-        tokens kept, the target's own behind them, a reason per proposed token.
+        tokens kept, the target's own after them, a reason per proposed token.
         """
         k = min(point.k, scores.ids.shape[1])
         view = scores.view(

@@ -1,5 +1,5 @@
-"""The points of a sweep: read from `--grid` or `--grid-file`, checked before anything is loaded,
-and multiplied out."""
+"""Grid of a sweep, from `--grid` or `--grid-file`.  It is checked before anything is loaded, and
+multiplied out into points."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Grid = Mapping[str, Sequence[object]]
 GRID = "--grid"
 YAML_SUFFIXES = (".yaml", ".yml")
 LONGEST_KEY = 60  # characters that messages show of a key
-# Keys that hold settings of a rule's or drafter's own, which a grid names behind a dot.
+# Keys that hold settings of a rule's or drafter's own, which a grid names after a dot.
 OWN_SETTINGS: Mapping[str, Registry[Any]] = {
     "acceptance_settings": rules,
     "drafter_settings": drafters,
@@ -251,7 +251,7 @@ def grid_points(
 
     Warns:
         FLyWarning: points that loosen nothing, counted, unless the configuration that they begin
-            with has said so of copies; and once each what else single points say.
+            with has warned of copies; and once each other warnings of points.
     """
     points: list[GridPoint] = []
     said: list[str] = []
@@ -279,7 +279,7 @@ def grid_points(
 
 
 def _warn_of_idle(idle: Sequence[str], points: Sequence[GridPoint], source: str, why: str) -> None:
-    """Say which of the points loosen nothing, if any."""
+    """Warn which of the points loosen nothing, if any."""
     if idle:
         _warn(
             f"{source}: {len(idle)} of {len(points)} points loosen nothing ({idle[0]}"
@@ -289,7 +289,7 @@ def _warn_of_idle(idle: Sequence[str], points: Sequence[GridPoint], source: str,
 
 
 def _is_overruled(path: PathLike | None, overrides: Mapping[str, object] | None) -> bool:
-    """Whether the configuration has said that copies are never loosened; it need not be one."""
+    """Whether the configuration has warned that copies are never loosened; it need not be one."""
     with warnings.catch_warnings(), suppress(ConfigError):
         warnings.simplefilter("ignore", FLyWarning)
         return FLyConfig.load(path, overrides).setup.is_overruled

@@ -1,8 +1,6 @@
-"""Which points of a sweep are worth more items (successive halving), which lie on the frontier of
-speedup against recovery, and which one to recommend.  Decisions about numbers only; nothing is
-decoded or estimated here.  Source of the schedule: Jamieson & Talwalkar, arXiv 1502.07943.
-Differs: intervals decide first, and halving takes only what they leave.
-"""
+"""Successive halving of settings, the frontier and the recommendation.  Decisions about numbers
+only; nothing is decoded or estimated here.  Source of the schedule: Jamieson & Talwalkar, arXiv
+1502.07943.  Differs: intervals decide first, and halving takes only what they leave."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ SHARES = (0.25, 0.5, 1.0)  # of the search's items, by rung
 @dataclass(frozen=True)
 class Standing:
     """A point after some items.  Recovery is its score by the target's, or where the margin is in
-    points their difference in points; bounds are one-sided, and None where the items cannot tell.
+    points their difference in points; bounds are one-sided, and None where the items are too few.
     """
 
     name: str
@@ -145,7 +143,7 @@ def frontier(standings: Sequence[Standing]) -> list[str]:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """What to use."""
+    """The setting to use."""
 
     name: str | None  # a point's; None where the items support none
     items_needed: int | None  # about so many might support one; None where one is, or none can

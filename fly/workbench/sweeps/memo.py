@@ -1,5 +1,5 @@
-"""What became of rounds, by context: an answer can be replayed from it without a model.  Integers
-only; a context is known by a digest of the answer so far."""
+"""Memory of decoded rounds, from which answers are replayed.  Integers only; a context is
+identified by a digest of the answer so far."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DIGEST_BYTES = 16
 class Step(NamedTuple):
     """One point's share of a round; hashable, since most points share theirs with others."""
 
-    ids: tuple[int, ...]  # the tokens kept and the target's own behind them
+    ids: tuple[int, ...]  # the tokens kept and the target's own after them
     reasons: bytes  # of the tokens kept and of the first refused one
     num_proposed: int
     draft_forwards: int
@@ -30,7 +30,7 @@ class Step(NamedTuple):
     def outcome(self) -> Outcome:
         """As the engine commits it."""
         *kept, own = self.ids
-        # What was proposed behind the first refusal is not stored and does not matter.
+        # What was proposed after the first refusal is not stored and does not matter.
         proposal = kept + [own] * (self.num_proposed - len(kept))
         return Outcome(proposal, len(kept), list(self.reasons), own)
 
@@ -80,7 +80,7 @@ class RequestMemo:
     finished: set[int] = field(default_factory=set)  # points whose answers were given out
 
     def keep(self, answer: Sequence[int], steps: Sequence[Step | None]) -> None:
-        """Store what became of the round behind `answer`; what is known already stays."""
+        """Store what became of the round after `answer`; what is known already stays."""
         digest = AnswerDigest(answer).value
         known = self.contexts.get(digest, (None,) * len(steps))
         seen: dict[Step, Step] = {}  # equal steps are stored once

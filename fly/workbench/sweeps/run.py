@@ -1,6 +1,5 @@
-"""`sweep`: the fastest setting that keeps the score, and its verdict on items that the search did
-not see, since choosing the best of many on the same items flatters it.
-"""
+"""The run of a sweep, with its verdict on held-out items.  Choosing the best of many settings on
+the same items flatters it, so the verdict needs items of its own."""
 
 from __future__ import annotations
 
@@ -106,8 +105,8 @@ def run(sweep: SweepPlan, on_start: Callable[[int], None], on_progress: OnProgre
 
     Args:
         sweep: checked; its tasks are loaded, its models not yet.
-        on_start: told about how many answers there will be.
-        on_progress: told a point's name and how many more of its answers are finished.
+        on_start: gets about how many answers there will be.
+        on_progress: gets a point's name and how many more of its answers are finished.
     """
     plan = sweep.plan
     tasks = plan.load_tasks()
@@ -274,7 +273,7 @@ def _conclude(
     verdict: Comparison | None,
     fixed: Sequence[str],
 ) -> str:
-    """The search's conclusion and what held-out items say of it; which drafters' lengths were fixed
+    """The search's conclusion and what held-out items add; which drafters' lengths were fixed
     for it."""
     told = [found.conclusion[:1].upper() + found.conclusion[1:] + "."]
     if found.name is None:

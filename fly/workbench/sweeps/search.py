@@ -1,6 +1,5 @@
-"""The search of a sweep: points are tried on growing parts of the items, share the rounds that they
-have in common, and stop when their intervals leave no hope.
-"""
+"""The search of a sweep, on growing parts of the items.  Points share the rounds that they have in
+common, and stop when their intervals leave no hope."""
 
 from __future__ import annotations
 
@@ -260,7 +259,7 @@ class Search:
 
     def _scores(self, point: GridPoint) -> list[tuple[list[float], list[float], list[str]]]:
         """By task: the target's and the point's score of every item answered by the point, and what
-        tells repeated documents."""
+        identifies repeated documents."""
         found = []
         for task, scorer in self._scorers.items():
             columns = []
@@ -300,7 +299,7 @@ def price_group(config: FLyConfig) -> str:
 
 
 def document(ready: Asked) -> str:
-    """What tells a document of a task from all others; repeated documents are the same."""
+    """What distinguishes a document of a task from all others; repeated documents are the same."""
     return f"{ready.task} {ready.doc_hash or ready.instance.doc_id}"
 
 

@@ -1,11 +1,6 @@
-"""Many points decoded for less than the price of each: points that stand at the same context and
-draft alike get the same proposal and the same logits, so a round that one of them decodes is
-decided for all.  The others replay it, and are decoded only from the context on where nobody has
-been.
-
-Exact, whatever the rules: a point's answers and counters are those of a SpeculativeDecoder of its
-own, but for ties between forwards of different shapes (fly/workbench/divergence.py), and for the
-draft forwards of multilevel: guesses that pay hang on what else was drafted in the row.
+"""Many sweep settings in one decode, with equal rounds computed once.  Settings with the same
+context and draft get the same proposal and logits, so a round that one of them decodes is decided
+for all.  The others replay it, and are decoded only from the first context that nobody has reached.
 """
 
 from __future__ import annotations
@@ -54,7 +49,13 @@ def drafting_key(config: FLyConfig) -> DraftingKey:
 
 
 class SharedDecoding:
-    """Decodes the answers of many points.  Greedy requests only."""
+    """Decodes the answers of many points.  Greedy requests only.
+
+    Exact, whatever the rules: a point's answers and counters are those of a SpeculativeDecoder of
+    its own.  Exceptions: ties between forwards of different shapes (fly/workbench/divergence.py),
+    and the draft forwards of multilevel, whose paying guesses depend on what else was drafted in
+    the row.
+    """
 
     def __init__(
         self,
@@ -128,7 +129,7 @@ class SharedDecoding:
         indices: Sequence[int] | None = None,
         on_round: Callable[[Statistics], None] | None = None,
     ) -> Iterator[PointAnswer]:
-        """A point's answers, each as soon as it is known; their `index` tells which.
+        """A point's answers, each as soon as it is known; their `index` gives which.
 
         Args:
             point: its name.
@@ -265,7 +266,7 @@ class SharedGroup:
         begun: Sequence[tuple[RequestMemo, list[int]]],
         on_round: Callable[[Statistics], None] | None,
     ) -> Iterator[RequestMemo]:
-        """Bring a point to the end of its answers, from where nobody knows how they go on; yields
+        """Bring a point to the end of its answers, from where nobody has been; yields
         those that are finished."""
         decoder = self._decoder(self._points[place])
         memos = [memo for memo, _ in begun]
@@ -279,7 +280,7 @@ class SharedGroup:
     def _decoder(self, point: PointRule) -> SpeculativeDecoder:
         """A decoder of the point's K; all of them use the same caches, one at a time."""
         if point.k not in self._decoders:
-            # The judge decides in place of the rule, and knows the protected tokens.
+            # The judge decides in place of the rule, and holds the protected tokens.
             rule = {} if point.rule.needs_draft_probs else rule_keys("native")
             config = point.config.changed(
                 **rule, draft_length="fixed", protect_special_tokens=True, enable_statistics=False
