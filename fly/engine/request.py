@@ -1,5 +1,5 @@
-"""`Request`, one prompt to continue, and the arguments of `generate` that it may carry.  Those that
-shape the next token's distribution, those that mean another way of decoding, and our names for the
+"""`Request`, one prompt to continue, with the arguments of `generate` it may have.  Those that shape
+the next token's distribution, those that mean another way of decoding, and our names for the
 others."""
 
 # transformers itself looks at most values where it uses them, at some only while it decodes, and at
