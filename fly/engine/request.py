@@ -1,4 +1,4 @@
-"""`Request`, one prompt to continue, with the arguments of `generate` it may have.  Those that shape
+"""`Request`, one prompt to continue, with its arguments of `generate`.  Those that shape
 the next token's distribution, those that mean another way of decoding, and our names for the
 others."""
 
