@@ -42,8 +42,7 @@ from fewshot import five_shot
 from search import TEMPERATURE, Best, sampling_generate, search
 
 from fly.demo import DRAFT_PATH
-from fly.demo.problems import Problem, heldout
-from fly.demo.score import solved
+from fly.demo.problems import Problem, heldout, solved
 from fly.execution import check_permission
 from fly.stats.paired import compare_scores
 from fly.workbench.divergence import compare

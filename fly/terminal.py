@@ -1,15 +1,19 @@
-"""All output to the terminal.  Names, paths and settings come from others: none of them is read as
-markup, and control characters are made visible.  report.js does the same in the browser
-(`visible`)."""
+"""The one way to the terminal.  Names, paths and settings come from others: here nothing of them is
+taken for markup, and control characters are made visible (report.js does the same in the browser).
+Streams that are gone (`fly … | head`), full, or know few characters never end what is being done.
+"""
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 if TYPE_CHECKING:
@@ -26,6 +30,8 @@ HIDDEN = re.compile(
 )
 REFRESHES_PER_S = 4
 FILE_WIDTH = 400  # columns, where the output is no terminal: no name is broken in two
+BROKEN_PIPE = 141  # 128 + SIGPIPE, as a shell has it
+_UNWRITTEN = 2
 
 
 def visible(text: str) -> str:
@@ -152,3 +158,79 @@ class _VisibleStream:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.unguarded, name)
+
+
+class Streams:
+    """`with Streams() as streams:` print inside; `streams.exit_code` holds what became of it."""
+
+    def __enter__(self) -> Streams:
+        """Take the place of both streams."""
+        self._before = sys.stdout, sys.stderr
+        self._output, self._error = _Stream(sys.stdout), _Stream(sys.stderr)
+        sys.stdout, sys.stderr = cast(TextIO, self._output), cast(TextIO, self._error)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Write what is buffered, and put both back; an exit code of 0 becomes that of the
+        streams."""
+        for stream in (self._output, self._error):
+            stream.close_if_broken()
+        sys.stdout, sys.stderr = self._before
+        if isinstance(error, SystemExit) and not error.code and self.exit_code(0):
+            raise SystemExit(self.exit_code(0)) from None
+
+    def exit_code(self, code: int) -> int:
+        """That of the command, or where it is 0 one for what could not be printed."""
+        found = [each.error for each in (self._output, self._error) if each.error is not None]
+        if code or not found:
+            return code
+        return BROKEN_PIPE if all(each.errno == errno.EPIPE for each in found) else _UNWRITTEN
+
+
+class _Stream:
+    """A text stream that keeps its first error to itself, and writes nothing from then on."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self.error: OSError | None = None
+        if getattr(stream, "errors", None) == "strict":
+            with suppress(AttributeError):
+                cast(Any, stream).reconfigure(errors="backslashreplace")
+
+    def write(self, text: str) -> int:
+        if self.error is None:
+            try:
+                return self._stream.write(text)
+            except OSError as error:
+                self.error = error
+        return len(text)
+
+    def flush(self) -> None:
+        if self.error is None:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self.error = error
+
+    def __getattr__(self, name: str) -> Any:
+        """All else is the stream's own."""
+        return getattr(self._stream, name)
+
+    def close_if_broken(self) -> None:
+        """Report what went wrong; and let what is buffered still go nowhere, where the interpreter
+        would complain of it."""
+        self.flush()
+        if self.error is None:
+            return
+        if self.error.errno != errno.EPIPE:
+            say(f"fly: error: standard output: {self.error.strerror}", is_error=True)
+        with suppress(OSError, ValueError, AttributeError):
+            descriptor = self._stream.fileno()
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, descriptor)
+            os.close(nowhere)

@@ -12,9 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import fly
 from fly.cli import interrupts
 from fly.cli.interrupts import telling
-from fly.cli.streams import Streams
 from fly.errors import FLyError
-from fly.terminal import guarding, say
+from fly.terminal import Streams, guarding, say
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT
@@ -70,7 +69,7 @@ def _run_harness(arguments: list[str], *, own_program: bool) -> int:
     from lm_eval.utils import setup_logging
 
     from fly.cli.harness import Harness, with_own_tasks
-    from fly.cli.trace import add_trace_flag, take_trace_flag
+    from fly.cli.run import add_trace_flag, take_trace_flag
 
     setup_logging()
     cli = HarnessCLI()

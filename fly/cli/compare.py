@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -29,8 +30,20 @@ example:
 """
 
 
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Flags that `compare` and `sweep` have and `run` has not."""
+def verb_parser(verb: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """A parser that leaves the flags of `fly run` alone."""
+    return argparse.ArgumentParser(
+        prog=f"fly {verb}",
+        description=description,
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def add_flags(parser: argparse.ArgumentParser, trace: str) -> None:
+    """Flags that `compare` and `sweep` have and `run` has not, or otherwise: what `--trace` does
+    is told by `trace`."""
     parser.add_argument(
         "--margin",
         type=float,
@@ -48,6 +61,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         "over items, else the first)",
     )
     parser.add_argument("--resume", action="store_true", help="go on with the run in --output_path")
+    parser.add_argument("--trace", action="store_true", help=trace)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -56,23 +70,15 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         FLyError: the arguments are wrong, or the run cannot go on.
     """
-    parser = argparse.ArgumentParser(
-        prog="fly compare",
-        description="Run several ways of decoding over the same requests and judge them.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    what = "Run several ways of decoding over the same requests and judge them."
+    parser = verb_parser("compare", what, _EPILOG)
     parser.add_argument(
         "--methods",
         nargs="+",
         default=["target,native,fly"],
         help="what to compare; the target is always there (default: target,native,fly)",
     )
-    add_flags(parser)
-    parser.add_argument(
-        "--trace", action="store_true", help="keep every round's decisions for `fly report`"
-    )
+    add_flags(parser, trace="keep every round's decisions for `fly report`")
     own, rest = parser.parse_known_args(list(arguments))
     asked = capture(rest, "compare")
 
@@ -82,8 +88,7 @@ def main(arguments: Sequence[str]) -> int:
 
     given = options_of(asked, own, command_line("compare", arguments))
     plan = make_plan(replace(given, methods=own.methods))
-    kept = partial(interrupts.in_workbench, asked.output_path)
-    with interrupts.telling(kept), ProgressBar() as bar:
+    with watched(asked.output_path) as bar:
         result = run(plan, bar.start, bar.advance)
     print_comparison(result)
     tell_files(asked.output_path)
@@ -120,6 +125,14 @@ def tell_files(output_path: str | None) -> None:
             f"Results in {output_path}; `fly report {output_path}` makes a page of them.",
             is_error=True,
         )
+
+
+@contextmanager
+def watched(output_path: str | None) -> Iterator[ProgressBar]:
+    """Inside a plan is carried out; an interrupt says what is kept of it."""
+    kept = partial(interrupts.in_workbench, output_path)
+    with interrupts.telling(kept), ProgressBar() as bar:
+        yield bar
 
 
 class ProgressBar:

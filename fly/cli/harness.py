@@ -11,14 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import fly
 from fly import places
-from fly.cli import interrupts, launch
+from fly.cli import interrupts, launch, run
+from fly.cli.run import check_trace, trace_path
 from fly.cli.saving import ResultSaver
-from fly.cli.trace import check_trace, trace_path
 from fly.errors import ConfigError, ConfigWarning
 from fly.execution import suspended
 from fly.harness.arguments import ModelArguments
@@ -134,12 +133,7 @@ class Harness:
         self._stack.enter_context(replaced(EvaluatorConfig, "from_cli", staticmethod(from_cli)))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Put back every wrapped name, whatever happened."""
         self._stack.close()
 
@@ -152,9 +146,7 @@ class Harness:
         """
         try:
             if self._block is not None:
-                from fly.cli import summary
-
-                summary.print_summary(self._block)
+                run.print_summary(self._block)
         finally:
             if self._saving is not None:
                 self._saving.check(self._journal)
@@ -219,8 +211,7 @@ class Harness:
         import lm_eval.api.model
 
         from fly.harness import FLyLM
-        from fly.harness.mending import mended
-        from fly.harness.patches import generating_directly
+        from fly.harness.patches import generating_directly, mended
 
         predict_only = bool(options.get("predict_only"))
         check_unsafe(

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fly.cli.summary import run_folder, write_request_log
+from fly.cli.run import run_folder, write_request_log
 from fly.errors import OutputError, shortened
 
 if TYPE_CHECKING:

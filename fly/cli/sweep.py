@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from functools import partial
 
-from fly.cli import interrupts
-from fly.cli.compare import ProgressBar, add_flags, command_line, options_of, tell_files
+from fly.cli.compare import add_flags, command_line, options_of, tell_files, verb_parser, watched
 from fly.cli.comparison_table import bounds, number, print_comparison
 from fly.cli.harness import capture
 from fly.errors import ConfigError
@@ -30,13 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     Raises:
         FLyError: the arguments are wrong, or the run cannot go on.
     """
-    parser = argparse.ArgumentParser(
-        prog="fly sweep",
-        description="Try a grid of settings and verify the best one on items it was not chosen on.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    what = "Try a grid of settings and verify the best one on items it was not chosen on."
+    parser = verb_parser("sweep", what, _EPILOG)
     parser.add_argument(
         "--grid", nargs="+", default=[], metavar="KEY=A,B", help="values to try by setting"
     )
@@ -47,12 +40,7 @@ def main(arguments: Sequence[str]) -> int:
         default=0.5,
         help="share of the items that the search does not see (default: 0.5)",
     )
-    add_flags(parser)
-    parser.add_argument(
-        "--trace",
-        action="store_true",
-        help="keep the rounds of held-out answers for `fly report`",
-    )
+    add_flags(parser, trace="keep the rounds of held-out answers for `fly report`")
     own, rest = parser.parse_known_args(list(arguments))
     grid = _grid(own)
     asked = capture(rest, "sweep")
@@ -60,8 +48,7 @@ def main(arguments: Sequence[str]) -> int:
 
     given = options_of(asked, own, command_line("sweep", arguments))
     plan = make_sweep_plan(given, grid, own.heldout)
-    kept = partial(interrupts.in_workbench, asked.output_path)
-    with interrupts.telling(kept), ProgressBar() as bar:
+    with watched(asked.output_path) as bar:
         result = run(plan, bar.start, bar.advance)
     print_sweep(result)
     tell_files(asked.output_path)

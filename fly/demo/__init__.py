@@ -3,15 +3,19 @@ because published figures depend on them; pair.json records their hashes and how
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
-from fly.demo.hashes import weight_hash
-
-__all__ = ["DRAFT_PATH", "PAIR_RECORD", "TARGET_PATH", "weight_hashes"]
+__all__ = ["DRAFT_PATH", "PAIR_RECORD", "TARGET_PATH", "weight_hash", "weight_hashes"]
 
 TARGET_PATH = Path(__file__).parent / "target"
 DRAFT_PATH = Path(__file__).parent / "draft"
 PAIR_RECORD = Path(__file__).parent / "pair.json"
+
+
+def weight_hash(folder: Path) -> str:
+    """Return the sha256, in hexadecimal, of the folder's model.safetensors."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 def weight_hashes() -> dict[str, str]:

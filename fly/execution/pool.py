@@ -17,7 +17,7 @@ from typing import Any
 
 from fly.execution import processes
 from fly.execution.executor import READY, num_at_once
-from fly.execution.keeper import keep
+from fly.execution.program import keep
 
 ENDED_KEEPER = "failed: it ended, or stopped, the process that watched it"
 

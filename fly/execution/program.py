@@ -1,27 +1,34 @@
-"""A program's own process, with its limits and its verdict.  The verdict is a file made after the
-tests, by this process alone and under a name that the program is not given: one that ends early,
-forks or writes to whatever is open gets none."""
+"""A program's own process with its limits, and the keeper above it.  The keeper starts the program,
+waits a limited time, ends all that it has started, and reports what became of it."""
+
+# The verdict is a file made after the tests, by the program's process alone and under a name that
+# the program is not given.  One that ends early, forks or writes to whatever is open gets none.
 
 from __future__ import annotations
 
 import math
 import os
 import resource
+import secrets
 import signal
 import sys
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NoReturn
 
 from fly.execution.executor import PASSED
-from fly.execution.processes import end_with_parent
+from fly.execution.processes import END_S, POLL_S, end_children, end_with_parent
 
 MEMORY_BYTES = 4 << 30  # address space
 FILE_BYTES = 16 << 20  # of one file
 OPEN_FILES = 256
 LONGEST_VERDICT = 500  # characters
 _INHERITED = 256  # more descriptors than the processes above it ever have open
+TIMED_OUT = "timed out"
 
 
 def run_program(
@@ -102,3 +109,64 @@ def _ending(path: str) -> Callable[[str], NoReturn]:
             leave(0)
 
     return end
+
+
+def keep(
+    item: Mapping[str, str], folder: Path, time_limit: float, num_processes: int | None
+) -> str:
+    """Run a program and return its verdict; what it started has been ended by then.
+
+    Args:
+        item: its parts.
+        folder: private to this evaluation.  The program's own folder is one below it.
+        time_limit: seconds, wall time.
+        num_processes: see `processes.process_limit`.
+    """
+    source = f"{item['prompt']}{item['completion']}\n{item['test']}\ncheck({item['entry_point']})"
+    # A name that no program can hit by accident.
+    verdict = folder / f"verdict_{secrets.token_hex(16)}"
+    with TemporaryDirectory(dir=folder, ignore_cleanup_errors=True) as own_folder:
+        own, pid = os.getpid(), os.fork()
+        if pid == 0:
+            leave = os._exit
+            try:
+                os.chdir(own_folder)
+                run_program(source, verdict, time_limit, num_processes, own)
+            finally:
+                leave(1)
+        status = _wait(pid, time_limit)
+        _end(pid, has_ended=status is not None)
+    return _read(verdict, status)
+
+
+def _wait(pid: int, time_limit: float) -> int | None:
+    """The status of a process, or None: its time is over."""
+    deadline = time.monotonic() + time_limit
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(pid, os.WNOHANG)
+        if ended:
+            return status
+        time.sleep(POLL_S)
+    return None
+
+
+def _end(pid: int, *, has_ended: bool) -> None:
+    """End a program's group in one go, which no fork escapes, then those that left the group."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    if not has_ended:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    end_children(END_S)
+
+
+def _read(path: Path, status: int | None) -> str:
+    """What the program's process wrote after the tests; nobody else writes there."""
+    if path.exists():
+        with path.open("rb") as file:
+            return file.read(4 * LONGEST_VERDICT).decode("utf-8", errors="replace")
+    if status is None:
+        return TIMED_OUT
+    code = os.waitstatus_to_exitcode(status)
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return f"failed: it ended before its tests did ({how})"

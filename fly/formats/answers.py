@@ -3,12 +3,14 @@ its rounds where they were traced.  docs/formats.md describes every key."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from typing import Any, Literal
 
 from pydantic import model_validator
 
 from fly import plain_json
-from fly.formats.model import Format
+from fly.formats.base import Format
 
 FILE_NAME = "answers.jsonl"
 
@@ -66,6 +68,17 @@ class Answer(Line):
     finish_reason: str
     statistics: dict[str, float]
     rounds: list[Round] | None = None
+
+
+def kept_by_position(answers: Iterable[Answer]) -> list[float]:
+    """Of rounds that proposed a token at a position, the share that kept it."""
+    counts = Counter(pair for answer in answers for pair in answer.round_lens)
+    shares = []
+    for place in range(max((proposed for proposed, _ in counts), default=0)):
+        proposed = sum(n for (offered, _), n in counts.items() if offered > place)
+        kept = sum(n for (offered, number), n in counts.items() if offered > place < number)
+        shares.append(kept / proposed)
+    return shares
 
 
 class Header(Line):

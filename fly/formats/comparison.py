@@ -1,6 +1,7 @@
-"""Format of compare.json, one record per task and method.  Scores are lm-eval's, recoveries are
-ratios to the target's own score, speeds are answer tokens per second of wall time, prefill
-included."""
+"""Formats of compare.json and items.jsonl, the results of a comparison.  compare.json has one
+record per task and method; items.jsonl a line for every item, with its score by method.  Scores are
+lm-eval's, recoveries ratios to the target's own score, speeds answer tokens per second of wall
+time, prefill included."""
 
 from __future__ import annotations
 
@@ -8,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AllowInfNan
 
-from fly.formats.frames import frame, paired_columns, spread
-from fly.formats.model import Format
+from fly.formats.base import Format, frame, paired_columns, spread
 from fly.stats.records import Interval, Paired, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FILE_NAME = "compare.json"
+FILE_NAME, ITEMS_NAME = "compare.json", "items.jsonl"
 # target: the reference of scores and texts; control: the target at another batch size; baseline:
 # the fastest plain decoding found, where it is none of the methods asked for.
 Role = Literal["target", "control", "baseline", "method"]
@@ -181,3 +181,26 @@ def _acceptance(acceptance: Acceptance | None) -> dict[str, Any]:
     names = {"tau": "mean_acceptance_length"}
     names |= {name: name for name in ("acceptance_rate", "loose_share", "rounds")}
     return {column: getattr(acceptance, name, None) for column, name in names.items()}
+
+
+class Divergence(Format):
+    """Where an answer first differs from the target's own."""
+
+    at: int  # token of the answer; its length where one goes on and the other ended
+    token: str | None  # None where the answer had ended
+    target_token: str | None
+    gap: float | None  # target's p(best) - p(second) there
+    is_tie: bool
+    loose_at: int | None  # the last loosened token at or before it
+    loose_token: str | None
+
+
+class Item(Format):
+    """A document of a task."""
+
+    task: str
+    doc_id: int | None
+    doc_hash: str | None
+    target_text: str | None = None  # the reference answer, as the task gives it
+    scores: dict[str, float]  # by method
+    divergences: dict[str, Divergence]  # by method; those that differ from the target

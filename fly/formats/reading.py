@@ -3,7 +3,7 @@ line that was only half written and refuse what is damaged, naming file and line
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,14 +13,14 @@ from pydantic import ValidationError
 from fly import plain_json
 from fly.errors import ReportError, quoted
 from fly.formats.answers import Answer, Header
-from fly.formats.comparison import Comparison
-from fly.formats.items import Item
-from fly.formats.model import Format
+from fly.formats.base import Format
+from fly.formats.comparison import Comparison, Item
 from fly.formats.sweep import Sweep
 
-COMPARE_VERSION, SWEEP_VERSION, ANSWERS_VERSION = 2, 3, 2
+ANSWERS_VERSION = 2
 
 Record = dict[str, Any]
+Step = Callable[[Record], Record]
 Kind = TypeVar("Kind", bound=Format)
 
 
@@ -79,9 +79,9 @@ def _with(records: Any, more: Record) -> Any:
 
 
 # What turns a record of version i into one of version i + 1; none: the record did not change.
-_ANSWER_STEPS: tuple[Callable[[Record], Record], ...] = (_add_origins, dict)  # 1: no checksum
-_COMPARE_STEPS: tuple[Callable[[Record], Record], ...] = (_add_metrics,)  # from version 1
-_SWEEP_STEPS: tuple[Callable[[Record], Record], ...] = (_add_is_lossless, _add_points)
+_ANSWER_STEPS: Sequence[Step] = (_add_origins, dict)  # 1: no checksum
+_COMPARE_STEPS: Sequence[Step] = (_add_metrics,)  # from version 1
+_SWEEP_STEPS: Sequence[Step] = (_add_is_lossless, _add_points)
 
 
 @dataclass(frozen=True)
@@ -100,20 +100,20 @@ def read_comparison(path: Path) -> Comparison:
     Raises:
         ReportError: it is missing, damaged or of a version that is not read.
     """
-    record = read_object(path)
-    version = _check_version(record, "fly_compare", path, 1, COMPARE_VERSION)
-    for step in _COMPARE_STEPS[version - 1 :]:
-        record = step(record)
-    return _validated(Comparison, record, str(path))
+    return _read_result(Comparison, path, "fly_compare", _COMPARE_STEPS)
 
 
 def read_sweep(path: Path) -> Sweep:
     """Open a sweep.json; raises as `read_comparison`."""
+    return _read_result(Sweep, path, "fly_sweep", _SWEEP_STEPS)
+
+
+def _read_result(kind: type[Kind], path: Path, key: str, steps: Sequence[Step]) -> Kind:
+    """A file of one object, whose version stands under `key` and began with 1."""
     record = read_object(path)
-    version = _check_version(record, "fly_sweep", path, 1, SWEEP_VERSION)
-    for step in _SWEEP_STEPS[version - 1 :]:
+    for step in steps[_check_version(record, key, path, 1, 1 + len(steps)) - 1 :]:
         record = step(record)
-    return _validated(Sweep, record, str(path))
+    return _validated(kind, record, str(path))
 
 
 def read_items(path: Path) -> tuple[list[Item], list[str]]:

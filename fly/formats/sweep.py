@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+from fly.formats.base import Format, frame, paired_columns, spread
 from fly.formats.comparison import Comparison
-from fly.formats.frames import frame, paired_columns, spread
-from fly.formats.model import Format
 from fly.stats.records import Interval, Paired
 
 if TYPE_CHECKING:

@@ -27,12 +27,19 @@ if TYPE_CHECKING:
 
     from fly.config import FLyConfig
 
+logger = logging.getLogger(__name__)
+
 # Arguments of HFLM that cannot change a text.
 _TEXT_NEUTRAL = frozenset({"device", "batch_size", "max_batch_size", "offload_folder"})
 _LIBRARIES = ("lm_eval", "torch", "transformers", "tokenizers")
 # Each loads models in some way, if it is installed.
 _OPTIONAL = ("accelerate", "auto_gptq", "bitsandbytes", "flash_attn", "gguf", "gptqmodel", "peft")
 _DIGITS = 12
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+# Of these a repository has one, if what was loaded from it was a model, an adapter or a tokenizer.
+_KNOWN_FILES = ("config.json", "adapter_config.json", "tokenizer_config.json", "tokenizer.json")
+_NO_PART_OF_A_MODEL = frozenset({".md", ".jsonl", ".db", ".log"})
+_HASHED_BYTES = 64 << 20  # larger files, which are weights, are identified by size and time
 
 
 def versions() -> dict[str, str]:
@@ -127,16 +134,6 @@ def _loaded(path: str, options: Mapping[str, Any]) -> dict[str, object]:
             subfolder=subfolder if key == "tokenizer" else "",
         )
     return found
-
-
-logger = logging.getLogger(__name__)
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
-# Of these a repository has one, if what was loaded from it was a model, an adapter or a tokenizer.
-_KNOWN_FILES = ("config.json", "adapter_config.json", "tokenizer_config.json", "tokenizer.json")
-_NO_PART_OF_A_MODEL = frozenset({".md", ".jsonl", ".db", ".log"})
-_HASHED_BYTES = 64 << 20  # larger files, which are weights, are identified by size and time
-_DIGITS = 12
 
 
 def contents(

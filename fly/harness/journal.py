@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
@@ -114,7 +113,7 @@ class Journal:
         self._siblings = f"{glob.escape(Path(common).name)}*.jsonl"
         self._others = f"{glob.escape(Path(prefix).name)}_*_rank*.jsonl"
         self._fingerprint = fingerprint
-        self._settings = settings
+        self._header: dict[str, Any] = {"fly_journal": fingerprint, "settings": settings}
         self._entries: dict[str, Entry] = {}
         self._lines = LineFile(self.path)
 
@@ -133,7 +132,7 @@ class Journal:
                 self._lines.cut(num_bytes)
                 if num_bytes == 0:
                     self._say_what_is_orphaned()
-                    self._lines.append(_header(self._fingerprint, self._settings))
+                    self._lines.append(self._header)
             for file in sorted(self.path.parent.glob(self._siblings)):
                 if file != self.path:
                     entries = read_journal(file, self._fingerprint)[0] | entries
@@ -143,18 +142,14 @@ class Journal:
         self._entries = entries
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the file, which unlocks it."""
         self._lines.close()
 
     def _say_what_is_orphaned(self) -> None:
         """Journals beside a new one that another version of fly wrote: they are not continued."""
-        ours = self._settings.get("versions", {}).get("fly")
+        settings: Mapping[str, Any] = self._header["settings"]
+        ours = settings.get("versions", {}).get("fly")
         versions = {
             file.name: version
             for file in sorted(self.path.parent.glob(self._others))
@@ -252,10 +247,6 @@ def _version_of(path: Path) -> str | None:
         return str(settings["versions"]["fly"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _header(fingerprint: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"fly_journal": fingerprint, "settings": settings}
 
 
 def _entry(value: dict[str, Any]) -> tuple[str, Entry]:

@@ -4,7 +4,6 @@ length so far."""
 from __future__ import annotations
 
 import time
-from types import TracebackType
 
 from fly.engine import Statistics
 from fly.terminal import progress
@@ -25,12 +24,7 @@ class DecodingProgress:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Leave the bar as it stands."""
         self._bar.stop()
 

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from fly.errors import ReportError
-from fly.formats import comparison, items, sweep
+from fly.formats import comparison, sweep
 from fly.formats.answers import Answer
-from fly.formats.comparison import Comparison
-from fly.formats.items import Item
+from fly.formats.comparison import Comparison, Item
 from fly.formats.reading import (
     AnswersFile,
     identity,
@@ -108,7 +107,7 @@ def _merge(files: list[AnswersFile], notes: list[str]) -> tuple[list[Answer], di
 
 def _read_all_items(folder: Path, notes: list[str]) -> list[Item]:
     found: list[Item] = []
-    for path in sorted(folder.rglob(items.FILE_NAME)):
+    for path in sorted(folder.rglob(comparison.ITEMS_NAME)):
         some, told = read_items(path)
         found += some
         notes += told

@@ -1,19 +1,19 @@
 """Results of `fly run --trace`, in the shape of a comparison's items.  They come from lm-eval's
-results_*.json and samples_*.jsonl.  These files have no version: what is not understood is left
-out."""
+results_*.json and samples_*.jsonl, which have no version: what is not understood is left out.
+Acceptance and seconds are counted from the answers, since a run has no compare.json."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fly.formats.answers import Answer
-from fly.formats.comparison import Score
-from fly.formats.items import Item
+from fly.formats.answers import Answer, kept_by_position
+from fly.formats.comparison import Acceptance, Item, Score
 from fly.formats.reading import read_lines, read_object
 
 # lm-eval's time stamp, the last part of its file names.
@@ -147,3 +147,62 @@ def _number(value: object) -> float | None:
 
 def _mapping(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One method on one task."""
+
+    task: str
+    method: str
+    num_answers: int
+    num_tokens: int
+    acceptance: Acceptance | None
+    seconds_by_phase: dict[str, float]
+
+
+def pool(answers: Sequence[Answer]) -> list[Measured]:
+    """By task and method, in the order met."""
+    groups: dict[tuple[str, str], list[Answer]] = {}
+    for answer in answers:
+        groups.setdefault((answer.task, answer.method), []).append(answer)
+    return [
+        Measured(
+            task,
+            method,
+            len(some),
+            sum(len(answer.token_ids) for answer in some),
+            acceptance(some),
+            _seconds(some),
+        )
+        for (task, method), some in groups.items()
+    ]
+
+
+def acceptance(answers: Sequence[Answer]) -> Acceptance | None:
+    """What became of proposals; None where nothing was proposed."""
+    rounds = [pair for answer in answers for pair in answer.round_lens if pair[0] > 0]
+    if not rounds:
+        return None
+    longest = max(proposed for proposed, _ in rounds)
+    by_length = Counter(kept for _, kept in rounds)
+    num_kept = sum(kept for _, kept in rounds)
+    origins = Counter("".join(answer.origins for answer in answers))
+    return Acceptance(
+        mean_acceptance_length=(num_kept + len(rounds)) / len(rounds),
+        acceptance_rate=num_kept / sum(proposed for proposed, _ in rounds),
+        loose_share=origins["l"] / origins.total() if origins else None,
+        rounds=len(rounds),
+        by_position=kept_by_position(answers),
+        kept_per_round=[by_length[kept] for kept in range(longest + 1)],
+    )
+
+
+def _seconds(answers: Sequence[Answer]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for answer in answers:
+        for key, value in answer.statistics.items():
+            if key.startswith("seconds_"):
+                phase = key.removeprefix("seconds_")
+                total[phase] = total.get(phase, 0.0) + value
+    return total

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from fly.formats.comparison import MethodResult, Score, TaskResult
 from fly.formats.sweep import Point, Sweep
 from fly.report import numbers
-from fly.report.harness import RunTask
-from fly.report.pooling import Measured
+from fly.report.harness import Measured, RunTask
 from fly.stats.records import POINT, Interval, Paired
 
 VERDICT_KINDS = {"SAFE": "safe", "NOT SAFE": "danger", "INCONCLUSIVE": "open"}
@@ -99,6 +98,10 @@ _COST_COLUMNS = [
 ]
 
 
+_PARTS = "draft_forward", "verification", "overhead"  # of a Cost
+_SPEEDUPS = "ideal_speedup", "predicted_speedup", "measured_speedup"
+
+
 def methods_table(task: TaskResult) -> Table:
     """Scores, recovery, speed and acceptance of every method on a task."""
     direction = "" if task.methods[0].score.higher_is_better else ", lower is better"
@@ -142,14 +145,8 @@ def costs_table(task: TaskResult) -> Table:
     rows, notes = [], []
     for method in task.methods:
         cost = method.cost
-        parts = (
-            (cost.draft_forward, cost.verification, cost.overhead) if cost else (None, None, None)
-        )
-        speedups = (
-            (cost.ideal_speedup, cost.predicted_speedup, cost.measured_speedup)
-            if cost
-            else (None, None, None)
-        )
+        parts = (getattr(cost, name, None) for name in _PARTS)
+        speedups = (getattr(cost, name, None) for name in _SPEEDUPS)
         texts = method.texts
         cells = [
             _name(method),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fly.formats.answers import ORIGINS, Answer, Mismatch
-from fly.formats.items import Item
+from fly.formats.comparison import Item
 
 TARGET = "target"
 _SHARED_PROMPT = 200  # characters: a shorter common beginning is not worth a key

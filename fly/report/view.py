@@ -11,8 +11,8 @@ from fly.formats.comparison import Comparison, MethodResult, TaskResult
 from fly.report import charts, numbers
 from fly.report.charts import ChartEntry, Reference, Series
 from fly.report.folder import Results
+from fly.report.harness import Measured, pool
 from fly.report.plots import Plot
-from fly.report.pooling import Measured, pool
 from fly.report.tables import (
     VERDICT_KINDS,
     Table,

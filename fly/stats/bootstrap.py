@@ -74,15 +74,8 @@ class Bootstrap:
     def p_at_most(self, value: float) -> float:
         """The p value of "the truth is at most `value`": the level whose bound is `value`."""
         reached = np.searchsorted(self.replicates, value + ROUNDING * abs(value), side="right")
-        p = self._p(stats.norm.ppf(self._share(int(reached))), side=1)
+        p = self._p(stats.norm.ppf(self._share(int(reached))))
         return self._beyond(p, self.estimate - value) if reached == 0 else p
-
-    def p_at_least(self, value: float) -> float:
-        """The p value of "the truth is at least `value`"."""
-        reached = np.searchsorted(self.replicates, value - ROUNDING * abs(value), side="left")
-        num_reached = len(self.replicates) - int(reached)
-        p = self._p(-stats.norm.ppf(self._share(num_reached)), side=-1)
-        return self._beyond(p, value - self.estimate) if num_reached == 0 else p
 
     def _beyond(self, p: float, distance: float) -> float:
         """Where no replicate reached, their number alone bounds p; Student's gives how far off."""
@@ -95,10 +88,10 @@ class Bootstrap:
         """With one added to both, so that no finite number of replicates claims certainty."""
         return min((count + 1) / (len(self.replicates) + 1), 1 - 1 / (len(self.replicates) + 1))
 
-    def _p(self, normal: float, side: int) -> float:
+    def _p(self, normal: float) -> float:
         y = normal - self.bias
         z = y / max(1 + self.acceleration * y, STRETCH_MIN) - self.bias
-        p = float(stats.t.cdf(side * z / self._widening, self.degrees))
+        p = float(stats.t.cdf(z / self._widening, self.degrees))
         return max(p, 1 / (len(self.replicates) + 1))
 
     def _student_to_normal(self, level: float) -> float:

@@ -88,11 +88,6 @@ def p_difference_at_most(counts: PairCounts, difference: float) -> float:
     return p_at_most(counts.lost, counts.gained, of_difference(counts.num_items, difference))
 
 
-def p_difference_at_least(counts: PairCounts, difference: float) -> float:
-    """The p value of "... is at least `difference` above the target's"."""
-    return p_difference_at_most(counts.exchanged, -difference)
-
-
 @dataclass(frozen=True)
 class ExactSide(Side):
     """Counts of solved items."""

@@ -61,7 +61,7 @@ def compare(
         resume=resume,
         trace=trace,
     )
-    return run(make_plan(given), _ignore_total, _ignore_progress)
+    return run(make_plan(given), _ignore, _ignore)
 
 
 def sweep(
@@ -112,12 +112,8 @@ def sweep(
         resume=resume,
     )
     checked = check_grid({key: list(values) for key, values in grid.items()})
-    return run(make_sweep_plan(given, checked, heldout), _ignore_total, _ignore_progress)
+    return run(make_sweep_plan(given, checked, heldout), _ignore, _ignore)
 
 
-def _ignore_total(total: int) -> None:
-    """Nobody watches."""
-
-
-def _ignore_progress(name: str, number: int) -> None:
+def _ignore(*_: object) -> None:
     """Nobody watches."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fly.formats import comparison as comparison_format
-from fly.formats import items as items_format
 from fly.formats.comparison import Comparison, Role
 from fly.stats.judged import CONFIDENCE
 from fly.stats.margins import Margin
@@ -50,7 +49,7 @@ from fly.workbench.tasks import Asked
 
 if TYPE_CHECKING:
     from fly.formats.answers import Answer
-    from fly.formats.items import Divergence, Item
+    from fly.formats.comparison import Divergence, Item
     from fly.harness import FLyLM
     from fly.workbench.tasks import Tasks
 
@@ -304,5 +303,5 @@ def _result(
 
 def _save(folder: Path, result: Comparison, items: Sequence[Item]) -> None:
     lines = "".join(item.model_dump_json() + "\n" for item in items)
-    write_text(folder / items_format.FILE_NAME, lines)
+    write_text(folder / comparison_format.ITEMS_NAME, lines)
     write_result(folder / comparison_format.FILE_NAME, result)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fly.engine.model.base import execution_device, read_whole
 from fly.formats.answers import Answer
-from fly.formats.items import Divergence
+from fly.formats.comparison import Divergence
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -28,18 +28,13 @@ if TYPE_CHECKING:
     from fly.harness import FLyLM
 
 
-def _drawing(request: Request) -> AbstractContextManager[None]:
+@contextmanager
+def _drawing(request: Request) -> Iterator[None]:
     """`generate` draws from torch's own generators: seeded for a while where it samples, and left
     as they were."""
-    if request.temperature <= 0:
-        return nullcontext()
-    return _seeded(request.seed % 2**63)
-
-
-@contextmanager
-def _seeded(seed: int) -> Iterator[None]:
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with torch.random.fork_rng(enabled=request.temperature > 0):
+        if request.temperature > 0:
+            torch.manual_seed(request.seed % 2**63)
         yield
 
 

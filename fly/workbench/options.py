@@ -65,12 +65,15 @@ def make_plan(given: Options, result_name: str = comparison_format.FILE_NAME) ->
     methods = parse_methods(given.methods, config, rows)
     for method in methods:
         check_state(method.config)
-    # Last, since listing lm-eval's tasks takes seconds.
-    own_tasks = {} if given.harness.get("task_manager") else {"task_manager": _task_manager()}
+    options = dict(given.harness)
+    if not options.get("task_manager"):  # last, since listing lm-eval's tasks takes seconds
+        from lm_eval.tasks import TaskManager
+
+        options["task_manager"] = TaskManager(include_path=str(TASKS_PATH))
     plan = Plan(
         config=config,
         arguments=dict(given.model_args),
-        options={**given.harness, **own_tasks},
+        options=options,
         methods=methods,
         batch_size=rows,
         margin=margin,
@@ -152,9 +155,3 @@ def require_statistics() -> None:
             f"a comparison needs {', '.join(missing)}, which is not installed",
             fix="pip install 'fly-decoding[stats]', in a clone: pip install -e '.[stats]'",
         )
-
-
-def _task_manager() -> Any:
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager(include_path=str(TASKS_PATH))

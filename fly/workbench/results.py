@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from fly.engine import Statistics
-from fly.formats.answers import Answer, Block
+from fly.formats.answers import Answer, Block, kept_by_position
 from fly.formats.comparison import (
     Acceptance,
     Cost,
+    Divergence,
+    Item,
     MethodResult,
     OtherScore,
     Score,
@@ -19,7 +21,6 @@ from fly.formats.comparison import (
     TaskResult,
     Texts,
 )
-from fly.formats.items import Divergence, Item
 from fly.stats.judged import Judged
 from fly.stats.margins import SHARE, Margin, Share
 from fly.stats.records import POINT, Interval, Paired, Verdict
@@ -279,17 +280,6 @@ def acceptance(decoded: Decoded) -> Acceptance | None:
         by_position=kept_by_position(decoded.answers.values()),
         kept_per_round=[kept[number] for number in range(max(kept) + 1)],
     )
-
-
-def kept_by_position(answers: Iterable[Answer]) -> list[float]:
-    """Of rounds that proposed a token at a position, the share that kept it."""
-    counts = Counter(pair for answer in answers for pair in answer.round_lens)
-    shares = []
-    for place in range(max((proposed for proposed, _ in counts), default=0)):
-        proposed = sum(n for (offered, _), n in counts.items() if offered > place)
-        kept = sum(n for (offered, number), n in counts.items() if offered > place < number)
-        shares.append(kept / proposed)
-    return shares
 
 
 def texts_beside(target: Decoded, decoded: Decoded) -> Texts:

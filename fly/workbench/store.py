@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from fly import places
@@ -14,7 +13,7 @@ from fly.engine import Result
 from fly.errors import ConfigError, JournalError
 from fly.formats import answers as format_
 from fly.formats.answers import Answer, Block, Header, PlainSpeeds, Rung
-from fly.formats.model import Format
+from fly.formats.base import Format
 from fly.harness.journal import LineFile, read_line, read_lines
 from fly.harness.tracing import writing
 from fly.workbench.methods import Method
@@ -126,12 +125,7 @@ class Store:
             raise
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the file.  One that nothing was added to goes: the same command can be given
         again, and another one, too.
         """

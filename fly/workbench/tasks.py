@@ -14,8 +14,7 @@ from lm_eval.api.model import LM
 
 from fly.errors import ConfigError, RequestError
 from fly.harness.gen_kwargs import GenerationArguments, wanted_temperature
-from fly.harness.mending import mended
-from fly.harness.patches import replaced
+from fly.harness.patches import mended, replaced
 from fly.harness.records import RequestRecord
 from fly.harness.requests import draw_seed, hash_document, number_copies
 from fly.registry import did_you_mean
@@ -182,17 +181,11 @@ class _Reached(Exception):
 class _NoModel(LM):
     """Stands where a model would."""
 
-    def loglikelihood(self, requests: Any) -> Any:
-        """Not reached."""
-        raise NotImplementedError
-
-    def loglikelihood_rolling(self, requests: Any) -> Any:
-        """Not reached."""
-        raise NotImplementedError
-
     def generate_until(self, requests: Any) -> Any:
         """Not reached."""
         raise NotImplementedError
+
+    loglikelihood = loglikelihood_rolling = generate_until
 
 
 def _flatten(loaded: Any) -> list[tuple[str, Task]]:

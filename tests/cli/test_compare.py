@@ -9,8 +9,7 @@ import yaml
 
 from fly.cli import main
 from fly.formats.answers import Answer, Block, Header, PlainSpeeds
-from fly.formats.comparison import Comparison, MethodResult
-from fly.formats.items import Item
+from fly.formats.comparison import Comparison, Item, MethodResult
 from tests.cli.without_defaults import defaults
 
 ROOT = Path(__file__).parent.parent.parent

@@ -6,7 +6,6 @@ from functools import partial
 
 import pytest
 
-from fly.cli import summary
 from fly.engine import SpeculativeDecoder
 from fly.harness import FLyLM
 from fly.workbench import comparing
@@ -96,7 +95,7 @@ def test_run_without(run, monkeypatch, capsys):
 
 
 def test_run_behind_its_files(run, monkeypatch, capsys, tmp_path):
-    monkeypatch.setattr(summary, "print_summary", interrupt)
+    monkeypatch.setattr("fly.cli.run.print_summary", interrupt)
     assert run("--output_path", tmp_path / "out") == 130
     assert said(capsys) == f"fly: interrupted; the results are in {tmp_path / 'out'}"
 

@@ -13,10 +13,10 @@ import pytest
 from lm_eval.loggers import EvaluationTracker
 from rich.console import Console
 
-from fly.cli import main, saving, summary
-from fly.cli.streams import Streams
+from fly.cli import main, saving
 from fly.errors import JournalError
 from fly.harness.tracing import AnswerWriter
+from fly.terminal import Streams
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -111,7 +111,7 @@ def test_files_are_there_when_a_table_cannot_be_printed(run, tmp_path, monkeypat
     def fail(block):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(summary, "print_summary", fail)
+    monkeypatch.setattr("fly.cli.run.print_summary", fail)
     with pytest.raises(ZeroDivisionError):
         run()
     assert whole_files(tmp_path / "out") == WHOLE

@@ -2,7 +2,7 @@
 
 import pytest
 
-from fly.cli.summary import print_summary
+from fly.cli.run import print_summary
 from fly.engine import Statistics
 from fly.harness.records import RequestRecord, summarise
 

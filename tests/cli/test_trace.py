@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from fly.cli.trace import trace_path
+from fly.cli.run import trace_path
 from fly.demo import TARGET_PATH
 from fly.formats.answers import ORIGINS, Answer, Header
 from fly.harness import FLyLM

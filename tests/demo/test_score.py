@@ -4,8 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from fly.demo.problems import heldout
-from fly.demo.score import solved
+from fly.demo.problems import heldout, solved
 from fly.errors import ConfigError
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fly.demo import hashes
+from fly.demo import weight_hash
 from tools.demo import train
 from tools.demo.batches import Batch
 from tools.demo.step import Trainer
@@ -45,7 +45,7 @@ def test_a_killed_run_goes_on_bit_for_bit(
     train.main([*arguments, "--output", str(killed), "--resume"])
 
     for name in ("target", "draft"):
-        assert hashes.weight_hash(whole / name) == hashes.weight_hash(killed / name)
+        assert weight_hash(whole / name) == weight_hash(killed / name)
 
 
 def test_scores_and_hashes_are_printed(
@@ -58,7 +58,7 @@ def test_scores_and_hashes_are_printed(
     train.main([*arguments, "--output", str(tmp_path), "--only", "draft", "--scored", "1"])
     printed = capsys.readouterr().out
     assert "draft: 0.0% of 1 held-out arithmetic problems" in printed
-    assert f"draft: sha256 {hashes.weight_hash(tmp_path / 'draft')}" in printed
+    assert f"draft: sha256 {weight_hash(tmp_path / 'draft')}" in printed
     assert not (tmp_path / "target").exists()
 
 

@@ -4,13 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from fly.formats import answers, comparison, items, sweep
-from fly.formats.model import Format
+from fly.formats import answers, comparison, sweep
+from fly.formats.base import Format
 
 PAGE = (Path(__file__).parents[2] / "docs" / "formats.md").read_text(encoding="utf-8")
 RECORDS = [
     kind
-    for module in (answers, comparison, items, sweep)
+    for module in (answers, comparison, sweep)
     for kind in vars(module).values()
     if isinstance(kind, type) and issubclass(kind, Format) and kind.__module__ == module.__name__
 ]

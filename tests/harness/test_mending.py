@@ -9,7 +9,7 @@ import pytest
 from lm_eval.config.task import TaskConfig
 
 from fly.errors import ConfigError, RequestError
-from fly.harness.mending import check_processes, mended, named_apart
+from fly.harness.patches import check_processes, mended, named_apart
 
 
 def task(num_docs=5, seed=1, **config):

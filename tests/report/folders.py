@@ -16,13 +16,14 @@ from fly.formats.comparison import (
     Acceptance,
     Comparison,
     Cost,
+    Divergence,
+    Item,
     MethodResult,
     Score,
     Speed,
     TaskResult,
     Texts,
 )
-from fly.formats.items import Divergence, Item
 from fly.formats.sweep import Point, Saving, Sweep
 from fly.stats.records import Interval, Paired, Verdict
 

@@ -15,9 +15,9 @@ from fly.cli.command import main
 from fly.errors import ConfigError, MissingExtraError, ReportError
 from fly.report import charts, write_report
 from fly.report.folder import load_folder
+from fly.report.harness import pool
 from fly.report.page import FILE_NAME, render
 from fly.report.plots import Plot
-from fly.report.pooling import pool
 from fly.report.tokens import payload, to_script
 from fly.report.view import build
 from tests.report import folders

@@ -9,8 +9,7 @@ import torch
 
 import fly.workbench
 from fly.errors import ConfigError, FLyWarning
-from fly.formats.comparison import Comparison
-from fly.formats.items import Item
+from fly.formats.comparison import Comparison, Item
 from fly.workbench import comparing
 from fly.workbench.divergence import Top2
 from fly.workbench.methods import Method

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import fly.workbench
-from fly.formats.items import Item
+from fly.formats.comparison import Item
 from tests.cli.without_defaults import defaults
 
 ROOT = Path(__file__).parent.parent.parent

@@ -10,7 +10,7 @@ import pytest
 from fly.config import FLyConfig
 from fly.errors import ConfigError, JournalError
 from fly.formats.answers import Block, Header, Rung
-from fly.formats.items import Item
+from fly.formats.comparison import Item
 from fly.harness.journal import read_line
 from fly.workbench.methods import parse_methods
 from fly.workbench.store import Store, check_folder, write_result, write_text

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from fly.demo.problems import Problem, training_stream
-from fly.demo.tokenizer import ASSISTANT, EOS, USER
+from tools.demo.tokenizer import ASSISTANT, EOS, USER
 
 IGNORED = -100  # label of a position that is not trained on
 # What follows a digit, an operator or the space before a number counts this often: digits are

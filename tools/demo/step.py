@@ -15,9 +15,9 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface, LlamaForCausalLM
 
-from fly.demo.models import bf16_copy
 from fly.errors import MissingExtraError
 from tools.demo.batches import IGNORED, Batch
+from tools.demo.models import bf16_copy
 
 MUON_RATE, ADAM_RATE = 2e-3, 3e-3  # learning rates at the plateau
 WEIGHT_DECAY = 0.01

@@ -19,14 +19,14 @@ import torch
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
-from fly.demo.hashes import weight_hash
-from fly.demo.models import build_model, save_model
+from fly.demo import weight_hash
 from fly.demo.problems import KINDS, training_stream
-from fly.demo.score import score
-from fly.demo.tokenizer import save_tokenizer, train_tokenizer
 from fly.execution import check_permission
 from tools.demo.batches import batches
+from tools.demo.models import build_model, save_model
+from tools.demo.score import score
 from tools.demo.step import Trainer
+from tools.demo.tokenizer import save_tokenizer, train_tokenizer
 
 TOKENIZER_PROBLEMS = 20_000
 WARMUP_STEPS = 50

@@ -9,10 +9,11 @@ equally likely alternatives."""
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fly.demo.problems import arithmetic, code
 from fly.demo.problems.problem import Kind, Problem, UnknownKindError, is_heldout
+from fly.execution import PASSED, execute
 
 __all__ = [
     "KINDS",
@@ -21,6 +22,7 @@ __all__ = [
     "UnknownKindError",
     "heldout",
     "is_heldout",
+    "solved",
     "training_stream",
 ]
 
@@ -28,6 +30,7 @@ KINDS: tuple[Kind, ...] = ("arithmetic", "code")
 ARITHMETIC_SHARE = 0.7  # of a mixed training stream; digits take longer to learn than code does
 # Later items hold more code: following a variable's name through a function is learned last.
 LATER_SHARE, LATER_FROM = 0.35, 39_000
+TIME_LIMIT_S = 10.0  # of one program
 
 
 def training_stream(seed: int, kind: Kind | None = None, start: int = 0) -> Iterator[Problem]:
@@ -88,3 +91,28 @@ def _draw(kind: Kind, rng: random.Random) -> Problem:
 def _check_kind(kind: str) -> None:
     if kind not in KINDS:
         raise UnknownKindError(f"problems: kind is {kind!r}", fix=f"use one of: {', '.join(KINDS)}")
+
+
+def solved(problems: Sequence[Problem], solutions: Sequence[str]) -> list[bool]:
+    """Whether each final number is right, or each function passes its test.
+
+    Raises:
+        ConfigError: there are functions, and they may not be run here.
+    """
+    programs = [
+        {
+            "prompt": problem.prompt,
+            "completion": solution,
+            "test": problem.test,
+            "entry_point": problem.entry_point,
+        }
+        for problem, solution in zip(problems, solutions, strict=True)
+        if problem.kind == "code"
+    ]
+    verdicts = iter(execute(programs, TIME_LIMIT_S) if programs else [])
+    return [
+        next(verdicts) == PASSED
+        if problem.kind == "code"
+        else solution.rpartition("####")[2].strip() == problem.answer
+        for problem, solution in zip(problems, solutions, strict=True)
+    ]

@@ -7,6 +7,7 @@ find.  The limit is given in two units ("2 hours and 35 minutes") and needed in 
 
 from __future__ import annotations
 
+import operator
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ UNITS = (
     Unit("dollars", "cents", 100, ("prices", "fees", "tips")),
 )
 COMPARISONS = {"more than": ">", "less than": "<", "at least": ">=", "at most": "<="}
+HOLDS = {">": operator.gt, "<": operator.lt, ">=": operator.ge, "<=": operator.le}
 
 LIMIT_NAMES = ("limit", "bound", "border", "mark")
 RESULT_NAMES = ("result", "answer", "outcome", "found")
@@ -187,17 +189,10 @@ def _test(facts: PromptFacts) -> str:
         [limit],
         [],
     )
+    holds = HOLDS[COMPARISONS[facts.comparison]]
     lines = ["def check(candidate):"]
     for values in samples:
-        picked = [v for v in values if _compare(v, facts.comparison, limit)]
+        picked = [v for v in values if holds(v, limit)]
         expected = facts.family.expected(picked, facts.factor)
         lines.append(f"    assert candidate({values!r}) == {expected!r}")
     return "\n".join(lines) + "\n"
-
-
-def _compare(value: int, comparison: str, limit: int) -> bool:
-    if comparison == "more than":
-        return value > limit
-    if comparison == "less than":
-        return value < limit
-    return value >= limit if comparison == "at least" else value <= limit

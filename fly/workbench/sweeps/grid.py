@@ -6,6 +6,7 @@ from __future__ import annotations
 import itertools
 import json
 import warnings
+from collections import ChainMap
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -15,23 +16,18 @@ from typing import Any
 from fly import plain_json
 from fly.acceptance import rules
 from fly.config import FLyConfig
-from fly.config.loading import PathLike, parse, read_json, resolve_config_path
+from fly.config.loading import PathLike, parse, read_json, resolve_config_path, settings_models
 from fly.config.resolve import is_inert
 from fly.drafting import drafters
 from fly.errors import ConfigError, FLyWarning, quoted
 from fly.places import user_path
-from fly.registry import Registry, did_you_mean
+from fly.registry import did_you_mean
 
 Grid = Mapping[str, Sequence[object]]
 
 GRID = "--grid"
 YAML_SUFFIXES = (".yaml", ".yml")
 LONGEST_KEY = 60  # characters that messages show of a key
-# Keys that hold settings of a rule's or drafter's own, which a grid names after a dot.
-OWN_SETTINGS: Mapping[str, Registry[Any]] = {
-    "acceptance_settings": rules,
-    "drafter_settings": drafters,
-}
 EXAMPLE_OWN = "acceptance_settings.ratio=0.3,0.5 drafter_settings.min_match=2,3"
 EXAMPLE = "spd_k=5,10,15 win_len=4,6 entropy_thre=0,0.3"
 # Keys that no point may have a value of its own for, and why.
@@ -199,8 +195,9 @@ def _read(key: str, value: object, source: str) -> object:
     """
     place, _, name = key.rpartition(".")
     if key not in FLyConfig.model_fields:
-        is_dotted = place in OWN_SETTINGS
-        fields = _own_fields([place] if is_dotted else list(OWN_SETTINGS))
+        by_place = _own_fields()
+        is_dotted = place in by_place
+        fields = by_place[place] if is_dotted else ChainMap(*by_place.values())
         if (own := name if is_dotted else key) in fields:
             return parse(fields[own], value)
         if is_dotted:
@@ -213,13 +210,14 @@ def _read(key: str, value: object, source: str) -> object:
         return getattr(FLyConfig.load(None, {key: value}, overrides_from=source), key)
 
 
-def _own_fields(places: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """JSON Schema by name of the settings that some rule or drafter has."""
-    found: dict[str, dict[str, Any]] = {}
-    for registry in (OWN_SETTINGS[place] for place in places):
-        for name in registry:
-            schema = registry.get(name).settings_model().model_json_schema()
-            found = schema.get("properties", {}) | found
+def _own_fields() -> dict[str, dict[str, dict[str, Any]]]:
+    """JSON Schema of the settings that some rule or drafter has, by the key that they stand under
+    and by name."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for variant in (*rules, *drafters):
+        for place, model in settings_models(variant, variant).items():
+            schema = model.model_json_schema()
+            found[place] = schema.get("properties", {}) | found.get(place, {})
     return found
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from fly.errors import ConfigError
 from fly.formats import sweep as sweep_format
+from fly.formats.answers import kept_by_position
 from fly.formats.comparison import Comparison, MethodResult
 from fly.formats.sweep import Point, Saving, Sweep
 from fly.harness.arguments import check_state
@@ -22,7 +23,7 @@ from fly.workbench.methods import NATIVE, TARGET, Method, parse_method
 from fly.workbench.metrics import Metric, measure_of, named
 from fly.workbench.options import Options, make_plan
 from fly.workbench.plan import Plan
-from fly.workbench.results import kept_by_position, shown
+from fly.workbench.results import shown
 from fly.workbench.store import Store, write_result, write_text
 from fly.workbench.sweeps.grid import GridPoint, grid_points
 from fly.workbench.sweeps.halving import Recommendation, Standing, frontier, recommend

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fly.config import FLyConfig
-from fly.engine import Result, Statistics
+from fly.engine import Statistics
 from fly.errors import ConfigError
 from fly.formats.answers import Answer, Rung
 from fly.stats.margins import Margin
@@ -28,7 +28,6 @@ from fly.workbench.scoring import Doc, Scorer
 from fly.workbench.store import Store
 from fly.workbench.sweeps.grid import GridPoint
 from fly.workbench.sweeps.halving import Standing, rungs, stops
-from fly.workbench.sweeps.memo import PointAnswer
 from fly.workbench.sweeps.shared import SharedDecoding
 from fly.workbench.tasks import Asked, Key
 
@@ -187,8 +186,8 @@ class Search:
         pending = [one for one in ready if not self.store.has(point.name, one.key)]
         numbers = [places[one.key] for one in pending]
         requests = [one.request for one in pending]
-        for answer in shared.decode(point.name, requests, numbers):
-            self.store.keep(method, self.ready[answer.index], to_result(answer))
+        for index, result in shared.decode(point.name, requests, numbers):
+            self.store.keep(method, self.ready[index], result)
             self.on_progress(point.name, 1)
 
     def _calibrate(self, ready: Sequence[Asked]) -> PriceTable:
@@ -319,15 +318,3 @@ def halves(ready: Sequence[Asked], heldout: float) -> tuple[list[Asked], list[As
         for one in own:
             (unseen if shuffled(one, "held out") in out else search).append(one)
     return search, unseen
-
-
-def to_result(answer: PointAnswer) -> Result:
-    """A shared answer as the engine would have given it."""
-    return Result(
-        token_ids=answer.token_ids,
-        text=answer.text,
-        finish_reason=answer.finish_reason,
-        statistics=answer.statistics,
-        origins=answer.origins,
-        round_lens=answer.round_lens,
-    )

@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING
 
 from fly.config import FLyConfig, rule_keys
 from fly.engine.admission import MAX_ROWS, RequestCheck, share_ids
-from fly.engine.batch import Row
+from fly.engine.batch import Result, Row
 from fly.engine.decoder import SpeculativeDecoder
 from fly.engine.model.base import CausalModel
 from fly.engine.model.load import NO_DRAFTER, ServedModels, load_models
@@ -20,16 +21,15 @@ from fly.engine.request import Request
 from fly.engine.statistics import Statistics
 from fly.engine.stopping import StopRules, eos_ids
 from fly.errors import ConfigError, ModelError, RequestError
-from fly.workbench.sweeps.deciders import PointRule, RoundJudge
-from fly.workbench.sweeps.memo import PointAnswer, RequestMemo, answer_of
+from fly.workbench.sweeps.rounds import PointRule, RequestMemo, RoundJudge, result_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DraftingKey: TypeAlias = str
+MakeDecoder = Callable[..., SpeculativeDecoder]  # of a configuration and a decider
 
 
-def drafting_key(config: FLyConfig) -> DraftingKey:
+def drafting_key(config: FLyConfig) -> str:
     """Points of one key can share their rounds: the drafter, its settings and the budget.
 
     A drafter that does not draft chains shares only between points of the same K and lookahead.
@@ -89,31 +89,25 @@ class SharedDecoding:
         """
         _check_points(points, has_draft=draft is not None)
         self.points = dict(points)
-        drafters = {config.drafter_name for config in points.values()}
-        needed = sorted(drafters - {NO_DRAFTER})
-        needs_draft = any(config.setup.traits.needs_model for config in points.values())
-        pair = load_models(
-            target,
-            draft if needs_draft else None,
-            needed[0] if needed else NO_DRAFTER,
-            share_prefixes=share_prefixes,
-            shares_ids=share_ids(tokenizer, draft_tokenizer),
+        shares_ids = share_ids(tokenizer, draft_tokenizer)
+        pair = _load_pair(target, draft, points, shares_ids, share_prefixes=share_prefixes)
+        make = partial(
+            SpeculativeDecoder,
+            pair.target,
+            pair.draft,
+            tokenizer,
+            draft_tokenizer=draft_tokenizer,
+            batch_size=batch_size,
+            max_batch_size=max_batch_size,
+            end_ids=end_ids,
         )
-        if needed and pair.drafter == NO_DRAFTER:
-            raise ModelError(
-                "this pair cannot speculate, so there is no setting to choose",
-                fix="take a pair that `fly run` decodes speculatively",
-            )
-        self._groups: dict[DraftingKey, SharedGroup] = {}
-        for key in dict.fromkeys(drafting_key(config) for config in points.values()):
-            members = {name: c for name, c in points.items() if drafting_key(c) == key}
-            self._groups[key] = SharedGroup(
-                pair,
-                (tokenizer, draft_tokenizer),
-                members,
-                (batch_size, max_batch_size),
-                frozenset(end_ids),
-            )
+        stops = StopRules(tokenizer, eos_ids(pair.source, frozenset(end_ids)))
+        members: dict[str, dict[str, FLyConfig]] = {}
+        for name, config in points.items():
+            members.setdefault(drafting_key(config), {})[name] = config
+        self._groups = {
+            key: SharedGroup(pair, tokenizer, own, stops, make) for key, own in members.items()
+        }
 
     def order(self, points: Iterable[str]) -> list[str]:
         """The order in which decoding `points` costs least: what drafts alike together, long
@@ -128,8 +122,8 @@ class SharedDecoding:
         requests: Sequence[Request],
         indices: Sequence[int] | None = None,
         on_round: Callable[[Statistics], None] | None = None,
-    ) -> Iterator[PointAnswer]:
-        """A point's answers, each as soon as it is known; their `index` gives which.
+    ) -> Iterator[tuple[int, Result]]:
+        """(index, result) of a point, each as soon as it is known.
 
         Args:
             point: its name.
@@ -154,17 +148,6 @@ class SharedDecoding:
         """Rounds of single rows that the target has verified."""
         return sum(group.judge.num_rounds for group in self._groups.values())
 
-    @property
-    def rounds_replayed(self) -> int:
-        """Rounds of single rows in the answers given that another point had decoded."""
-        return sum(group.rounds_answered for group in self._groups.values()) - self.rounds_decoded
-
-    @property
-    def num_contexts(self) -> int:
-        """Contexts held in memory."""
-        memos = (memo for group in self._groups.values() for memo in group.memos.values())
-        return sum(len(memo.contexts) for memo in memos)
-
 
 class SharedGroup:
     """The points that draft alike."""
@@ -172,31 +155,23 @@ class SharedGroup:
     def __init__(
         self,
         pair: ServedModels,
-        tokenizers: tuple[PreTrainedTokenizerBase, PreTrainedTokenizerBase | None],
+        tokenizer: PreTrainedTokenizerBase,
         points: Mapping[str, FLyConfig],
-        sizes: tuple[int | str, int],
-        end_ids: frozenset[int],
+        stops: StopRules,
+        make: MakeDecoder,
     ) -> None:
-        """Share the rounds of `points`, all of one drafting key; the draft's tokenizer is None
-        where it is the target's.
-        """
-        self._pair = pair
-        self._tokenizer, self._draft_tokenizer = tokenizers
-        self._sizes = sizes
-        self._end_ids = end_ids
+        """Share the rounds of `points`, all of one drafting key."""
+        self._make, self._stops = make, stops
         known = [PointRule.from_config(name, config) for name, config in points.items()]
         # A longer proposal serves the points of a smaller K, and not the other way round.
         self._points = sorted(known, key=lambda point: -point.k)
         self._place = {point.name: place for place, point in enumerate(self._points)}
-        ends = eos_ids(pair.source, end_ids)
-        self._stops = StopRules(self._tokenizer, ends)
-        self.judge = RoundJudge(self._points, ends)
+        self.judge = RoundJudge(self._points, stops.eos_ids)
         self.memos: dict[int, RequestMemo] = {}
         self._asked: dict[int, Request] = {}  # as they came
-        self.rounds_answered = 0
         self._decoders: dict[int, SpeculativeDecoder] = {}
         self._check = RequestCheck(
-            self._tokenizer,
+            tokenizer,
             pair.target.vocab_size,
             pair.target.num_positions,
             self._points[0].config.setup,
@@ -212,7 +187,7 @@ class SharedGroup:
         name: str,
         requests: Sequence[tuple[int, Request]],
         on_round: Callable[[Statistics], None] | None,
-    ) -> Iterator[PointAnswer]:
+    ) -> Iterator[tuple[int, Result]]:
         """See SharedDecoding."""
         place = self._place[name]
         begun: list[tuple[RequestMemo, list[int]]] = []
@@ -227,12 +202,11 @@ class SharedGroup:
             for memo in self._decode(place, begun, on_round):
                 yield self._give(place, memo, memo.replay(place, self._stops))
 
-    def _give(self, place: int, memo: RequestMemo, row: Row) -> PointAnswer:
-        """A finished answer, counted."""
-        self.rounds_answered += row.num_rounds
+    def _give(self, place: int, memo: RequestMemo, row: Row) -> tuple[int, Result]:
+        """A finished answer."""
         memo.finished.add(place)
         self._forget(memo)
-        return answer_of(row, self._stops)
+        return memo.index, result_of(row, self._stops)
 
     def stop(self, name: str) -> None:
         """See SharedDecoding."""
@@ -285,24 +259,38 @@ class SharedGroup:
             config = point.config.changed(
                 **rule, draft_length="fixed", protect_special_tokens=True, enable_statistics=False
             )
-            batch_size, max_batch_size = self._sizes
-            self._decoders[point.k] = SpeculativeDecoder(
-                self._pair.target,
-                self._pair.draft,
-                self._tokenizer,
-                config,
-                draft_tokenizer=self._draft_tokenizer,
-                batch_size=batch_size,
-                max_batch_size=max_batch_size,
-                decider=self.judge,
-                end_ids=self._end_ids,
-            )
+            self._decoders[point.k] = self._make(config, decider=self.judge)
         return self._decoders[point.k]
 
     def _forget(self, memo: RequestMemo) -> None:
         """Give up the contexts of a request that all points are done with."""
         if len(memo.finished | self.judge.stopped) == len(self._points):
             memo.forget()
+
+
+def _load_pair(
+    target: PreTrainedModel | CausalModel,
+    draft: PreTrainedModel | CausalModel | None,
+    points: Mapping[str, FLyConfig],
+    shares_ids: bool,
+    *,
+    share_prefixes: bool,
+) -> ServedModels:
+    needed = sorted({config.drafter_name for config in points.values()} - {NO_DRAFTER})
+    needs_draft = any(config.setup.traits.needs_model for config in points.values())
+    pair = load_models(
+        target,
+        draft if needs_draft else None,
+        needed[0] if needed else NO_DRAFTER,
+        share_prefixes=share_prefixes,
+        shares_ids=shares_ids,
+    )
+    if needed and pair.drafter == NO_DRAFTER:
+        raise ModelError(
+            "this pair cannot speculate, so there is no setting to choose",
+            fix="take a pair that `fly run` decodes speculatively",
+        )
+    return pair
 
 
 def _check_points(points: Mapping[str, FLyConfig], *, has_draft: bool) -> None:

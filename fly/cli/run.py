@@ -1,22 +1,74 @@
-"""The summary table under lm-eval's own.  It shows speed, tokens per round and how much was
-loosened, per task and overall."""
+"""Additions to lm-eval's `run` (--trace, summary table, request log).  --trace writes every answer
+with its rounds to a file below the output path.  The table under lm-eval's own shows speed, tokens
+per round and how much was loosened.  --log_samples adds a file of requests."""
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fly.errors import ConfigError
 from fly.terminal import console, make_table, say
 
 if TYPE_CHECKING:
     from lm_eval.loggers import EvaluationTracker
 
     from fly.harness.records import RequestRecord
-
 _NUMBERS = ("requests", "tokens", "rounds", "tokens/s", "τ", "accepted", "loose")
 _FILE_WIDTH = 120  # columns, where the output is no terminal
+
+
+def add_trace_flag(parser: argparse.ArgumentParser) -> None:
+    """Teach lm-eval's `run` the flag."""
+    parser.add_argument(
+        "--trace",
+        action="store_true",
+        help="write every answer with its rounds to answers_<time>.jsonl below --output_path "
+        "(models with a config_path only)",
+    )
+
+
+def take_trace_flag(namespace: argparse.Namespace) -> bool:
+    """The flag, taken off: lm-eval refuses what it does not take."""
+    trace = bool(namespace.trace)
+    del namespace.trace
+    return trace
+
+
+def check_trace(config: Any) -> None:
+    """Whether lm-eval's merged configuration can be traced; nothing has been loaded.
+
+    Raises:
+        ConfigError: there is no output path, or the model is not ours.
+    """
+    if config.model != "fly":
+        raise ConfigError(
+            f"--trace is of speculative decoding, and the model is {config.model!r}",
+            fix="give a config_path among --model_args, or leave --trace out",
+        )
+    if not config.output_path:
+        raise ConfigError(
+            "--trace needs a place to write to, and --output_path is not given",
+            fix="add --output_path FOLDER",
+        )
+
+
+def trace_path(output_path: str, rank: int, num_processes: int) -> Path:
+    """The file of one process: `answers_<start time>.jsonl` in the output folder, or beside the
+    results where the output path is their file; with several processes the rank is in the name.
+
+    lm-eval's own folder below it is called by the model's name and known only at the end.
+    """
+    output = Path(output_path)
+    folder = output.parent if output.suffix == ".json" else output
+    # As lm-eval writes its time stamps.
+    stamp = datetime.datetime.now().isoformat().replace(":", "-")
+    rank_part = f"_rank{rank}" if num_processes > 1 else ""
+    return folder / f"answers_{stamp}{rank_part}.jsonl"
 
 
 def print_summary(block: dict[str, Any]) -> None:

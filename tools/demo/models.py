@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-from fly.demo.tokenizer import MAX_LENGTH
+from tools.demo.tokenizer import MAX_LENGTH
 
 ROPE_THETA = 10_000.0
 

@@ -1,15 +1,26 @@
-"""Results as pandas tables.  Columns are flat; an interval is its estimate, `_low` and `_high`."""
+"""Base of all formats, frozen records that refuse unknown keys.  Results also become pandas tables:
+columns are flat, and an interval is its estimate, `_low` and `_high`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from pydantic import BaseModel, ConfigDict
+
 from fly.errors import MissingExtraError
 from fly.stats.records import Interval, Paired
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class Format(BaseModel):
+    """A frozen record; NaN and infinities are no JSON and are refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=()
+    )
 
 
 def frame(rows: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

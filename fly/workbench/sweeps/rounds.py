@@ -1,11 +1,15 @@
-"""Decisions of many sweep settings on the same round.  Settings that draft alike are offered the
-same tokens, each as many as its K and its budget allow.  The target's logits over them are the
-same; only the rules differ, and they are cheap beside a forward."""
+"""Rounds of many settings, decided for all of them from the same logits.
+
+Settings that draft alike are offered the same tokens; only the rules differ.  What became of a
+round is kept by context, as integers, so that an answer can be replayed without a model."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -13,9 +17,104 @@ from torch import Tensor
 from fly.acceptance import Rule, Scores, leading_true
 from fly.config import FLyConfig
 from fly.drafting import Proposal, StopInfo
-from fly.engine.batch import Outcome, Row
+from fly.engine.batch import Outcome, Result, Row
 from fly.engine.deciding import ChainRound, not_finite
-from fly.workbench.sweeps.memo import RequestMemo, Step
+from fly.engine.request import Request
+from fly.engine.step import commit
+from fly.engine.stopping import StopRules
+
+DIGEST_BYTES = 16
+
+
+class Step(NamedTuple):
+    """One point's share of a round; hashable, since most points share theirs with others."""
+
+    ids: tuple[int, ...]  # the tokens kept and the target's own after them
+    reasons: bytes  # of the tokens kept and of the first refused one
+    num_proposed: int
+    draft_forwards: int
+
+    @property
+    def outcome(self) -> Outcome:
+        """As the engine commits it."""
+        *kept, own = self.ids
+        # What was proposed after the first refusal is not stored and does not matter.
+        proposal = kept + [own] * (self.num_proposed - len(kept))
+        return Outcome(proposal, len(kept), list(self.reasons), own)
+
+
+class AnswerDigest:
+    """The digest of an answer that grows."""
+
+    def __init__(self, ids: Sequence[int] = ()) -> None:
+        """Begin with these ids."""
+        self._hash = blake2b(digest_size=DIGEST_BYTES)
+        self.extend(ids)
+
+    def extend(self, ids: Sequence[int]) -> None:
+        """The answer goes on with `ids`."""
+        self._hash.update(array("q", ids).tobytes())
+
+    @property
+    def value(self) -> bytes:
+        """The digest so far."""
+        return self._hash.digest()
+
+
+@dataclass
+class RequestMemo:
+    """All that is known of one request, for points that draft alike."""
+
+    index: int  # the caller's number of the request
+    request: Request
+    budget: int
+    # By digest of the answer so far; per point, None where its round is unknown.
+    contexts: dict[bytes, tuple[Step | None, ...]] = field(default_factory=dict)
+    finished: set[int] = field(default_factory=set)  # points whose answers were given out
+
+    def keep(self, answer: Sequence[int], steps: Sequence[Step | None]) -> None:
+        """Store what became of the round after `answer`; what is known already stays."""
+        digest = AnswerDigest(answer).value
+        known = self.contexts.get(digest, (None,) * len(steps))
+        seen: dict[Step, Step] = {}  # equal steps are stored once
+        self.contexts[digest] = tuple(
+            old if old is not None else new and seen.setdefault(new, new)
+            for old, new in zip(known, steps, strict=True)
+        )
+
+    def replay(self, point: int, stops: StopRules) -> Row:
+        """Follow a point from the prompt as far as its rounds are known."""
+        row, digest = Row(self.index, self.request, self.budget), AnswerDigest()
+        while row.finish_reason is None:
+            known = self.contexts.get(digest.value)
+            step = known[point] if known else None
+            if step is None:
+                break
+            length = len(row.ids)
+            commit(row, step.outcome, stops)
+            row.statistics.draft_forwards += step.draft_forwards
+            digest.extend(row.ids[length:])
+        return row
+
+    def forget(self) -> None:
+        """Give up the contexts."""
+        self.contexts.clear()
+
+
+def result_of(row: Row, stops: StopRules) -> Result:
+    """A point's answer, as it would decode it with no other point beside it.  Its draft_forwards
+    are those of a row that is decoded alone, or, of multilevel, of the point that drafted; seconds
+    are none, they were shared.
+    """
+    assert row.finish_reason is not None
+    return Result(
+        token_ids=row.answer,
+        text=stops.text(row.answer, row.request),
+        origins="".join(row.origins),
+        round_lens=row.round_lens,
+        finish_reason=row.finish_reason,
+        statistics=row.statistics,
+    )
 
 
 @dataclass(frozen=True)
