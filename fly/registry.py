@@ -1,6 +1,5 @@
-"""Names to classes, for acceptance rules and drafters.  An entry may be a "module:Class" string,
-imported when it is first asked for, so that knowing the names costs no import of torch: the
-configuration checks names against such tables.  The names of packages are as lazy."""
+"""The class Registry, from names to rules and drafters.  An entry may be a "module:Class" string
+that is imported on first use: the configuration can check names without importing torch."""
 
 from __future__ import annotations
 

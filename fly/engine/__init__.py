@@ -1,9 +1,8 @@
 """The decoding engine.  It uses torch and transformers, and nothing of lm-eval."""
 
-from fly.engine.arguments import OTHER_METHODS, SHAPING
 from fly.engine.batch import MismatchRecord, Result, RoundRecord
 from fly.engine.decoder import SpeculativeDecoder
-from fly.engine.request import Request, Thinking
+from fly.engine.request import OTHER_METHODS, SHAPING, Request, Thinking
 from fly.engine.statistics import Statistics
 
 __all__ = [

@@ -11,8 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from fly.config.batch_size import check_batch_size, num_searches
-from fly.engine.arguments import plain_value, read_arguments
-from fly.engine.request import Request
+from fly.engine.request import Request, plain_value, read_arguments
 from fly.errors import ConfigError, FLyWarning, RequestError, quoted
 
 if TYPE_CHECKING:

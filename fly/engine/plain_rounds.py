@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fly.drafting.adaptive.round_times import RoundSpeed
 from fly.engine.batch import Row
 from fly.engine.statistics import Statistics
 
@@ -20,6 +20,15 @@ WARM_UP = 1  # first plain rounds, not counted: kernels are chosen, caches are c
 FEWEST_OTHERS = 5  # rounds of as many rows that a plain one is compared with
 FEWEST_TIMED = 3  # plain rounds, for any statement
 NOISE = 0.3  # two standard errors of the speeds' ratio behind a single plain round
+
+
+@dataclass
+class _Others:
+    """Rounds of one size of batch since the last timed one."""
+
+    rounds: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
 
 
 class PlainRounds:
@@ -35,7 +44,7 @@ class PlainRounds:
         self._spares_sampled = spares_sampled
         self._since = 0  # rounds
         self._num_timed = 0
-        self._others: dict[int, RoundSpeed] = {}  # since the last timed one, by rows
+        self._others: dict[int, _Others] = {}
         self._is_timed = False  # the round that is not noted yet
         self._num_tokens = 0  # in its rows, before it
 
@@ -53,14 +62,16 @@ class PlainRounds:
             self._compare(rows, seconds)
             self._since, self._others = 0, {}
             return
-        others = self._others.setdefault(len(rows), RoundSpeed())
-        others.note(sum(len(row.ids) for row in rows) - self._num_tokens, seconds)
+        others = self._others.setdefault(len(rows), _Others())
+        others.rounds += 1
+        others.seconds += seconds
+        others.tokens += sum(len(row.ids) for row in rows) - self._num_tokens
 
     def _compare(self, rows: Sequence[Row], seconds: float) -> None:
         """Count a timed round in equal shares, if there is anything to compare it with."""
         self._num_timed += 1
-        others = self._others.get(len(rows), RoundSpeed())
-        if self._num_timed <= WARM_UP or others.all_pulls < FEWEST_OTHERS:
+        others = self._others.get(len(rows), _Others())
+        if self._num_timed <= WARM_UP or others.rounds < FEWEST_OTHERS:
             return
         for row in rows:
             row.statistics.timed_rounds += 1 / len(rows)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, GenerationMixin, LogitsProcessorList
 
-from fly.engine.arguments import OTHER_METHODS
+from fly.engine.request import OTHER_METHODS
 from fly.errors import RequestError, quoted
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class ProcessingFactory:
         )
 
     def make(self, request: Request, budget: int, whose: str) -> Processing | None:
-        """The processing of a request whose arguments were read (fly/engine/arguments.py); None
+        """The processing of a request whose arguments were read (fly/engine/request.py); None
         where its tokens are plain argmaxes.
 
         Args:

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from fly.config import Setup
     from fly.config.setup import GuardSettings
-    from fly.engine.model.base import CausalModel
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +44,7 @@ class RoundContext:
     guards: Guards
     record_rounds: bool
     is_verbose: bool = False
-    num_counted: int = 0  # proposed tokens that count though they may not matter (see assembling)
+    num_counted: int = 0  # proposed tokens that count though they may not matter (_counted)
     plain_rounds: PlainRounds | None = None  # in between, timed; None: there are none
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fly.engine.admission import LEAST_TEMPERATURE, refuse_lone_surrogates
-from fly.engine.arguments import Ways, plain_value, read_arguments
+from fly.engine.request import Ways, plain_value, read_arguments
 from fly.errors import RequestError, quoted
 
 # In HFLM's order: the first one given holds.
