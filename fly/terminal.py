@@ -120,6 +120,22 @@ def progress(*, disable: bool = False) -> Progress:
     )
 
 
+class ProgressBar:
+    """Finished answers of all methods, on standard error."""
+
+    def __init__(self, shown: Progress) -> None:
+        self._progress = shown
+        self._task = shown.add_task("", total=None, visible=False, state="")
+
+    def start(self, total: int) -> None:
+        """So many answers are wanted."""
+        self._progress.reset(self._task, total=total, visible=True)
+
+    def advance(self, method: str, number: int) -> None:
+        """`number` more answers of a method are there."""
+        self._progress.update(self._task, advance=number, description=method)
+
+
 @contextmanager
 def guarding() -> Iterator[None]:
     """Inside, controls are visible also in what others write: warnings, log records, and what

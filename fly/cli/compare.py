@@ -12,11 +12,9 @@ from typing import TYPE_CHECKING
 
 from fly.cli import interrupts
 from fly.cli.harness import Captured, capture
-from fly.terminal import progress, say
+from fly.terminal import ProgressBar, progress, say
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from fly.workbench.options import Options
 
 _EPILOG = """\
@@ -136,19 +134,3 @@ def watched(output_path: str | None) -> Iterator[ProgressBar]:
     shown.disable = not shown.console.is_terminal
     with interrupts.telling(partial(interrupts.in_workbench, output_path)), shown:
         yield ProgressBar(shown)
-
-
-class ProgressBar:
-    """Finished answers of all methods, on standard error."""
-
-    def __init__(self, shown: Progress) -> None:
-        self._progress = shown
-        self._task = shown.add_task("", total=None, visible=False, state="")
-
-    def start(self, total: int) -> None:
-        """So many answers are wanted."""
-        self._progress.reset(self._task, total=total, visible=True)
-
-    def advance(self, method: str, number: int) -> None:
-        """`number` more answers of a method are there."""
-        self._progress.update(self._task, advance=number, description=method)

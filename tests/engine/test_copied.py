@@ -196,9 +196,9 @@ def test_marked_proposals_in_a_shared_sweep():
     asked = requests(6, 24)
     native = decoded({"name": "native", "drafter": "marked"}, 0.0)
     for name, point in points.items():
-        answers = sorted(shared.decode(name, asked), key=lambda answer: answer.index)
+        answers = dict(shared.decode(name, asked))
         alone = dict(base().with_config(point).decode(asked))
-        found = [answer.token_ids for answer in answers]
+        found = [answers[index].token_ids for index in range(6)]
         assert found == [alone[index].token_ids for index in range(6)]
         is_native = found == [own.token_ids for own in native]
         assert is_native == (name != "loosened")
