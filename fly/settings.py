@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict
 STRICT = ConfigDict(
     frozen=True, extra="forbid", strict=True, allow_inf_nan=False, protected_namespaces=()
 )
+NO_DRAFTER = "none"  # the drafter that drafts nothing
 # Where a rule or drafter works.  sampled: only above temperature 0.
 Temperatures: TypeAlias = Literal["any", "greedy", "sampled"]
 

@@ -4,7 +4,7 @@ import pytest
 
 from fly.config import FLyConfig, drafter_keys, rule_keys
 from fly.drafting.settings import ResolvedNgram
-from fly.errors import ConfigError
+from fly.errors import ConfigError, FLyWarning
 
 
 def test_another_drafter_is_as_if_only_that_had_been_named():
@@ -94,3 +94,9 @@ def test_a_copy_means_what_its_own_settings_mean():
     copied = config.model_copy(update={"enable_statistics": False, "drafter": "ngram"})
     assert not copied.setup.counts_official
     assert copied.setup == FLyConfig(acceptance="native", drafter="ngram").setup
+
+
+def test_what_settings_warn_of_is_said_once():
+    with pytest.warns(FLyWarning, match="exp3 is no more") as said:
+        FLyConfig(drafter="bandit", acceptance="native", drafter_settings={"policy": "exp3"})
+    assert len(said) == 1

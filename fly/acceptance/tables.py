@@ -17,7 +17,7 @@ LARGEST = 2**26  # numbers in one piece of a flat table while it is looked at (2
 
 @dataclass(frozen=True, eq=False)
 class PlaceIndex:
-    """PlaceIndex of a batch, T in every row."""
+    """Places of a batch, T in every row."""
 
     count: int  # T
     index: Tensor | None = None  # [B, T] int64 lines of a flat table; None: the table is [B, T+, V]

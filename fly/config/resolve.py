@@ -11,7 +11,6 @@ from typing import Any
 from fly.config.messages import Origin
 from fly.config.settings import Keys
 from fly.config.setup import (
-    NO_DRAFTER,
     GuardSettings,
     Models,
     Setup,
@@ -19,6 +18,7 @@ from fly.config.setup import (
     resolve_rule,
 )
 from fly.errors import ConfigError, ConfigWarning
+from fly.settings import NO_DRAFTER
 
 # The largest value of each entropy; that of full nats depends on the vocabulary, unknown here.
 LARGEST_ENTROPY = {"top3": math.log(3), "normalised": 1.0}

@@ -14,7 +14,7 @@ from pydantic_core import CoreSchema, core_schema
 from fly.acceptance import rules
 from fly.drafting import drafters
 from fly.registry import Registry
-from fly.settings import STRICT, OfficialKeys
+from fly.settings import NO_DRAFTER, STRICT, OfficialKeys
 
 MAX_K = 128  # proposal length; a target pass over more tokens than this is a prefill
 
@@ -215,7 +215,7 @@ class Keys(BaseModel):
     def drafter_name(self) -> str:
         """Who drafts."""
         if not self.use_sd:
-            return "none"
+            return NO_DRAFTER
         if self.drafter is not None:
             return self.drafter
         if self.tree_verify:

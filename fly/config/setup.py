@@ -18,9 +18,9 @@ from fly.config.messages import settings_error
 from fly.drafting import drafters
 from fly.drafting.settings import DrafterSettings, DrafterSpec
 from fly.registry import Registry
-from fly.settings import OfficialKeys, Temperatures, Traits
+from fly.settings import NO_DRAFTER, OfficialKeys, Temperatures, Traits
 
-NO_DRAFTER, NATIVE = "none", "native"
+NATIVE = "native"
 
 
 @dataclass(frozen=True)
@@ -193,8 +193,8 @@ def resolve_rule(
     Raises:
         ConfigError: there is no such rule, or it has no such settings.
     """
-    _check_settings(where, rules, name, given)
-    return rules.get(name).resolved(given, official)
+    checked = _checked(where, rules, name, given)
+    return rules.get(name).resolved(checked.model_dump(exclude_unset=True), official)
 
 
 def describe_drafter(
@@ -205,13 +205,11 @@ def describe_drafter(
     Raises:
         ConfigError: there is no such drafter, or it has no such settings.
     """
-    model = _check_settings(where, drafters, name, given)
-    settings: BaseModel
-    if issubclass(model, DrafterSettings):
-        settings = model.resolved(given, official, describe_drafter)
-    else:
-        settings = model.model_validate(given)
-    traits = settings.traits if isinstance(settings, DrafterSettings) else Traits()
+    settings, traits = _checked(where, drafters, name, given), Traits()
+    if isinstance(settings, DrafterSettings):
+        known = settings.model_dump(exclude_unset=True)
+        settings = settings.resolved(known, official, describe_drafter)
+        traits = settings.traits
     spec = DrafterSpec(name=name, k=official.spd_k, settings=settings, traits=traits)
     if drafters.is_known_by_settings(name):
         return spec
@@ -219,14 +217,11 @@ def describe_drafter(
     return spec.model_copy(update={"traits": drafters.get(name).traits(spec)})
 
 
-def _check_settings(
-    where: str, registry: Registry[Any], name: str, settings: Mapping[str, Any]
-) -> type[BaseModel]:
-    """What the settings are checked by."""
+def _checked(where: str, registry: Registry[Any], name: str, given: Mapping[str, Any]) -> BaseModel:
+    """The settings as they were read; what they warn of is said here and not again."""
     model = registry.settings_of(name)
     try:
-        model.model_validate(settings)
+        return model.model_validate(given)
     except ValidationError as error:
         title = f"{where} of {registry.kind} {name!r}"
         raise settings_error(error, title, model.model_json_schema()) from None
-    return model

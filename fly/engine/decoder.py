@@ -25,12 +25,13 @@ from fly.engine.admission import (
 from fly.engine.batch import Result, Row, Scheduler
 from fly.engine.deciding import Decider, RuleDecider
 from fly.engine.model.base import CausalModel
-from fly.engine.model.load import NO_DRAFTER, ServedModels, SharedModels, load_models
+from fly.engine.model.load import ServedModels, SharedModels, load_models
 from fly.engine.processing import Defaults, ProcessingFactory
 from fly.engine.request import Request
 from fly.engine.statistics import Statistics
 from fly.engine.step import charge, make_engine, run_round
 from fly.errors import DecodingError, FLyWarning
+from fly.settings import NO_DRAFTER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -18,6 +18,7 @@ from fly.formats.answers import Answer, Header
 from fly.harness.journal import InUseError, LineFile, read_line, read_lines
 from fly.harness.pieces import Pieces
 from fly.harness.records import RequestRecord, to_json
+from fly.settings import NO_DRAFTER
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -33,7 +34,7 @@ REASON_NAMES = {int(reason): reason.name.lower() for reason in Reason}
 
 def method_name(decoder: SpeculativeDecoder) -> str:
     """The acceptance rule's name; "target" where nothing is proposed."""
-    return "target" if decoder.served["drafter"] == "none" else decoder.config.setup.rule_name
+    return "target" if decoder.served["drafter"] == NO_DRAFTER else decoder.config.setup.rule_name
 
 
 def method_entry(decoder: SpeculativeDecoder) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from fly.drafting import drafters
 from fly.errors import ConfigError, FLyWarning
 from fly.formats.comparison import Role
 from fly.registry import did_you_mean
+from fly.settings import NO_DRAFTER
 from fly.workbench.engines import Engine, engines
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 TARGET, NATIVE = "target", "native"
 GENERATE = "hf_generate"
 
-_NO_DRAFTER = "none"
 # Settings of the models and of the requests, which all methods share.
 _SHARED = (
     *("target_model_path", "draft_model_path", "draft_dtype", "draft_device", "draft_revision"),
@@ -248,14 +248,14 @@ def parse_method(name: str, config: FLyConfig, batch_size: int) -> Method:
             fix="give a number; the fastest one for plain decoding is looked for anyway",
         )
     if base in engines:
-        overrides = drafter_keys(_NO_DRAFTER) | rule_keys(NATIVE) | {"draft_length": "fixed"}
+        overrides = drafter_keys(NO_DRAFTER) | rule_keys(NATIVE) | {"draft_length": "fixed"}
         if settings:
             raise ConfigError(
                 f"{where}: has no setting {next(iter(settings))!r}", fix="it takes batch_size only"
             )
     else:
         overrides = _from_registries(base, where, config)
-        if config.drafter == _NO_DRAFTER and base in rules:
+        if config.drafter == NO_DRAFTER and base in rules:
             overrides |= {"drafter": None}  # a rule without proposals would be the target
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

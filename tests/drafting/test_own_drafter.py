@@ -89,7 +89,7 @@ def test_what_it_keeps_of_a_request_follows_its_row(drafter):
 
 
 def phrases_of(answers):
-    """TokenTexts of the answers that are encoded as they stand there."""
+    """Pieces of the answers that are encoded as they stand there."""
     tokenizer = tiny_tokenizer()
     pieces = [
         answer[at : at + PIECE] for answer in answers for at in range(len(answer) - PIECE + 1)

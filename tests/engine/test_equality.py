@@ -322,7 +322,7 @@ def test_no_prompts_no_results():
 
 
 def test_long_prompts_are_prefilled_in_pieces(monkeypatch):
-    """TokenTexts of the prefill are smaller than the prompts, and rows fewer than the batch."""
+    """Pieces of the prefill are smaller than the prompts, and rows fewer than the batch."""
     monkeypatch.setattr("fly.engine.model.slots.PREFILL_TOKENS", 16)
     target = tiny("gemma2")
     config = config_of(acceptance="native")

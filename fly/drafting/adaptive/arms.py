@@ -17,7 +17,7 @@ from fly.drafting.adaptive.policies import ArmSums
 from fly.drafting.settings import Describe, DrafterSpec
 from fly.errors import ConfigError, FLyWarning, quoted
 from fly.places import write_whole
-from fly.settings import STRICT, OfficialKeys
+from fly.settings import NO_DRAFTER, STRICT, OfficialKeys
 
 VERSION = 1
 
@@ -115,7 +115,7 @@ def _summary(names: Sequence[str], sums: Sequence[ArmSums]) -> dict[str, Any]:
     }
 
 
-BANDIT, NONE = "bandit", "none"
+BANDIT = "bandit"
 
 
 class ArmSettings(BaseModel):
@@ -132,7 +132,7 @@ class ArmSettings(BaseModel):
     def name(self) -> str:
         """Unlike that of any other arm."""
         own = "".join(f",{key}={value}" for key, value in sorted(self.settings.items()))
-        return self.drafter if self.drafter == NONE else f"{self.drafter}:k={self.k}{own}"
+        return self.drafter if self.drafter == NO_DRAFTER else f"{self.drafter}:k={self.k}{own}"
 
     @property
     def source(self) -> tuple[str, str]:
@@ -148,7 +148,7 @@ def spec_of(arm: ArmSettings, official: OfficialKeys, describe: Describe) -> Dra
     """
     if arm.drafter == BANDIT:
         raise ConfigError("drafter_settings: an arm of a bandit is a bandit", fix="name its arms")
-    if arm.drafter == NONE and arm.settings:
+    if arm.drafter == NO_DRAFTER and arm.settings:
         raise ConfigError(
             "drafter_settings: arm 'none' has settings, but drafts nothing", fix="drop them"
         )

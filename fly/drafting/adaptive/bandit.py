@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fly.drafting.adaptive.arms import NONE, ArmSettings, Knowledge, spec_of
+from fly.drafting.adaptive.arms import ArmSettings, Knowledge, spec_of
 from fly.drafting.adaptive.policies import EXPLORE, POLICIES, learn_hedge
 from fly.drafting.adaptive.round_times import RoundWatch
 from fly.drafting.base import (
@@ -31,13 +31,13 @@ from fly.drafting.draft_cache import DraftReader
 from fly.drafting.settings import Describe, DrafterSettings, DrafterSpec, PlainSettings
 from fly.errors import ConfigError, FLyWarning
 from fly.places import user_path
-from fly.settings import OfficialKeys, Traits
+from fly.settings import NO_DRAFTER, OfficialKeys, Traits
 
 WARM_UP = 2  # first rounds of every arm, not learned from: caches grow, kernels are chosen
 SAVE_EVERY = 500  # rounds
 
 DEFAULT_ARMS = [
-    ArmSettings(drafter=NONE),
+    ArmSettings(drafter=NO_DRAFTER),
     ArmSettings(drafter="model", k=8),
     ArmSettings(drafter="model", k=15),
     ArmSettings(drafter="suffix", k=15),
@@ -104,7 +104,7 @@ class BanditSettings(DrafterSettings):
         settings = cls.model_validate(given)
         specs = [spec_of(arm, official, describe) for arm in settings.arms]
         _check_arms(settings, [spec.traits for spec in specs])
-        return ResolvedBandit(**{**dict(settings), "arms": settings.arms}, specs=specs)
+        return ResolvedBandit(**dict(settings), specs=specs)
 
 
 class ResolvedBandit(BanditSettings):
@@ -116,7 +116,7 @@ class ResolvedBandit(BanditSettings):
     def traits(self) -> Traits:
         """What its arms need."""
         known = [spec.traits for spec in self.specs]
-        drafting = [spec.traits for spec in self.specs if spec.name != NONE]
+        drafting = [spec.traits for spec in self.specs if spec.name != NO_DRAFTER]
         copying = [traits.copies_context or traits.copies_partly for traits in drafting]
         copies_context = bool(drafting) and all(traits.copies_context for traits in drafting)
         is_greedy = any(traits.temperatures == "greedy" for traits in known)
@@ -151,8 +151,8 @@ class ResolvedBandit(BanditSettings):
             )
         if not kept:
             plain = PlainSettings()
-            spec = DrafterSpec(name=NONE, k=1, settings=plain, traits=plain.traits)
-            kept = [(ArmSettings(drafter=NONE), spec)]
+            spec = DrafterSpec(name=NO_DRAFTER, k=1, settings=plain, traits=plain.traits)
+            kept = [(ArmSettings(drafter=NO_DRAFTER), spec)]
         arms, specs = [arm for arm, _ in kept], [spec for _, spec in kept]
         return self.model_copy(update={"arms": arms, "specs": specs})
 
@@ -219,7 +219,9 @@ class BanditDrafter(Drafter):
                 longest[arm.source] = own
         places = {source: place for place, source in enumerate(longest)}
         sources = [parts.build(own, reader) for own in longest.values()]
-        arms = [(places[arm.source], 0 if arm.drafter == NONE else arm.k) for arm in settings.arms]
+        arms = [
+            (places[arm.source], 0 if arm.drafter == NO_DRAFTER else arm.k) for arm in settings.arms
+        ]
         copying = {places[source] for source, own in longest.items() if own.traits.copies_context}
         return cls(settings, sources, arms, copying=copying)
 

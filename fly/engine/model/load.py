@@ -16,12 +16,11 @@ from fly.engine.model.base import CausalModel, TreeVerifier
 from fly.engine.model.probe import PLAIN, CacheKind, Finding, drafts_nan, probe
 from fly.engine.self_draft.build import derive_draft
 from fly.errors import FLyWarning, ModelError
-from fly.settings import Traits
+from fly.settings import NO_DRAFTER, Traits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-NO_DRAFTER = "none"
 CHAIN_DRAFTER, LOOKUP_DRAFTER = "model", "ngram"
 
 

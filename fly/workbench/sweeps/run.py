@@ -88,7 +88,7 @@ def make_sweep_plan(
 
 
 def _check_point(point: GridPoint) -> None:
-    if point.config.drafter_name == "none":
+    if point.config.setup.is_plain:
         raise ConfigError(
             f"point {point.name}: nothing is drafted, so there is nothing to choose",
             fix="leave use_sd and drafter none out of the grid: the target is always measured",

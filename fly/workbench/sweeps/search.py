@@ -13,6 +13,7 @@ from fly.config import FLyConfig
 from fly.engine import Statistics
 from fly.errors import ConfigError
 from fly.formats.answers import Answer, Rung
+from fly.settings import NO_DRAFTER
 from fly.stats.margins import Margin
 from fly.stats.paired import PairedScores, compare_scores
 from fly.stats.records import Interval
@@ -31,7 +32,6 @@ from fly.workbench.sweeps.halving import Standing, rungs, stops
 from fly.workbench.sweeps.shared import SharedDecoding
 from fly.workbench.tasks import Asked, Key
 
-_NO_DRAFTER = "none"
 COST = "cost of"  # what methods are called that are decoded to measure rounds
 
 OnProgress = Callable[[str, int], None]
@@ -193,7 +193,7 @@ class Search:
     def _calibrate(self, ready: Sequence[Asked]) -> PriceTable:
         """Measure what rounds cost: the plain target and, for every drafter and K of the grid, its
         first point, decoded in rotated blocks."""
-        methods = {(_NO_DRAFTER, 0): self._target}
+        methods = {(NO_DRAFTER, 0): self._target}
         for point in self.points:
             key = price_group(point.config), point.config.spd_k
             name = f"{COST} {point.name}"
@@ -211,9 +211,9 @@ class Search:
         }
         drafting: dict[str, dict[int, Sequence[Statistics]]] = {}
         for (drafter, k), statistics in counted.items():
-            if drafter != _NO_DRAFTER:
+            if drafter != NO_DRAFTER:
                 drafting.setdefault(drafter, {})[k] = statistics
-        return PriceTable.calibrate(counted[_NO_DRAFTER, 0], drafting)
+        return PriceTable.calibrate(counted[NO_DRAFTER, 0], drafting)
 
     @property
     def rounds_calibrating(self) -> int:

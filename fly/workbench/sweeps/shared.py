@@ -16,11 +16,12 @@ from fly.engine.admission import MAX_ROWS, RequestCheck, share_ids
 from fly.engine.batch import Result, Row
 from fly.engine.decoder import SpeculativeDecoder
 from fly.engine.model.base import CausalModel
-from fly.engine.model.load import NO_DRAFTER, ServedModels, load_models
+from fly.engine.model.load import ServedModels, load_models
 from fly.engine.request import Request
 from fly.engine.statistics import Statistics
 from fly.engine.stopping import StopRules, eos_ids
 from fly.errors import ConfigError, ModelError, RequestError
+from fly.settings import NO_DRAFTER
 from fly.workbench.sweeps.rounds import PointRule, RequestMemo, RoundJudge, result_of
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ MakeDecoder = Callable[..., SpeculativeDecoder]  # of a configuration and a deci
 def drafting_key(config: FLyConfig) -> str:
     """Points of one key can share their rounds: the drafter, its settings and the budget.
 
-    A drafter that does not draft chains shares only between points of the same K and lookahead.
+    A drafter that does not draft chains shares only between points of the same K and followers.
     """
     setup = config.setup
     rule = setup.rule

@@ -30,6 +30,7 @@ from tests.drafting.foreign import (
     sentencepiece,
 )
 from tests.drafting.test_chain import leave
+from tests.engine.test_sampling import next_probs
 from tests.models import (
     EOS,
     VOCAB,
@@ -296,15 +297,6 @@ def test_rows_move_and_refill(name, method):
 
 
 # --- in distribution
-
-
-@torch.inference_mode()
-def next_probs(target, ids, temperature, top_k):
-    logits = target(torch.tensor([ids])).logits[0, -1] / temperature
-    kept = logits.topk(top_k)
-    probs = torch.zeros_like(logits)
-    probs[kept.indices] = kept.values.softmax(-1)
-    return probs.tolist()
 
 
 @pytest.mark.parametrize("method", METHODS)
