@@ -28,6 +28,17 @@ def pytest_collection_finish() -> None:
 
 
 @pytest.fixture
+def registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules, drafters and engines that a test registers are forgotten after it."""
+    from fly.acceptance import rules
+    from fly.drafting import drafters
+    from fly.workbench.engines import engines
+
+    for table in (rules, drafters, engines):
+        monkeypatch.setattr(table, "_entries", dict(table._entries))
+
+
+@pytest.fixture
 def hf_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty Hugging Face home, for this test and the processes it starts."""
     home = tmp_path / "hf"

@@ -12,12 +12,16 @@ from tokenizers import AddedToken, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import (
     AutoModelForCausalLM,
+    AutoTokenizer,
     PreTrainedModel,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from fly.acceptance import Scores
+from fly.demo import DRAFT_PATH, TARGET_PATH
+from fly.engine import Statistics
 from fly.engine.model.base import CausalModel
 from fly.workbench.divergence import compare
 
@@ -33,6 +37,19 @@ ARCHITECTURES = {
     "mistral": {"sliding_window": WINDOW},
     "gpt2": {"n_inner": 64},
 }
+
+
+@functools.cache
+def demo_tokenizer() -> PreTrainedTokenizerBase:
+    """The embedded target's."""
+    return AutoTokenizer.from_pretrained(TARGET_PATH)
+
+
+@functools.cache
+def demo_model(name: str) -> PreTrainedModel:
+    """The embedded target or draft.  Shared between tests: nobody may change it."""
+    path = {"target": TARGET_PATH, "draft": DRAFT_PATH}[name]
+    return AutoModelForCausalLM.from_pretrained(path, dtype="float32").eval()
 
 
 @functools.cache
@@ -141,6 +158,11 @@ def assert_same(
         num_tokens += len(own)
         num_ties += verdict == "tie"
     assert num_ties * 1000 <= num_tokens
+
+
+def gained(counts: Statistics) -> int:
+    """Tokens that an answer gained in all, before what stands behind its end was cut off."""
+    return counts.matched + counts.loose + counts.corrections + counts.bonuses + counts.plain
 
 
 def byte_characters() -> dict[int, str]:

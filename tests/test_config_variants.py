@@ -27,10 +27,8 @@ class PickSettings(BaseModel):
 
 
 @pytest.fixture(autouse=True)
-def _registered(monkeypatch):
+def _registered(registries):
     """Rules and a drafter with settings, for the length of a test."""
-    monkeypatch.setattr(rules, "_entries", dict(rules._entries))
-    monkeypatch.setattr(drafters, "_entries", dict(drafters._entries))
 
     @rules.register("gauge")
     class GaugeRule(LooseRule):

@@ -9,7 +9,7 @@ from fly.acceptance.native import NativeRule
 from fly.config import FLyConfig
 from tests.acceptance import laws
 from tests.acceptance.sampled import decoded, pairs_follow
-from tests.models import tiny, toy_scores
+from tests.models import gained, tiny, toy_scores
 
 STOP = "a stop that hangs on the first token"
 LENGTHS = {
@@ -144,8 +144,7 @@ def test_statistics_of_whole_answers_add_up():
     for results in (native, block):
         for result in results:
             counts = result.statistics
-            gained = counts.matched + counts.loose + counts.corrections + counts.bonuses
-            assert counts.emitted == gained + counts.plain - counts.trimmed == len(result.token_ids)
+            assert counts.emitted == gained(counts) - counts.trimmed == len(result.token_ids)
             assert counts.refused_strict == counts.corrections
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from fly.acceptance import rules
 from fly.config import FLyConfig
 from fly.engine import SpeculativeDecoder
 from fly.errors import ConfigError
@@ -26,9 +25,8 @@ PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8
 
 
 @pytest.fixture(autouse=True)
-def rule(monkeypatch):
+def rule(registries):
     """The rule, registered for the length of a test."""
-    monkeypatch.setattr(rules, "_entries", dict(rules._entries))
     names = {"__name__": __name__}
     exec(compile(RULE, "own_rule.py", "exec"), names)
     return names["FloorRule"]

@@ -1,59 +1,45 @@
 """The embedded pair through the engine: real answers that end, in prose and in code."""
 
-import functools
-
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fly.config import FLyConfig
-from fly.demo import DRAFT_PATH, TARGET_PATH
 from fly.demo.problems import heldout
 from fly.engine import Result, SpeculativeDecoder, Statistics
 from tests.crossing import mostly_slow
-from tests.models import assert_same, generated
+from tests.models import assert_same, demo_model, demo_tokenizer, generated
 
 NUM_OF_KIND = 4
 MAX_NEW_TOKENS = 192
 
 
-@functools.cache
-def load(path):
-    return AutoModelForCausalLM.from_pretrained(path, dtype="float32").eval()
-
-
 @pytest.fixture(scope="module")
-def tokenizer():
-    return AutoTokenizer.from_pretrained(TARGET_PATH)
-
-
-@pytest.fixture(scope="module")
-def asked(tokenizer):
+def asked():
     problems = [p for kind in ("arithmetic", "code") for p in heldout(kind, NUM_OF_KIND, seed=7)]
-    return [tuple(tokenizer(problem.prompt).input_ids) for problem in problems]
+    return [tuple(demo_tokenizer()(problem.prompt).input_ids) for problem in problems]
 
 
-def decode(tokenizer, asked, batch_size, **settings) -> list[Result]:
-    target, draft = (load(path) for path in (TARGET_PATH, DRAFT_PATH))
+def decode(asked, batch_size, **settings) -> list[Result]:
+    target, draft = demo_model("target"), demo_model("draft")
     config = FLyConfig(**settings)
-    decoder = SpeculativeDecoder(target, draft, tokenizer, config, batch_size=batch_size)
+    decoder = SpeculativeDecoder(target, draft, demo_tokenizer(), config, batch_size=batch_size)
     return decoder.generate(asked, max_new_tokens=MAX_NEW_TOKENS)
 
 
 @pytest.mark.parametrize("batch_size", mostly_slow([3, 1, 8]))
-def test_native_text_equals_generate(tokenizer, asked, batch_size):
-    results = decode(tokenizer, asked, batch_size, acceptance="native")
-    own = [generated(load(TARGET_PATH), ids, MAX_NEW_TOKENS) for ids in asked]
-    assert_same(load(TARGET_PATH), asked, [result.token_ids for result in results], own)
+def test_native_text_equals_generate(asked, batch_size):
+    results = decode(asked, batch_size, acceptance="native")
+    own = [generated(demo_model("target"), ids, MAX_NEW_TOKENS) for ids in asked]
+    assert_same(demo_model("target"), asked, [result.token_ids for result in results], own)
     assert {result.finish_reason for result in results} == {"eos"}
     counts = sum((result.statistics for result in results), Statistics())
     assert counts.matched > counts.corrections > 10
 
 
 @pytest.mark.parametrize("acceptance", ["native", "fly"])
-def test_multilevel_answers_as_the_chain_does(tokenizer, asked, acceptance):
+def test_multilevel_answers_as_the_chain_does(asked, acceptance):
     """Its proposals end sooner behind an end token; no decision hangs on what is missing."""
-    chain = decode(tokenizer, asked, 3, acceptance=acceptance)
-    levels = decode(tokenizer, asked, 3, acceptance=acceptance, drafter="multilevel")
+    chain = decode(asked, 3, acceptance=acceptance)
+    levels = decode(asked, 3, acceptance=acceptance, drafter="multilevel")
     assert [result.token_ids for result in levels] == [result.token_ids for result in chain]
     for ours, theirs in zip(levels, chain, strict=True):
         assert ours.statistics.loose == theirs.statistics.loose
@@ -64,11 +50,10 @@ def test_multilevel_answers_as_the_chain_does(tokenizer, asked, acceptance):
     assert proposed[0] < proposed[1]
 
 
-def test_trees_gain_more_than_the_chain_that_is_in_them(tokenizer, asked):
+def test_trees_gain_more_than_the_chain_that_is_in_them(asked):
     """At the official sizes; the text is the target's."""
     chain, trees = (
-        decode(tokenizer, asked, 4, acceptance="native", tree_verify=is_tree)
-        for is_tree in (False, True)
+        decode(asked, 4, acceptance="native", tree_verify=is_tree) for is_tree in (False, True)
     )
     assert [result.token_ids for result in trees] == [result.token_ids for result in chain]
     tau = [

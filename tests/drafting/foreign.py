@@ -18,27 +18,13 @@ from tokenizers import (
     processors,
     trainers,
 )
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
-from fly.demo import DRAFT_PATH, TARGET_PATH
 from fly.demo.problems import heldout
 from fly.drafting.cross_vocab.token_bytes import TokenBytes
 from fly.engine.model.base import CausalModel
 
 SPECIALS = ["<unk>", "<s>", "</s>"]
-
-
-@functools.cache
-def demo_tokenizer():
-    """The embedded target's."""
-    return AutoTokenizer.from_pretrained(TARGET_PATH)
-
-
-@functools.cache
-def demo_model(name):
-    """The embedded target or draft."""
-    path = {"target": TARGET_PATH, "draft": DRAFT_PATH}[name]
-    return AutoModelForCausalLM.from_pretrained(path, dtype="float32").eval()
 
 
 @functools.cache

@@ -45,6 +45,13 @@ def gain(row, tokens, fate):
     row.ids += [*kept, fate.randrange(4, VOCAB)]
 
 
+def play(model, drafter, rows, limits, fate):
+    """A whole round."""
+    for row, tokens in zip(rows, offer(model, drafter, rows, limits), strict=True):
+        gain(row, tokens, fate)
+    drafter.commit(rows)
+
+
 @EACH
 @LAZY
 @pytest.mark.parametrize("kind", mostly_slow(["mistral", "llama"]))
@@ -56,9 +63,7 @@ def test_rows_that_draft_now_and_then(serve, is_lazy, kind):
     drafter.prefill(rows)
     for _ in range(14):
         limits = [fate.choice((0, 0, 1, K)) for _ in rows]
-        for row, tokens in zip(rows, offer(model, drafter, rows, limits), strict=True):
-            gain(row, tokens, fate)
-        drafter.commit(rows)
+        play(model, drafter, rows, limits, fate)
 
 
 @EACH
@@ -81,9 +86,7 @@ def test_catching_up_by_many_tokens(serve, is_lazy):
     lag = [len(row.ids) - drafter.reader._held.get(row.index, 0) for row in rows]
     assert lag[0] > lag[1] > CATCH_UP
     for _ in range(3):
-        for row, tokens in zip(rows, offer(model, drafter, rows, [K] * 3), strict=True):
-            gain(row, tokens, fate)
-        drafter.commit(rows)
+        play(model, drafter, rows, [K] * 3, fate)
 
 
 @EACH
@@ -98,9 +101,7 @@ def test_rows_leave_move_and_come_in_whether_read_or_not(serve, is_lazy):
         drafter.prefill(rows)
         for _ in range(12):
             limits = [fate.choice((0, 0, 0, K)) for _ in rows]
-            for row, tokens in zip(rows, offer(model, drafter, rows, limits), strict=True):
-                gain(row, tokens, fate)
-            drafter.commit(rows)
+            play(model, drafter, rows, limits, fate)
             if len(rows) > 1 and fate.random() < 0.6:
                 leave(drafter, rows, fate.randrange(len(rows)))
             if fate.random() < 0.6:
@@ -140,9 +141,7 @@ def test_rows_may_change_places_in_any_way(serve, is_lazy):
     for _ in range(12):
         rows = fate.sample(everyone, fate.randint(1, 5))
         limits = [fate.choice((0, K)) for _ in rows]
-        for row, tokens in zip(rows, offer(model, drafter, rows, limits), strict=True):
-            gain(row, tokens, fate)
-        drafter.commit(rows)
+        play(model, drafter, rows, limits, fate)
 
 
 @pytest.mark.parametrize("share", [True, False])
@@ -157,16 +156,12 @@ def test_lazy_rows_share_prefixes(share):
     rows = rows_of(*([*beginning, 5 + place, 50 - place] for place in range(4)))
     drafter.prefill(rows)
     for limits in ([K, 0, 0, 0], [0, 0, K, 0], [K, 0, 0, K], [0, K, 0, 0], [K] * 4):
-        for row, tokens in zip(rows, offer(model, drafter, rows, limits), strict=True):
-            gain(row, tokens, fate)
-        drafter.commit(rows)
+        play(model, drafter, rows, limits, fate)
     leave(drafter, rows, 1)
     rows += rows_of([*beginning, 9], [*beginning[:40], 8])
     drafter.prefill(rows)
     for limits in ([0, 0, 0, K, 0], [K, 0, K, 0, K], [K] * 5):
-        for row, tokens in zip(rows, offer(model, drafter, rows, limits), strict=True):
-            gain(row, tokens, fate)
-        drafter.commit(rows)
+        play(model, drafter, rows, limits, fate)
 
 
 @EACH

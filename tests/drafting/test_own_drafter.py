@@ -33,9 +33,8 @@ PIECE = 4  # tokens of an answer that make a phrase
 
 
 @pytest.fixture(autouse=True)
-def drafter(monkeypatch):
+def drafter(registries):
     """The drafter, registered for the length of a test."""
-    monkeypatch.setattr(drafters, "_entries", dict(drafters._entries))
     names = {"__name__": __name__}
     exec(compile(DRAFTER, "own_drafter.py", "exec"), names)
     return names["PhraseDrafter"]

@@ -121,9 +121,8 @@ def test_trees_of_copies_too():
 
 
 @pytest.fixture
-def marking(monkeypatch):
+def marking(registries):
     """Drafters that mark what they offer, with a draft model's probabilities or as trees."""
-    monkeypatch.setattr(drafters, "_entries", dict(drafters._entries))
 
     @drafters.register("marked")
     class Marked(ModelDrafter):
@@ -213,8 +212,7 @@ class OwnTree(RetrievalDrafter):
         return Traits(is_chain=False, is_tree=True, temperatures="greedy")
 
 
-def test_chains_of_copies_in_place_of_trees_of_others(monkeypatch):
-    monkeypatch.setattr(drafters, "_entries", dict(drafters._entries))
+def test_chains_of_copies_in_place_of_trees_of_others(registries):
     drafters.register("own_tree")(OwnTree)
     own = FLyConfig(drafter="own_tree")
     assert own.setup.is_loose

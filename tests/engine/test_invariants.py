@@ -13,15 +13,7 @@ from fly.config import FLyConfig
 from fly.engine import Request, SpeculativeDecoder, Statistics
 from fly.engine.deciding import RuleDecider
 from tests.engine.test_equality import compare_slots, counters, rescored
-from tests.models import (
-    EOS,
-    VOCAB,
-    assert_same,
-    blurred,
-    generated,
-    tiny,
-    tiny_tokenizer,
-)
+from tests.models import EOS, VOCAB, assert_same, blurred, gained, generated, tiny, tiny_tokenizer
 
 pytestmark = pytest.mark.filterwarnings("ignore::fly.errors.FLyWarning")  # K may be below W
 KINDS = ("llama", "qwen3", "gemma2", "mistral", "gpt2")
@@ -195,15 +187,14 @@ def test_statistics_add_up(case):
     results = case.answers(case.decoder(record_rounds=True))
     for request, result in zip(case.requests, results, strict=True):
         counts, rounds = result.statistics, result.rounds
-        gained = counts.matched + counts.loose + counts.corrections + counts.bonuses + counts.plain
-        assert counts.emitted == gained - counts.trimmed == len(result.token_ids)
+        assert counts.emitted == gained(counts) - counts.trimmed == len(result.token_ids)
         assert counts.rounds == counts.corrections + counts.bonuses
         assert counts.rounds + counts.plain == len(rounds)
         assert counts.proposed == sum(len(record.draft_ids) for record in rounds)
         assert counts.matched + counts.loose <= counts.proposed
         refused = [v for k, v in counts.to_dict().items() if k.startswith("refused")]
         assert sum(refused) == counts.corrections
-        assert sum(len(record.emitted_ids) for record in rounds) == gained
+        assert sum(len(record.emitted_ids) for record in rounds) == gained(counts)
         assert (counts.requests, counts.prompt_tokens) == (1, len(request.prompt_ids))
     pooled = sum((result.statistics for result in results), Statistics())
     assert pooled.emitted == sum(len(result.token_ids) for result in results)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fly.config import FLyConfig
 from fly.engine import Request, SpeculativeDecoder
 from tests.drafting.test_lookup import search
-from tests.models import EOS, VOCAB, blurred, byte_characters, tiny, tiny_tokenizer
+from tests.models import EOS, VOCAB, blurred, byte_characters, gained, tiny, tiny_tokenizer
 
 SPECIALS = {0, 1, 2, 3}
 BYTES = {char: byte for byte, char in byte_characters().items()}
@@ -157,8 +157,7 @@ def test_engine_equals_an_independent_loop(kind, options, asked, batch_size, blu
         result, counts = found[i], found[i].statistics
         want = answer(target, blurred(target, blur), request, config)
         assert (result.token_ids, result.finish_reason) == want
-        gained = counts.matched + counts.loose + counts.corrections + counts.bonuses + counts.plain
-        assert counts.emitted == gained - counts.trimmed == len(result.token_ids)
+        assert counts.emitted == gained(counts) - counts.trimmed == len(result.token_ids)
         refused = sum(v for k, v in counts.to_dict().items() if k.startswith("refused"))
         assert refused == counts.corrections
         assert counts.rounds == counts.corrections + counts.bonuses

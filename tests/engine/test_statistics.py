@@ -9,7 +9,7 @@ import pytest
 from fly.config import FLyConfig
 from fly.engine import Request, SpeculativeDecoder, Statistics
 from fly.engine.statistics import ratio
-from tests.models import Bytes, Tape, blurred, prompts, tiny, tiny_tokenizer
+from tests.models import Bytes, Tape, blurred, gained, prompts, tiny, tiny_tokenizer
 
 PHASES = ("prefill", "draft", "target", "acceptance", "rest")
 
@@ -19,8 +19,7 @@ def numbered(start: int) -> Statistics:
 
 
 def identity_holds(counts: Statistics) -> bool:
-    gained = counts.matched + counts.loose + counts.corrections + counts.bonuses + counts.plain
-    return counts.emitted == gained - counts.trimmed
+    return counts.emitted == gained(counts) - counts.trimmed
 
 
 def test_adding_pools_every_counter():

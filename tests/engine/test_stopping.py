@@ -18,6 +18,7 @@ from tests.models import (
     Bytes,
     Tape,
     blurred,
+    gained,
     generated,
     ids_of,
     prompts,
@@ -40,8 +41,7 @@ def answer(tape, *, draft=None, k=4, stop=(), eos=END_ID, budget=30, batch=1):
     results = decoder.generate([PROMPT] * batch, max_new_tokens=budget, stop=stop)
     for result in results:
         counts = result.statistics
-        gained = counts.matched + counts.loose + counts.corrections + counts.bonuses + counts.plain
-        assert counts.emitted == gained - counts.trimmed == len(result.token_ids)
+        assert counts.emitted == gained(counts) - counts.trimmed == len(result.token_ids)
     assert all(result.token_ids == results[0].token_ids for result in results)
     return results[0]
 

@@ -18,10 +18,8 @@ from tests.models import Bytes, Tape, tiny, tiny_tokenizer
 
 
 @pytest.fixture(autouse=True)
-def _greedy_only(monkeypatch):
+def _greedy_only(registries):
     """A rule and a drafter of that name, for the length of a test."""
-    monkeypatch.setattr(rules, "_entries", dict(rules._entries))
-    monkeypatch.setattr(drafters, "_entries", dict(drafters._entries))
 
     @rules.register("greedy_rule")
     class GreedyRule(NativeRule):

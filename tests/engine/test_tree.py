@@ -33,6 +33,7 @@ from tests.models import (
     Tape,
     assert_same,
     blurred,
+    gained,
     generate,
     generated,
     ids_of,
@@ -71,8 +72,7 @@ def assert_counts(results):
     """The identities of chains hold for the branches kept."""
     for result in results:
         counts = result.statistics
-        gained = counts.matched + counts.loose + counts.corrections + counts.bonuses + counts.plain
-        assert counts.emitted == gained - counts.trimmed == len(result.token_ids)
+        assert counts.emitted == gained(counts) - counts.trimmed == len(result.token_ids)
         assert counts.rounds == counts.corrections + counts.bonuses == len(result.round_lens)
         assert counts.matched + counts.loose == sum(kept for _, kept in result.round_lens)
         assert counts.proposed == sum(length for length, _ in result.round_lens)

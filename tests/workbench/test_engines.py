@@ -6,10 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fly.config import FLyConfig
-from fly.demo import DRAFT_PATH, TARGET_PATH
 from fly.demo.problems import heldout
 from fly.engine import Request, SpeculativeDecoder
 from fly.errors import ConfigError
@@ -20,18 +18,8 @@ from fly.workbench.methods import parse_methods
 from fly.workbench.plan import check_tokenizers
 from tests.drafting.foreign import byte_level
 from tests.harness import pairs
-from tests.models import generated, prompts, tiny, tiny_tokenizer
+from tests.models import demo_model, demo_tokenizer, generated, prompts, tiny, tiny_tokenizer
 from tests.workbench.made_up import loaded
-
-
-@functools.cache
-def load(path):
-    return AutoModelForCausalLM.from_pretrained(path, dtype="float32").eval()
-
-
-@functools.cache
-def tokenizer():
-    return AutoTokenizer.from_pretrained(TARGET_PATH)
 
 
 @functools.cache
@@ -40,7 +28,7 @@ def demo_requests():
     problems = [p for kind in ("arithmetic", "code") for p in heldout(kind, 3, seed=5)]
     return [
         Request(
-            tuple(tokenizer()(problem.prompt).input_ids),
+            tuple(demo_tokenizer()(problem.prompt).input_ids),
             (40, 12)[place % 2],
             ("\n\nQuestion:", "is") if place % 3 == 0 else (" ",) if place % 3 == 1 else (),
             key=str(place),
@@ -52,14 +40,14 @@ def demo_requests():
 @functools.cache
 def engine_results():
     config = FLyConfig(use_sd=False)
-    decoder = SpeculativeDecoder(load(TARGET_PATH), None, tokenizer(), config, batch_size=3)
+    decoder = SpeculativeDecoder(demo_model("target"), None, demo_tokenizer(), config, batch_size=3)
     return dict(decoder.decode(demo_requests()))
 
 
 ENGINES = {
     "batched": (3, {}),
     "alone": (1, {}),
-    "assisted": (1, {"assistant_model": DRAFT_PATH}),
+    "assisted": (1, {"assistant_model": "draft"}),
     "prompt lookup": (1, {"prompt_lookup_num_tokens": 10}),
 }
 
@@ -67,14 +55,15 @@ ENGINES = {
 @pytest.mark.parametrize(("batch_size", "given"), ENGINES.values(), ids=ENGINES)
 def test_greedy_text_is_the_engines(batch_size, given):
     options = {
-        key: load(value) if key == "assistant_model" else value for key, value in given.items()
+        key: demo_model(value) if key == "assistant_model" else value
+        for key, value in given.items()
     }
-    engine = GenerateEngine(loaded(load(TARGET_PATH), tokenizer()), batch_size, options)
+    engine = GenerateEngine(loaded(demo_model("target"), demo_tokenizer()), batch_size, options)
     found = dict(engine.decode(demo_requests()))
     assert sorted(found) == list(range(6))
     for place, own in engine_results().items():
         request, other = demo_requests()[place], found[place]
-        verdict = compare(load(TARGET_PATH), request.prompt_ids, own.token_ids, other.token_ids)
+        verdict = compare(demo_model("target"), request.prompt_ids, own.token_ids, other.token_ids)
         assert verdict in ("equal", "tie")
         if verdict == "equal":
             assert (other.text, other.finish_reason) == (own.text, own.finish_reason)
@@ -270,18 +259,20 @@ def test_assisted_by_a_draft_with_another_vocabulary():
     [_, method] = parse_methods(["hf_assisted"], FLyConfig(draft_model_path="a/b"), 2)
     own, draft = byte_level(), tiny("llama", 3, vocab_size=len(byte_level()), eos_token_id=0)
     lm = SimpleNamespace(
-        model=load(TARGET_PATH),
+        model=demo_model("target"),
         draft=draft,
-        tokenizer=tokenizer(),
+        tokenizer=demo_tokenizer(),
         draft_tokenizer=own,
         end_ids=(),
     )
     check_tokenizers(method, lm)
     engine = method.open(lm)
-    requests = [Request(tuple(tokenizer()(text).input_ids), 12) for text in ("The sum", "def f(")]
+    requests = [
+        Request(tuple(demo_tokenizer()(text).input_ids), 12) for text in ("The sum", "def f(")
+    ]
     answers = {index: result.token_ids for index, result in engine.decode(requests)}
     for index, request in enumerate(requests):
-        assert answers[index] == generated(load(TARGET_PATH), request.prompt_ids, 12)
+        assert answers[index] == generated(demo_model("target"), request.prompt_ids, 12)
 
 
 def test_stop_strings_of_the_generation_config_do_not_end_generate():

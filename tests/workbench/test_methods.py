@@ -27,13 +27,6 @@ def method(name, **settings):
     return parse_method(name, config(**settings), 16)
 
 
-@pytest.fixture
-def registered(monkeypatch):
-    """Tables that forget what the test registers."""
-    for table in (rules, drafters):
-        monkeypatch.setattr(table, "_entries", dict(table._entries))
-
-
 class Mine(NativeRule):
     """A rule that decides like the native one and says that it looks four tokens ahead."""
 
@@ -223,7 +216,7 @@ def test_copies_that_are_loosened_are_a_method_of_their_own():
 # --- what is registered later
 
 
-@pytest.mark.usefixtures("registered")
+@pytest.mark.usefixtures("registries")
 def test_a_rule_of_ones_own_is_a_method():
     rules.register("mine")(Mine)
     found = method("mine:spd_k=8")
@@ -238,14 +231,14 @@ def test_a_rule_of_ones_own_is_a_method():
     assert found.config.fingerprint() != method("fly:spd_k=8").config.fingerprint()
 
 
-@pytest.mark.usefixtures("registered")
+@pytest.mark.usefixtures("registries")
 def test_a_drafter_of_ones_own_is_a_method():
     drafters.register("own")(NoDrafter)
     found = method("own+native")
     assert (found.config.drafter_name, found.needs_draft) == ("own", False)
 
 
-@pytest.mark.usefixtures("registered")
+@pytest.mark.usefixtures("registries")
 def test_the_schema_and_the_messages_list_what_is_registered():
     rules.register("mine")(Mine)
     drafters.register("own")(NoDrafter)
@@ -257,7 +250,7 @@ def test_the_schema_and_the_messages_list_what_is_registered():
         FLyConfig(acceptance="mina")
 
 
-@pytest.mark.usefixtures("registered")
+@pytest.mark.usefixtures("registries")
 def test_only_fly_has_a_window_to_leave_out_and_to_be_too_short():
     rules.register("mine")(Mine)
     with pytest.raises(ConfigError, match="acceptance is 'mine', and it is FLy's window"):

@@ -56,8 +56,7 @@ class Lookup:
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch):
-    monkeypatch.setattr(engines, "_entries", dict(engines._entries))
+def registered(registries):
     engines.register("lookup")(Lookup)
 
 

@@ -11,9 +11,7 @@ from fly.workbench.api import compare
 from tests.workbench.tasks import EXACT, options, write_task
 
 
-def test_a_registered_rule_is_compared_and_judged(pair, tmp_path, monkeypatch):
-    monkeypatch.setattr(rules, "_entries", dict(rules._entries))
-
+def test_a_registered_rule_is_compared_and_judged(pair, tmp_path, registries):
     @rules.register("mine")
     class Mine(NativeRule):
         """Decides as the native one does, and does not say so."""

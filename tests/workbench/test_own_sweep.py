@@ -25,9 +25,7 @@ class MyDrafter(SuffixDrafter):
 
 
 @pytest.fixture(autouse=True)
-def registered(monkeypatch):
-    for table in (rules, drafters):
-        monkeypatch.setattr(table, "_entries", dict(table._entries))
+def registered(registries):
     rules.register("my_rule")(MyRule)
     drafters.register("my_drafter")(MyDrafter)
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from fly.drafting.cross_vocab.retokenize import STRIDE, Exchange, Reencoded, longest_diagonal
 from fly.drafting.cross_vocab.token_bytes import TokenBytes
-from tests.drafting.foreign import TOKENIZERS, byte_level, demo_tokenizer, problems, sentencepiece
-from tests.models import tiny_tokenizer
+from tests.drafting.foreign import TOKENIZERS, byte_level, problems, sentencepiece
+from tests.models import demo_tokenizer, tiny_tokenizer
 
 TARGETS = {"demo": demo_tokenizer, "tiny": tiny_tokenizer, **TOKENIZERS}
 PAIRS = [(one, other) for one in TARGETS for other in TOKENIZERS if one != other]

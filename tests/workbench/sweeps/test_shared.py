@@ -6,10 +6,8 @@ import warnings
 from dataclasses import replace
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from fly.config import FLyConfig
-from fly.demo import DRAFT_PATH, TARGET_PATH
 from fly.demo.problems import heldout
 from fly.drafting import drafters
 from fly.drafting.chain import ModelDrafter
@@ -19,7 +17,16 @@ from fly.errors import ConfigError, DecodingError, FLyWarning, ModelError, Reque
 from fly.workbench.sweeps.shared import SharedDecoding, drafting_key
 from tests.crossing import mostly_slow
 from tests.drafting.foreign import permuted
-from tests.models import Bytes, Tape, blurred, prompts, tiny, tiny_tokenizer
+from tests.models import (
+    Bytes,
+    Tape,
+    blurred,
+    demo_model,
+    demo_tokenizer,
+    prompts,
+    tiny,
+    tiny_tokenizer,
+)
 
 probed_once = functools.cache(probe)
 
@@ -27,16 +34,6 @@ probed_once = functools.cache(probe)
 @pytest.fixture(autouse=True)
 def _probe_once(monkeypatch):
     monkeypatch.setattr("fly.engine.model.load.probe", probed_once)
-
-
-@functools.cache
-def load(path):
-    return AutoModelForCausalLM.from_pretrained(path, dtype="float32").eval()
-
-
-@functools.cache
-def demo_tokenizer():
-    return AutoTokenizer.from_pretrained(TARGET_PATH)
 
 
 @functools.cache
@@ -153,7 +150,7 @@ def assert_origins(answer):
     ("drafter", "batch_size", "every"), mostly_slow([("multilevel", 1, 5), ("model", 8, 1)])
 )
 def test_the_embedded_pair_answers_as_every_point_alone(drafter, batch_size, every):
-    models = load(TARGET_PATH), load(DRAFT_PATH)
+    models = demo_model("target"), demo_model("draft")
     points = (grid if every == 1 else few)(drafter=drafter)
     shared = SharedDecoding(*models, demo_tokenizer(), points, batch_size=batch_size)
     requests = demo_requests()[::every]
