@@ -39,20 +39,26 @@ ARCHITECTURES = {
 }
 
 
+def shared_model(make: Any) -> Any:
+    """Made once for all tests of a process, and never in inference mode: whichever test asks first,
+    the weights are ordinary tensors, which the tests outside that mode need."""
+    return functools.cache(torch.inference_mode(mode=False)(make))
+
+
 @functools.cache
 def demo_tokenizer() -> PreTrainedTokenizerBase:
     """The embedded target's."""
     return AutoTokenizer.from_pretrained(TARGET_PATH)
 
 
-@functools.cache
+@shared_model
 def demo_model(name: str) -> PreTrainedModel:
     """The embedded target or draft.  Shared between tests: nobody may change it."""
     path = {"target": TARGET_PATH, "draft": DRAFT_PATH}[name]
     return AutoModelForCausalLM.from_pretrained(path, dtype="float32").eval()
 
 
-@functools.cache
+@shared_model
 def tiny(kind: str, seed: int = 0, **overrides: Any) -> PreTrainedModel:
     """A random model whose greedy text is varied.  Shared between tests: nobody may change it.
 
@@ -90,7 +96,7 @@ def tiny(kind: str, seed: int = 0, **overrides: Any) -> PreTrainedModel:
     return model
 
 
-@functools.cache
+@shared_model
 def blurred(target: PreTrainedModel, amount: float = 0.03, seed: int = 5) -> PreTrainedModel:
     """A draft that agrees with the target often, and not always."""
     draft = copy.deepcopy(target)

@@ -39,6 +39,7 @@ from tests.models import (
     generate,
     generated,
     prompts,
+    shared_model,
     tiny,
     tiny_tokenizer,
 )
@@ -86,14 +87,14 @@ def random_draft(name):
     return tiny("llama", 3, vocab_size=size + 5, max_position_embeddings=4096, eos_token_id=2)
 
 
-@functools.cache
+@shared_model
 def permuted_demo():
     """The embedded draft with its ids shuffled and some tokens that the target has not."""
     words = [demo_tokenizer().convert_ids_to_tokens(index) for index in range(300, 800, 9)]
     return permuted(demo_tokenizer(), demo_model("draft"), renamed=words)
 
 
-@functools.cache
+@shared_model
 def permuted_tiny():
     """The random target, blurred and with its ids shuffled; the target lacks some tokens."""
     target = tiny("llama", eos_token_id=None)
