@@ -17,6 +17,11 @@ from fly.errors import ConfigError, quoted
 PROBE = b"x" * 4096  # a whole block, so that a full disk shows
 
 
+def cache_folder(name: str) -> Path:
+    """The folder of this name below fly's own in the user's cache; it need not exist."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fly" / name
+
+
 def user_path(value: str | os.PathLike[str], what: str, folder: Path | None = None) -> Path:
     """The path that `value` means, `~` and `~name` read as home folders.
 

@@ -66,6 +66,7 @@ def resolve(keys: Keys, origin: Origin) -> Setup:
         asked_length=keys.draft_length,
         counts_official=keys.enable_statistics,
         is_verbose=keys.verbose,
+        packed=keys.packed,
     )
     _refuse_missing_gate(setup, origin)
     _refuse_misfits(setup, origin)

@@ -47,6 +47,7 @@ Variant = Literal["official", "paper", "vllm"]
 EntropyKind = Literal["top3", "full", "normalised"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DraftLength = Literal["fixed", "adaptive"]
+Packed = Literal["auto", "on", "off"]
 Marker = Annotated[str, Field(min_length=1)]
 
 
@@ -202,6 +203,12 @@ class Keys(BaseModel):
         None,
         min_length=1,
         description="fly: hub revision of the draft model; null: its main branch.",
+    )
+
+    packed: Packed = Field(
+        "auto",
+        description="fly: packed copies of linear layers' weights, on a CPU. auto: where they were "
+        "measured to be faster on this machine; on: all; off: none. docs/performance.md",
     )
 
     @property

@@ -60,6 +60,7 @@ class Setup:
     asked_length: Literal["fixed", "adaptive"] | None = None
     counts_official: bool = False
     is_verbose: bool = False
+    packed: Literal["auto", "on", "off"] = "auto"  # copies of linear layers' weights
 
     @property
     def traits(self) -> Traits:
@@ -162,6 +163,7 @@ class Setup:
             "temperature": self.temperature,
             "total_gen_tok": self.total_gen_tok,
             "drafter": self.drafter.name,
+            "packed": self.packed,
         }
         if not self.is_plain:
             known["rule"] = type(self.rule).__name__, self.rule.deciding

@@ -25,7 +25,8 @@ from fly.engine.admission import (
 from fly.engine.batch import Result, Row, Scheduler
 from fly.engine.deciding import Decider, RuleDecider
 from fly.engine.model.base import CausalModel
-from fly.engine.model.load import ServedModels, SharedModels, load_models
+from fly.engine.model.load import Loading, ServedModels, SharedModels, load_models
+from fly.engine.model.packed import Packer
 from fly.engine.processing import Defaults, ProcessingFactory
 from fly.engine.request import Request
 from fly.engine.statistics import Statistics
@@ -63,6 +64,7 @@ class SpeculativeDecoder:
         record_rounds: bool = False,
         decider: Decider | None = None,
         end_ids: Collection[int] = (),
+        packer: Packer | None = None,
     ) -> None:
         """Combine loaded models.  Both are probed (fly/engine/model/probe.py), unless they have the
         engine's own interface; a pair that cannot speculate warns and decodes plainly.
@@ -80,6 +82,8 @@ class SpeculativeDecoder:
             record_rounds: keep every round's decisions in `Result.rounds`.
             decider: decides in place of the configuration's rule.
             end_ids: tokens that end an answer besides those of the target's generation config.
+            packer: packs linear layers; one that others use too shares their packed weights.
+                None: a new one, as `packed` in the configuration says.
 
         Raises:
             ConfigError: the batch size is none, a draft model or its tokenizer is missing, or that
@@ -93,16 +97,10 @@ class SpeculativeDecoder:
         setup = config.setup
         check_draft(setup.drafter, **given, shares_ids=shares_ids)
         warn_of_idle_translation(setup.drafter, shares_ids)
-        pair = load_models(
-            target,
-            draft if setup.traits.needs_model else None,
-            setup.drafter.name,
-            share_prefixes=share_prefixes,
-            shares_ids=shares_ids,
-        )
-        self._models = SharedModels(
-            pair, tokenizer, setup.traits.needs_model, draft_tokenizer, share_prefixes, shares_ids
-        )
+        loading = Loading(packer or Packer(setup.packed), share_prefixes, shares_ids)
+        needs_draft = setup.traits.needs_model
+        pair = load_models(target, draft if needs_draft else None, setup.drafter.name, loading)
+        self._models = SharedModels(pair, tokenizer, needs_draft, loading, draft_tokenizer)
         self._models.end_ids = frozenset(end_ids)
         self._set_up(self._models.pair_for(setup.drafter), config, record_rounds, decider)
 
@@ -133,7 +131,7 @@ class SpeculativeDecoder:
             config.setup.drafter,
             has_draft=models.has_draft,
             has_tokenizer=models.draft_tokenizer is not None,
-            shares_ids=models.shares_ids,
+            shares_ids=models.loading.shares_ids,
         )
         other = copy(self)
         mine = self.batch_size
@@ -179,6 +177,11 @@ class SpeculativeDecoder:
     def report(self) -> dict[str, Any]:
         """What the drafter learned and which draft lengths were chosen, fit for JSON."""
         return {**self.drafter.report(), **self._engine.length.report()}
+
+    @property
+    def packed(self) -> dict[str, Any]:
+        """Linear layers that run packed, by the model's role, fit for JSON."""
+        return dict(self._models.loading.packer.summary)
 
     @property
     def is_lossless(self) -> bool:
@@ -270,6 +273,7 @@ class SpeculativeDecoder:
         self._forget(self._scheduler.rows)  # of a call that was given up
         scheduler = self._scheduler = self._models.owner = Scheduler(rows)
         self.batch_size.start(len(rows))
+        self._models.loading.packer.refresh()
         done = Statistics()
         told = time.perf_counter()
         while scheduler.has_work:

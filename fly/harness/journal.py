@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -46,6 +46,7 @@ class _Header(BaseModel):
     model_config = STRICT
     fly_journal: str
     settings: dict[str, Any]
+    packed: dict[str, list[int]] = {}  # products that run packed, as Packer.choice
 
 
 class _Line(BaseModel):
@@ -97,7 +98,12 @@ class Journal:
     """
 
     def __init__(
-        self, prefix: str, cache_rank: int, fingerprint: str, settings: Mapping[str, Any]
+        self,
+        prefix: str,
+        cache_rank: int,
+        fingerprint: str,
+        settings: Mapping[str, Any],
+        choose: Callable[[], Mapping[str, list[int]]] = dict,
     ) -> None:
         """Nothing is opened yet.
 
@@ -107,6 +113,8 @@ class Journal:
             fingerprint: stands for the settings, and for the format of the lines, as the sources
                 are among them.
             settings: written at the top of a new journal, for people to read.
+            choose: asked which products run packed where no journal holds it; the same kernels
+                then decode the rest of the run.
         """
         common = f"{prefix}_{fingerprint}_rank"
         self.path = Path(f"{common}{cache_rank}.jsonl")
@@ -114,6 +122,8 @@ class Journal:
         self._others = f"{glob.escape(Path(prefix).name)}_*_rank*.jsonl"
         self._fingerprint = fingerprint
         self._header: dict[str, Any] = {"fly_journal": fingerprint, "settings": settings}
+        self._choose = choose
+        self.packed: Mapping[str, list[int]] = {}
         self._entries: dict[str, Entry] = {}
         self._lines = LineFile(self.path)
 
@@ -127,15 +137,18 @@ class Journal:
         with self._writing():
             self._lines.open()
         try:
-            entries, num_bytes = read_journal(self.path, self._fingerprint)
+            entries, num_bytes, packed = read_journal(self.path, self._fingerprint)
+            for file in sorted(self.path.parent.glob(self._siblings)):
+                if file != self.path:
+                    others, _, theirs = read_journal(file, self._fingerprint)
+                    entries = others | entries
+                    packed = theirs if packed is None else packed
+            self.packed = self._choose() if packed is None else packed
             with self._writing():
                 self._lines.cut(num_bytes)
                 if num_bytes == 0:
                     self._say_what_is_orphaned()
-                    self._lines.append(self._header)
-            for file in sorted(self.path.parent.glob(self._siblings)):
-                if file != self.path:
-                    entries = read_journal(file, self._fingerprint)[0] | entries
+                    self._lines.append(self._header | {"packed": dict(self.packed)})
         except BaseException:
             self._lines.close()
             raise
@@ -201,8 +214,11 @@ class Journal:
             ) from error
 
 
-def read_journal(path: Path, fingerprint: str) -> tuple[dict[str, Entry], int]:
-    """The finished requests by key, and the number of bytes up to the end of the last whole line.
+def read_journal(
+    path: Path, fingerprint: str
+) -> tuple[dict[str, Entry], int, dict[str, list[int]] | None]:
+    """The finished requests by key, the number of bytes up to the end of the last whole line, and
+    which products ran packed; None where not even the first line is whole.
 
     Raises:
         JournalError: it cannot be read, a line but the last is damaged, or the journal belongs to
@@ -216,11 +232,13 @@ def read_journal(path: Path, fingerprint: str) -> tuple[dict[str, Entry], int]:
             fix="make it readable, delete it to decode its requests again, or name another path",
         ) from error
     entries: dict[str, Entry] = {}
+    packed = None
     for number, line in enumerate(lines, start=1):
         try:
             value = read_line(line)
             if number == 1:
-                known = _Header.model_validate(value).fly_journal
+                header = _Header.model_validate(value)
+                known, packed = header.fly_journal, header.packed
             else:
                 key, entry = _entry(value)
                 entries[key] = entry
@@ -236,7 +254,7 @@ def read_journal(path: Path, fingerprint: str) -> tuple[dict[str, Entry], int]:
                 f"{path}: a journal of settings {known}, but this run has settings {fingerprint}",
                 fix="name another --use_cache; do not rename journals",
             )
-    return entries, num_bytes
+    return entries, num_bytes, packed
 
 
 def _version_of(path: Path) -> str | None:

@@ -4,7 +4,7 @@ own and the target's: log-likelihoods, chat template, labels."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ from lm_eval.models.huggingface import HFLM
 
 from fly.engine import Result, SpeculativeDecoder
 from fly.engine.model.load import check_decoder_only
+from fly.engine.model.packed import Packer, packable_layers
 from fly.errors import JournalError
 from fly.harness import loading as pair
 from fly.harness import processes
@@ -110,8 +111,27 @@ class FLyLM(HFLM):
             batch_size=self._rows_asked,
             record_rounds=self._trace_path is not None,
             end_ids=self.end_ids,
+            packer=self.packer,
             **({"max_batch_size": self.max_batch_size} if self.max_batch_size else {}),
         )
+
+    @cached_property
+    def packer(self) -> Packer:
+        """Packs the linear layers of both models.  Log-likelihoods run packed, too."""
+        return Packer(self.fly_config.setup.packed)
+
+    def choose_packed(self) -> Mapping[str, list[int]]:
+        """Which products run packed, measured if it is not known yet."""
+        for model in filter(None, (self.model, self.draft)):
+            self.packer.measure(packable_layers(model))
+        return self.packer.choice
+
+    def resume_packed(self, choice: Mapping[str, list[int]]) -> None:
+        """Run the products packed that an earlier part of this run did: other kernels round
+        otherwise."""
+        if self.packer.choice != choice:
+            self.packer = Packer(self.fly_config.setup.packed, dict(choice))
+            self.__dict__.pop("decoder", None)
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -151,6 +171,8 @@ class FLyLM(HFLM):
         """
         self._records, self._records_are_told = [], False
         with getattr(self.cache_hook, "journal", None) or nullcontext() as journal:
+            if journal is not None:
+                self.resume_packed(journal.packed)
             answers = Answers(requests, journal, self.fly_config.temperature)
             self._records += answers.resumed
             if self._trace_path is not None and answers.resumed:
@@ -216,7 +238,9 @@ class FLyLM(HFLM):
         database = cache_hook.dbdict
         if database is not None:
             prefix, cache_rank = keep_apart(database, self.fingerprint())
-            journal = Journal(prefix, cache_rank, self.fingerprint(), self.text_settings)
+            journal = Journal(
+                prefix, cache_rank, self.fingerprint(), self.text_settings, self.choose_packed
+            )
             cache_hook = JournalHook(database, journal)
         super().set_cache_hook(cache_hook)
 
@@ -246,6 +270,7 @@ class FLyLM(HFLM):
             "batch_size": self.num_rows,
             "processes": self.world_size,
             "served": self.decoder.served if "decoder" in vars(self) else None,
+            "packed": to_json(self.packer.summary),
             "is_lossless": self._is_lossless,
             "loosens_copies": self.fly_config.setup.loosens_copies,
             "drafting": to_json(self.decoder.report()) if "decoder" in vars(self) else {},
@@ -356,6 +381,17 @@ class FLyLM(HFLM):
             device=self.device,
             trust_remote_code=self._trust_remote_code,
         )
+
+    def _model_call(self, inps: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
+        """Hook of HFLM, for log-likelihoods: the target as it runs in the engine, too."""
+        attributes: Any = self
+        loaded = attributes._model
+        attributes._model = self.packer.view(self.model, "target")
+        try:
+            logits: torch.Tensor = super()._model_call(inps, *args, **options)
+        finally:
+            attributes._model = loaded
+        return logits
 
     @staticmethod
     def _describe(path: str | None, model: PreTrainedModel) -> dict[str, Any]:

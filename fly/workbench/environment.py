@@ -15,8 +15,7 @@ import torch
 from fly.config import FLyConfig
 from fly.config.loading import PATH_KEYS
 from fly.harness.fingerprint import versions
-
-_FLAGS = ("avx2", "avx512f", "amx_tile")  # of a processor: what speeds up matrix products
+from fly.machine import processor
 
 
 def describe(command: str | None = None) -> dict[str, object]:
@@ -51,16 +50,3 @@ def told(config: FLyConfig) -> dict[str, Any]:
         if path is not None and Path(path).is_relative_to(Path.cwd()):
             settings[key] = Path(path).relative_to(Path.cwd()).as_posix()
     return settings
-
-
-def processor() -> str:
-    """The processor's name and what of it speeds up matrix products."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if not cpuinfo.exists():
-        return platform.processor()
-    lines: dict[str, str] = {}
-    for line in cpuinfo.read_text().splitlines():
-        name, _, value = line.partition(":")
-        lines[name.strip()] = value.strip()
-    flags = [flag for flag in _FLAGS if flag in lines.get("flags", "").split()]
-    return f"{lines.get('model name', platform.processor())} ({', '.join(flags)})"

@@ -10,8 +10,8 @@ import torch
 from fly.config import FLyConfig
 from fly.engine import Request, Result, SpeculativeDecoder
 from fly.engine.admission import share_ids
+from fly.machine import processor
 from fly.workbench.divergence import Top2, top2_after
-from fly.workbench.environment import processor
 from fly.workbench.sweeps.shared import SharedDecoding
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ class LocalEngine:
                 "device": torch.cuda.get_device_name(self.device) if is_cuda else processor(),
                 "draft_device": str(draft.device) if draft is not None else None,
                 "threads": torch.get_num_threads(),
+                "packed": dict(self.models.choose_packed()),
             },
         }
 
@@ -114,6 +115,7 @@ class DraftEngine(OwnEngine):
             setup,
             batch_size=batch_size,
             end_ids=models.end_ids,
+            packer=models.packer,
         )
         return cls(models, decoder)
 
@@ -133,4 +135,5 @@ def share(models: FLyLM, points: Mapping[str, FLyConfig], batch_size: int) -> Sh
         batch_size=batch_size,
         draft_tokenizer=models.draft_tokenizer,
         end_ids=models.end_ids,
+        packer=models.packer,
     )

@@ -19,7 +19,7 @@ from fly.stats.margins import Margin
 from fly.workbench.engines import Engine
 from fly.workbench.local import shares_ids
 from fly.workbench.methods import Method
-from fly.workbench.store import Store, check_header
+from fly.workbench.store import Store, check_header, known_hardware
 from fly.workbench.tasks import Asked
 
 if TYPE_CHECKING:
@@ -91,6 +91,9 @@ class Plan:
             lm = FLyLM(**(dict(self.arguments) | drafting | {"batch_size": self.batch_size}))
         for method in methods:
             check_tokenizers(method, lm)
+        packed = known_hardware(self.folder).get("packed") if self.folder and self.resume else None
+        if packed is not None:
+            lm.resume_packed(packed)
         return lm
 
     def read_requests(self, lm: FLyLM, tasks: Tasks) -> list[Asked]:

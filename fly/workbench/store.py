@@ -53,22 +53,40 @@ def check_header(folder: Path, known: Mapping[str, Any]) -> None:
         JournalError: it is of another version or other settings, or cannot be read.
     """
     path = folder / format_.FILE_NAME
-    if not path.exists():
+    found = _settings_in(path)
+    if found is None:
         return
-    with writing(path):
-        lines, _ = read_lines(path)
-    if not lines:
-        return
-    try:
-        line = read_line(lines[0])
-        found = dict(line["settings"]) if line.get("fly_answers") == VERSION else {}
-    except (ValueError, TypeError, KeyError, AttributeError):
-        return  # opening the store names what is wrong
-    _check_version(path, line)
     ours = json.loads(json.dumps(known))
     differing = _differing({name: found.get(name) for name in ours}, ours)
     if differing:
         raise _other_settings(path, differing)
+
+
+def known_hardware(folder: Path) -> Mapping[str, Any]:
+    """What a run was begun on; empty where there is none.
+
+    Raises:
+        JournalError: it is of another version, or cannot be read.
+    """
+    found = (_settings_in(folder / format_.FILE_NAME) or {}).get("hardware")
+    return found if isinstance(found, Mapping) else {}
+
+
+def _settings_in(path: Path) -> Mapping[str, Any] | None:
+    """The settings in the first line of a file of answers; None where it has none."""
+    if not path.exists():
+        return None
+    with writing(path):
+        lines, _ = read_lines(path)
+    if not lines:
+        return None
+    try:
+        line = read_line(lines[0])
+        found = dict(line["settings"]) if line.get("fly_answers") == VERSION else {}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None  # opening the store names what is wrong
+    _check_version(path, line)
+    return found
 
 
 def _check_version(path: Path, line: Mapping[str, Any]) -> None:

@@ -89,6 +89,7 @@ class LoadedModel(CausalModel):
         """
         config = model.config.get_text_config()
         self.model = model
+        self.view = model  # what runs: the model, or a view of it with other layers (packed.py)
         self.vocab_size: int = config.vocab_size
         self.num_positions = num_positions(config)
         self._common_vocab = min(self.vocab_size, common_vocab or self.vocab_size)

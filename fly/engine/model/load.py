@@ -12,7 +12,8 @@ import torch
 
 from fly.drafting import DrafterSpec, TreeModel
 from fly.engine.batch import Scheduler
-from fly.engine.model.base import CausalModel, TreeVerifier
+from fly.engine.model.base import CausalModel, LoadedModel, TreeVerifier
+from fly.engine.model.packed import Packer
 from fly.engine.model.probe import PLAIN, CacheKind, Finding, drafts_nan, probe
 from fly.engine.self_draft.build import derive_draft
 from fly.errors import FLyWarning, ModelError
@@ -22,6 +23,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CHAIN_DRAFTER, LOOKUP_DRAFTER = "model", "ngram"
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How both models are served."""
+
+    packer: Packer  # of their linear layers
+    share_prefixes: bool = True  # as in SlotModel
+    shares_ids: bool = True  # draft and target mean the same by an id; what only one has is unused
+
+    def serve(
+        self, kind: CacheKind, model: PreTrainedModel, role: str, common_vocab: int | None = None
+    ) -> CausalModel:
+        """The model behind the engine's interface, packed where that pays.  Drafts are derived from
+        the model as it was loaded, which `model` remains.
+        """
+        served = kind.load(model, common_vocab, share_prefixes=self.share_prefixes)
+        if isinstance(served, LoadedModel):
+            served.view = self.packer.view(model, role)
+        return served
 
 
 @dataclass(frozen=True)
@@ -121,9 +142,7 @@ def load_models(
     target: PreTrainedModel | CausalModel,
     draft: PreTrainedModel | CausalModel | None,
     drafter: str,
-    *,
-    share_prefixes: bool = True,
-    shares_ids: bool = True,
+    loading: Loading,
 ) -> ServedModels:
     """Find out how each model is served.  One that is a CausalModel already is taken as it is.
 
@@ -131,9 +150,7 @@ def load_models(
         target: the model whose text is wanted.
         draft: the model that proposes; None for drafters that need none.
         drafter: the name of the drafter asked for.
-        share_prefixes: as in SlotModel.
-        shares_ids: the draft's ids are the target's; those that the target lacks are then left
-            alone.
+        loading: how they are served.
 
     Raises:
         ModelError: a model has an encoder, or its attention implementation cannot be served, or the
@@ -154,31 +171,28 @@ def load_models(
             # Verifying token by token would cost what plain decoding costs.
             if drafter != NO_DRAFTER:
                 _warn("target", target, found, above=4)
-            plain = PLAIN.load(target)
+            plain = loading.serve(PLAIN, target, "target")
             return ServedModels(plain, None, NO_DRAFTER, PLAIN, can_verify=False)
-        served = found.kind.load(target, share_prefixes=share_prefixes)
+        served = loading.serve(found.kind, target, "target")
         pair = ServedModels(served, None, drafter, found.kind)
     if draft is None:
         return pair
-    return load_draft(pair, draft, found, share_prefixes=share_prefixes, shares_ids=shares_ids)
+    return load_draft(pair, draft, loading, found)
 
 
 def load_draft(
     pair: ServedModels,
     draft: PreTrainedModel | CausalModel,
+    loading: Loading,
     target_found: Finding | None = None,
-    *,
-    share_prefixes: bool = True,
-    shares_ids: bool = True,
 ) -> ServedModels:
     """The pair with this draft; plain decoding, with a warning, where it cannot draft.
 
     Args:
         pair: of a target alone.
         draft: the model that proposes; probed unless it has the engine's interface.
+        loading: how it is served.
         target_found: what the probe found of the target, which may be the draft too.
-        share_prefixes: as in SlotModel.
-        shares_ids: draft and target mean the same by an id.
     """
     if isinstance(draft, CausalModel):
         return replace(pair, draft=draft)
@@ -195,8 +209,8 @@ def load_draft(
             FLyWarning,
             stacklevel=4,
         )
-    common_vocab = pair.target.vocab_size if shares_ids else None
-    drafting = found.kind.load(draft, common_vocab, share_prefixes=share_prefixes)
+    common_vocab = pair.target.vocab_size if loading.shares_ids else None
+    drafting = loading.serve(found.kind, draft, "draft", common_vocab)
     return replace(pair, draft=drafting, draft_kind=found.kind)
 
 
@@ -218,9 +232,8 @@ class SharedModels:
     pair: ServedModels
     tokenizer: PreTrainedTokenizerBase
     has_draft: bool  # was given one, whether or not it can draft
+    loading: Loading
     draft_tokenizer: PreTrainedTokenizerBase | None = None  # None: the same
-    share_prefixes: bool = True
-    shares_ids: bool = True  # draft and target mean the same by an id
     end_ids: frozenset[int] = frozenset()  # the caller's
     widest: int = 0  # rows that the caches have been used for
     owner: Scheduler | None = None  # of the rows, both caches' and the drafters'
@@ -236,7 +249,7 @@ class SharedModels:
         if key not in self.derived:
             alone = self.pair.with_drafter(name, needs_draft=False)
             draft = derive_draft(alone.source, self.tokenizer, drafter)
-            self.derived[key] = load_draft(alone, draft, share_prefixes=self.share_prefixes)
+            self.derived[key] = load_draft(alone, draft, self.loading)
         return self.derived[key]
 
     def clear(self) -> None:

@@ -196,7 +196,7 @@ class RowModel(LoadedModel):
         cache = row.cache
         if cache is None and self._is_cache_prepared:
             cache = self._prepared(fed, places)
-        output = self.model(input_ids=fed, **{self._cache_name: cache}, **options)
+        output = self.view(input_ids=fed, **{self._cache_name: cache}, **options)
         row.cache = getattr(output, self._cache_name, None)
         if row.cache is None and not self._is_cache_prepared:
             # Forwards of some models make no cache unless they are given one.
@@ -243,5 +243,5 @@ class UncachedModel(RowModel):
     @torch.no_grad()
     def _read(self, row: CachedRow, start: int) -> Tensor:
         text = torch.tensor([row.known], device=self.device).clamp_max(self._common_vocab - 1)
-        logits = read_whole(self.model, text, len(row.known) - start)
+        logits = read_whole(self.view, text, len(row.known) - start)
         return logits[0, :, : self._common_vocab]

@@ -101,14 +101,14 @@ class SlotModel(LoadedModel):
             ids = pad_right(pieces, self.device)
             starts = [span.start + offset for span in spans]
             inputs = self._inputs(ids, starts, first_row=spans[0].row, logits_to_keep=1)
-            self.model(**inputs)
+            self.view(**inputs)
 
     def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
-        logits: Tensor = self.model(**self._inputs(ids, starts)).logits
+        logits: Tensor = self.view(**self._inputs(ids, starts)).logits
         return logits[..., : self._common_vocab]
 
     def extend_tree(self, ids: Tensor, starts: Sequence[int], tree: TreeMask) -> Tensor:
-        logits: Tensor = self.model(**self._inputs(ids, starts, tree=tree)).logits
+        logits: Tensor = self.view(**self._inputs(ids, starts, tree=tree)).logits
         return logits[..., : self._common_vocab]
 
     def _inputs(

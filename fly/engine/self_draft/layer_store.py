@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from fly.engine.self_draft.layer_search import LayerSet
 from fly.errors import FLyWarning
-from fly.places import write_whole
+from fly.places import cache_folder, write_whole
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -38,7 +37,7 @@ class Stored(BaseModel):
 
 def default_folder() -> Path:
     """Below the user's cache directory."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fly" / "self"
+    return cache_folder("self")
 
 
 def key_of(model: PreTrainedModel, ids: Tensor, keep: float | None) -> str:

@@ -38,7 +38,7 @@ REFUSED = {
     ),
     "temperature": "a sweep decodes greedily",
     **dict.fromkeys(("verbose", "enable_statistics"), "it changes no answer"),
-    "dual_tok": "a sweep loads each model once",
+    **dict.fromkeys(("dual_tok", "packed"), "a sweep loads each model once"),
     "draft_length": "what adaptive lengths bring depends on the clock",
     **dict.fromkeys(
         ("tree_verify", "branch_n", "max_nodes_per_level", "max_nodes_global"),

@@ -16,7 +16,8 @@ from fly.engine.admission import MAX_ROWS, RequestCheck, share_ids
 from fly.engine.batch import Result, Row
 from fly.engine.decoder import SpeculativeDecoder
 from fly.engine.model.base import CausalModel
-from fly.engine.model.load import ServedModels, load_models
+from fly.engine.model.load import Loading, ServedModels, load_models
+from fly.engine.model.packed import Packer
 from fly.engine.request import Request
 from fly.engine.statistics import Statistics
 from fly.engine.stopping import StopRules, eos_ids
@@ -70,6 +71,7 @@ class SharedDecoding:
         share_prefixes: bool = True,
         draft_tokenizer: PreTrainedTokenizerBase | None = None,
         end_ids: Collection[int] = (),
+        packer: Packer | None = None,
     ) -> None:
         """Combine loaded models with the points by name.
 
@@ -83,6 +85,7 @@ class SharedDecoding:
             share_prefixes: as in SpeculativeDecoder.
             draft_tokenizer: as in SpeculativeDecoder.
             end_ids: as in SpeculativeDecoder.
+            packer: as in SpeculativeDecoder; None packs nothing.
 
         Raises:
             ConfigError: no points, one that samples, or a draft model is missing.
@@ -91,7 +94,9 @@ class SharedDecoding:
         _check_points(points, has_draft=draft is not None)
         self.points = dict(points)
         shares_ids = share_ids(tokenizer, draft_tokenizer)
-        pair = _load_pair(target, draft, points, shares_ids, share_prefixes=share_prefixes)
+        packer = packer or Packer("off")
+        loading = Loading(packer, share_prefixes, shares_ids)
+        pair = _load_pair(target, draft, points, loading)
         make = partial(
             SpeculativeDecoder,
             pair.target,
@@ -101,6 +106,7 @@ class SharedDecoding:
             batch_size=batch_size,
             max_batch_size=max_batch_size,
             end_ids=end_ids,
+            packer=packer,
         )
         stops = StopRules(tokenizer, eos_ids(pair.source, frozenset(end_ids)))
         members: dict[str, dict[str, FLyConfig]] = {}
@@ -273,9 +279,7 @@ def _load_pair(
     target: PreTrainedModel | CausalModel,
     draft: PreTrainedModel | CausalModel | None,
     points: Mapping[str, FLyConfig],
-    shares_ids: bool,
-    *,
-    share_prefixes: bool,
+    loading: Loading,
 ) -> ServedModels:
     needed = sorted({config.drafter_name for config in points.values()} - {NO_DRAFTER})
     needs_draft = any(config.setup.traits.needs_model for config in points.values())
@@ -283,8 +287,7 @@ def _load_pair(
         target,
         draft if needs_draft else None,
         needed[0] if needed else NO_DRAFTER,
-        share_prefixes=share_prefixes,
-        shares_ids=shares_ids,
+        loading,
     )
     if needed and pair.drafter == NO_DRAFTER:
         raise ModelError(
