@@ -7,12 +7,13 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from typing import Any, ClassVar, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from pydantic import BaseModel
 from torch import Tensor
 
+from fly.drafting.draft_steps import DraftSteps, confidence, last_logits
 from fly.drafting.settings import DrafterSpec
 from fly.drafting.tree_mask import TreeMask
 from fly.drafting.uploads import RowInts, Uploads, upload
@@ -61,14 +62,6 @@ class Proposal:
     def host_lengths(self) -> Sequence[int]:
         """`lengths` on the host; a device is waited for where they are not known."""
         return self.lengths.tolist() if self.known_lengths is None else self.known_lengths
-
-    @property
-    def host_trees(self) -> tuple[Tensor, Tensor]:
-        """`lengths` and `parents` on the host; a device is waited for where they are there."""
-        assert self.parents is not None
-        shape = torch.cat([self.lengths[:, None], self.parents], dim=1)
-        shape = shape if self.is_on_host else shape.cpu()
-        return shape[:, 0], shape[:, 1:]
 
     @property
     def is_tree(self) -> bool:
@@ -165,39 +158,6 @@ def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> Tenso
     """Stack ragged ids, filled up with 0.  [B, n] int64, n the longest."""
     width = max(map(len, sequences))
     return upload([[*ids, *[0] * (width - len(ids))] for ids in sequences], device)
-
-
-def last_logits(logits: Tensor, counts: Sequence[int]) -> Tensor:
-    """Of every row's first counts[b] logits [B, n, V] the last.  [B, 1, V]"""
-    if min(counts) == logits.shape[1]:
-        return logits[:, -1:]
-    rows = torch.arange(len(logits), device=logits.device)
-    return logits[rows, RowInts.of(counts, logits.device).tensor - 1, None]
-
-
-def confidence(logits: Tensor, token: Tensor, probs: Tensor | None) -> Tensor:
-    """Probabilities of tokens [B, 1], from the logits [B, 1, V] or the distributions that they were
-    drawn from.  [B]
-    """
-    probs = logits.float().softmax(-1) if probs is None else probs
-    return probs.gather(-1, token[..., None])[:, 0, 0]
-
-
-class DraftSteps(NamedTuple):
-    """Tokens that a draft model decoded one after another."""
-
-    tokens: Tensor  # [B, n] int64
-    probs: Tensor | None  # [B, n, V] their distributions, where they were drawn
-    confidence: Tensor | None  # [B, n] their probabilities, where they are wanted
-
-    @classmethod
-    def joined(cls, parts: Sequence[DraftSteps]) -> DraftSteps:
-        """One after another."""
-        if len(parts) == 1:
-            return parts[0]
-        tokens, *rest = zip(*parts, strict=True)
-        probs, sure = (None if part[0] is None else torch.cat(part, 1) for part in rest)
-        return cls(torch.cat(tokens, 1), probs, sure)
 
 
 class DraftModel(Protocol):

@@ -18,10 +18,10 @@ from fly.drafting.base import (
     Rows,
     StopInfo,
     greedy,
-    last_logits,
     pad_right,
 )
 from fly.drafting.draft_cache import CachedDrafter, DraftReader, within_context
+from fly.drafting.draft_steps import last_logits
 from fly.drafting.guesses import Guesser, MakeText, NgramText, RecentText, SuffixText
 from fly.drafting.per_request import PerRequest
 from fly.drafting.settings import GUESS_COST, DrafterSpec, MultilevelSettings, ResolvedMultilevel

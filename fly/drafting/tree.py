@@ -17,9 +17,9 @@ from fly.drafting.base import (
     Rows,
     TreeModel,
     greedy,
-    last_logits,
 )
 from fly.drafting.draft_cache import CachedDrafter, DraftReader, within_context
+from fly.drafting.draft_steps import last_logits
 from fly.drafting.settings import DrafterSpec, ResolvedTree, TreeSettings
 from fly.drafting.tree_mask import TreeMask
 from fly.drafting.uploads import is_awaited

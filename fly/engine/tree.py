@@ -92,7 +92,9 @@ class TreeRound(ChainRound):
     def of(cls, proposal: Proposal, committed: Upload, uploads: Uploads) -> TreeRound:
         """Look at the trees, which waits for a drafter that did not grow them on the host: once."""
         assert proposal.parents is not None
-        lengths, parents = proposal.host_trees
+        shape = torch.cat([proposal.lengths[:, None], proposal.parents], dim=1)
+        shape = shape if proposal.is_on_host else shape.cpu()
+        lengths, parents = shape[:, 0], shape[:, 1:]
         longest = max(1, int(lengths.max()))
         if longest < proposal.ids.shape[1]:
             ids, above = proposal.ids[:, :longest], proposal.parents[:, :longest]
