@@ -38,9 +38,9 @@ def test_shipped_config_loads_and_names_the_schema(name):
 
 
 SHIPPED_PAIRS = {
-    "FLy_Llama3_70b": ("Llama-3.1-8B-Instruct", "Llama-3.1-70B-Instruct", 15, "multilevel"),
-    "FLy_Llama3_405b": ("Llama-3.1-8B-Instruct", "Llama-3.1-405B-Instruct", 25, "multilevel"),
-    "FLy_Qwen2.5_72b": ("Qwen2.5-7B-Instruct", "Qwen2.5-72B-Instruct", 15, "multilevel"),
+    "FLy_Llama3_70b": ("Llama-3.1-8B-Instruct", "Llama-3.1-70B-Instruct", 15, "model"),
+    "FLy_Llama3_405b": ("Llama-3.1-8B-Instruct", "Llama-3.1-405B-Instruct", 25, "model"),
+    "FLy_Qwen2.5_72b": ("Qwen2.5-7B-Instruct", "Qwen2.5-72B-Instruct", 15, "model"),
     "demo": ("draft", "target", 15, "model"),
 }
 

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
         DraftModel,
         Proposal,
         StopInfo,
-        TreeMask,
         TreeModel,
     )
     from fly.drafting.settings import DrafterSettings, DrafterSpec
+    from fly.drafting.tree_mask import TreeMask
 
 __all__ = [
     "Choose",
@@ -61,8 +61,9 @@ __getattr__ = lazy_names(
     {
         "fly.drafting.base": (
             *("Choose", "DraftModel", "Drafter", "DrafterContext"),
-            *("Proposal", "StopInfo", "TreeMask", "TreeModel"),
+            *("Proposal", "StopInfo", "TreeModel"),
         ),
         "fly.drafting.settings": ("DrafterSettings", "DrafterSpec"),
+        "fly.drafting.tree_mask": ("TreeMask",),
     },
 )

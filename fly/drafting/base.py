@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import Any, ClassVar, Protocol, TypeAlias, runtime_checkable
 
@@ -13,7 +13,10 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor
 
+from fly.drafting.draft_steps import DraftSteps, confidence, last_logits
 from fly.drafting.settings import DrafterSpec
+from fly.drafting.tree_mask import TreeMask
+from fly.drafting.uploads import RowInts, Uploads, upload
 from fly.settings import NoSettings, Traits
 
 
@@ -36,14 +39,29 @@ class Proposal:
     # By row and forward of the draft model the tokens that it brought, where rows end after an end
     # token (StopInfo) and a forward may bring several; None: each brought a token to every row.
     gains: Sequence[Sequence[int]] | None = None
+    # `lengths`, where the drafter knows them without looking at a device.
+    known_lengths: Sequence[int] | None = None
+    is_on_host: bool = False  # and goes to the target's device
 
     @classmethod
-    def from_lists(cls, rows: Sequence[Sequence[int]], device: torch.device) -> Proposal:
-        """Pad ragged lists of ids; K is the longest row's length."""
+    def from_lists(
+        cls, rows: Sequence[Sequence[int]], device: torch.device | None = None
+    ) -> Proposal:
+        """Pad ragged lists of ids; K is the longest row's length.  On the host, unless a device is
+        named: the engine brings it to the target's with all else that a round needs there.
+        """
         longest = max(map(len, rows), default=0)
         padded = [[*row, *[0] * (longest - len(row))] for row in rows]
-        ids = torch.tensor(padded, dtype=torch.int64, device=device).reshape(len(rows), longest)
-        return cls(ids, torch.tensor([len(row) for row in rows], device=device))
+        ids = torch.tensor(padded, dtype=torch.int64).reshape(len(rows), longest)
+        lengths = list(map(len, rows))
+        counts = torch.tensor(lengths, dtype=torch.int64)
+        made = cls(ids, counts, known_lengths=lengths, is_on_host=True)
+        return made if device is None else made.to(device)
+
+    @property
+    def host_lengths(self) -> Sequence[int]:
+        """`lengths` on the host; a device is waited for where they are not known."""
+        return self.lengths.tolist() if self.known_lengths is None else self.known_lengths
 
     @property
     def is_tree(self) -> bool:
@@ -57,12 +75,19 @@ class Proposal:
         totals = list(accumulate(self.gains[row]))
         return min(bisect_left(totals, length) + 1, len(totals)) if length else 0
 
-    def to(self, device: torch.device) -> Proposal:
-        """The same on `device`: draft and target need not share one."""
+    def to(self, device: torch.device, uploads: Uploads | None = None) -> Proposal:
+        """The same on `device`, with what `uploads` holds: draft and target need not share one."""
         probs = None if self.probs is None else self.probs.to(device)
-        parents = None if self.parents is None else self.parents.to(device)
-        ids, lengths = self.ids.to(device), self.lengths.to(device)
-        return replace(self, ids=ids, lengths=lengths, probs=probs, parents=parents)
+        parts = [self.ids, self.lengths, *([] if self.parents is None else [self.parents])]
+        if self.is_on_host:
+            uploads = uploads or Uploads()
+            sent = [uploads.add(part, device) for part in parts]
+            parts = [each.tensor for each in sent]
+        ids, lengths, *rest = (part.to(device) for part in parts)
+        parents = rest[0] if rest else None
+        return replace(
+            self, ids=ids, lengths=lengths, probs=probs, parents=parents, is_on_host=False
+        )
 
 
 @dataclass(frozen=True)
@@ -129,40 +154,21 @@ class CommittedRow(Protocol):
 Rows: TypeAlias = Sequence[CommittedRow]
 
 
-def upload(values: Sequence[Any], device: torch.device) -> Tensor:
-    """Integers from the host, in lists of equal length, as int64.  Nothing waits for the device."""
-    tensor = torch.tensor(values, dtype=torch.int64)
-    if device.type == "cuda":
-        tensor = tensor.pin_memory()
-    return tensor.to(device, non_blocking=True)
-
-
 def pad_right(sequences: Sequence[Sequence[int]], device: torch.device) -> Tensor:
     """Stack ragged ids, filled up with 0.  [B, n] int64, n the longest."""
     width = max(map(len, sequences))
     return upload([[*ids, *[0] * (width - len(ids))] for ids in sequences], device)
 
 
-def last_logits(logits: Tensor, counts: Sequence[int]) -> Tensor:
-    """Of every row's first counts[b] logits [B, n, V] the last.  [B, 1, V]"""
-    rows = torch.arange(len(logits), device=logits.device)
-    return logits[rows, upload(counts, logits.device) - 1, None]
-
-
-def confidence(logits: Tensor, token: Tensor, probs: Tensor | None) -> Tensor:
-    """Probabilities of tokens [B, 1], from the logits [B, 1, V] or the distributions that they were
-    drawn from.  [B]
-    """
-    probs = logits.float().softmax(-1) if probs is None else probs
-    return probs.gather(-1, token[..., None])[:, 0, 0]
-
-
 class DraftModel(Protocol):
     """A language model with one cache row per row of the batch, where a token at position p lies in
-    slot p.  A class that derives from this one inherits `reserve` and `draft`.
+    slot p.  A class that derives from this one inherits `reserve`, `draft` and `steps`.
     """
 
     num_positions: int | None  # that the model has; None where it has no limit
+    # Tokens that are drafted before a pace is asked whether to go on.  More than 1 where several
+    # steps run as one, so that what stops in their middle is paid for anyway.
+    steps_at_once: int = 1
 
     @property
     def device(self) -> torch.device:
@@ -181,12 +187,53 @@ class DraftModel(Protocol):
 
     def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
         """Run ids [B, n] of rows 0 to B-1 at positions starts[b] .. starts[b]+n-1; logits [B, n,
-        V].  `starts` lie on the host, so that nothing waits for the device.
+        V].  `starts` lie on the host, so that nothing waits for the device; as RowInts they lie
+        there as well, so that nothing is uploaded.
 
         Positions after the last one that the model has are allowed and give meaningless logits: a
         row that drafts less than its neighbours is padded.
         """
         ...
+
+    def steps(
+        self,
+        ids: Tensor,
+        counts: Sequence[int],
+        starts: Sequence[int],
+        count: int,
+        choose: Choose = greedy,
+        before: Sequence[Tensor] = (),
+        *,
+        wants_confidence: bool = False,
+    ) -> DraftSteps:
+        """Decode `count` tokens after ids [B, n], of which row b has counts[b], at positions from
+        starts[b] on.  Nothing is looked at on the host unless `choose` does.
+
+        A model that runs them as one step overrides this for the `choose` that is `greedy`.
+
+        Args:
+            ids: [B, n].
+            counts: tokens by row.
+            starts: positions by row.
+            count: 1 or more.
+            choose: chooses the tokens.
+            before: [B, n] each, the proposal's tokens so far, the last of ids among them.
+            wants_confidence: whether to give it.
+        """
+        starts = ends = RowInts.of(starts, ids.device)
+        logits = last_logits(self.extend(ids, starts), counts)
+        num_before = sum(tokens.shape[1] for tokens in before)
+        tokens, found = [ids[:, :0], *before], []
+        for step in range(count):
+            if step:
+                ends = starts.plus(counts) if step == 1 else ends.plus([1] * len(counts))
+                logits = self.extend(tokens[-1], ends)
+            place = [num_before + step] * len(counts)
+            token, probs = choose(logits, place, lambda: torch.cat(tokens, 1).tolist())
+            tokens.append(token)
+            sure = confidence(logits, token, probs)[:, None] if wants_confidence else None
+            found.append(DraftSteps(token, probs, sure))
+        return DraftSteps.joined(found)
 
     def draft(
         self,
@@ -195,30 +242,33 @@ class DraftModel(Protocol):
         starts: Sequence[int],
         k: int,
         choose: Choose = greedy,
-        goes_on: Callable[[Tensor, Tensor], bool] | None = None,
+        goes_on: Callable[[Tensor, Tensor], int] | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         """Decode up to `k` tokens after ids [B, n], of which row b has counts[b], at positions from
         starts[b] on.  The tokens [B, k] and, where they were drawn, their distributions [B, k, V].
 
-        Nothing is looked at on the host unless `choose` or `goes_on` does, which is asked after
-        every token [B] with its probability [B] whether to decode another.
+        All are decoded in one call of `steps`, unless there is a `goes_on`: that is given tokens
+        and probabilities [B, n] of the latest steps, and says how many may follow before it is
+        asked again; 0 ends the proposal.
         """
-        logits = last_logits(self.extend(ids, starts), counts)
-        ends = [start + count for start, count in zip(starts, counts, strict=True)]
-        tokens, probs = [ids[:, :0]], []
-        for step in range(k):
-            token, drawn_from = choose(
-                logits, [step] * len(ends), lambda: torch.cat(tokens, 1).tolist()
-            )
-            tokens.append(token)
-            if drawn_from is not None:
-                probs.append(drawn_from)
-            if step == k - 1 or (
-                goes_on and not goes_on(token[:, 0], confidence(logits, token, drawn_from))
-            ):
+        found: list[DraftSteps] = []
+        is_paced, num_left = goes_on is not None, k
+        count = min(k, self.steps_at_once) if is_paced else k
+        starts = RowInts.of(starts, ids.device)
+        while True:
+            before = [each.tokens for each in found]
+            new = self.steps(ids, counts, starts, count, choose, before, wants_confidence=is_paced)
+            found.append(new)
+            num_left -= count
+            if goes_on is None or new.confidence is None or num_left == 0:
                 break
-            logits = self.extend(token, [end + step for end in ends])
-        return torch.cat(tokens, 1), torch.cat(probs, 1) if probs else None
+            wanted = goes_on(new.tokens, new.confidence)
+            if not wanted:
+                break
+            ids, starts = new.tokens[:, -1:], starts.plus(counts).plus([count - 1] * len(counts))
+            counts, count = [1] * len(counts), min(max(wanted, self.steps_at_once), num_left)
+        whole = DraftSteps.joined(found)
+        return whole.tokens, whole.probs
 
     def move(self, source: int, destination: int, length: int) -> None:
         """Row `source` (of `length` tokens) takes the place of row `destination`; `source` is given
@@ -244,12 +294,13 @@ class TreeModel(DraftModel, Protocol):
 class Pace(Protocol):
     """Decides while a proposal grows whether it grows on."""
 
-    def goes_on(self, tokens: Tensor, confidence: Tensor) -> bool:
-        """Called after every token but the last possible one.
+    def goes_on(self, tokens: Tensor, confidence: Tensor) -> int:
+        """How many tokens may follow before it is called again; 0: none.  Called after the first
+        and so on, but not after the last possible one; it may be called sooner.
 
         Args:
-            tokens: [B] just drafted.
-            confidence: [B] what the draft gave to them.
+            tokens: [B, n] just drafted, or [B].
+            confidence: [B, n] what the draft gave to them, or [B].
         """
         ...
 
@@ -267,6 +318,7 @@ class DrafterContext:
     reads_trees: bool = True  # whether the target can verify trees
     reader: Any = None  # draft_cache.DraftReader of the model; None: make one
     pace: Pace | None = None  # for drafters that ask between tokens (Traits.asks_pace)
+    uploads: Uploads = field(default_factory=Uploads)  # to the draft's device, with the engine's
     is_loose: bool = False  # the text depends on what is offered
     make: Callable[[DrafterSpec, DrafterContext], Drafter] | None = None  # for drafters of drafters
 
@@ -343,52 +395,3 @@ class Drafter(Protocol):
     def report(self) -> dict[str, Any]:
         """Its report of all it did, fit for JSON."""
         return {}
-
-
-@dataclass(frozen=True, eq=False)
-class TreeMask:
-    """A tree's tokens in the order of their slots, after a text that all of them follow."""
-
-    seen: Tensor  # [B, T, T] bool, the tokens that each one follows, and itself
-
-    @property
-    def depths(self) -> Tensor:
-        """Tokens of the tree before each one, which give its position.  [B, T] int64."""
-        return self.seen.sum(-1) - 1
-
-    @classmethod
-    def empty(cls, num_rows: int, device: torch.device) -> TreeMask:
-        """Before the first token."""
-        return cls(torch.zeros(num_rows, 0, 0, dtype=torch.bool, device=device))
-
-    def grown(self, parents: Tensor) -> TreeMask:
-        """With more tokens, none of which follows another of them.
-
-        Args:
-            parents: [B, n] int64, the token that each follows, -1 for the text.
-        """
-        (num_rows, n), size = parents.shape, self.seen.shape[1]
-        # A last line, to which -1 points, for those that follow nothing of the tree.
-        known = torch.nn.functional.pad(self.seen, (0, 0, 0, 1))
-        before = known.gather(1, (parents % (size + 1))[..., None].expand(-1, -1, size))
-        own = torch.eye(n, dtype=torch.bool, device=parents.device).expand(num_rows, -1, -1)
-        old = torch.nn.functional.pad(self.seen, (0, n))
-        return TreeMask(torch.cat([old, torch.cat([before, own], dim=2)], dim=1))
-
-    @classmethod
-    def from_parents(cls, parents: Tensor) -> TreeMask:
-        """Of whole trees.
-
-        Args:
-            parents: [B, T] int64 on the host, the token that each follows, -1 for the text; a token
-                stands after the one that it follows.
-        """
-        num_rows, size = parents.shape
-        seen = torch.eye(size + 1, dtype=torch.bool).repeat(num_rows, 1, 1)
-        place, rows = parents % (size + 1), torch.arange(num_rows)[:, None]
-        each = torch.arange(size)
-        while bool((place < size).any()):
-            seen[rows, each, place] = True
-            above = torch.cat([parents, parents.new_full((num_rows, 1), -1)], dim=1)
-            place = above.gather(1, place) % (size + 1)
-        return cls(seen[:, :size, :size])

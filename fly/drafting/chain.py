@@ -15,8 +15,6 @@ from fly.drafting.base import (
     Proposal,
     Rows,
     greedy,
-    pad_right,
-    upload,
 )
 from fly.drafting.draft_cache import CachedDrafter, DraftReader, within_context
 from fly.drafting.settings import ChainSettings, DrafterSpec
@@ -42,22 +40,26 @@ class ModelDrafter(CachedDrafter):
     @classmethod
     def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> ModelDrafter:
         assert parts.model is not None
-        return cls(parts.model, spec.k, parts.reader, parts.pace)
+        return cls(parts.model, spec.k, DraftReader.of(parts), parts.pace)
 
     def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Decode one token at a time; no result is looked at on the host unless `choose` or `pace`
         does.
         """
         lengths = within_context(self.model, rows, limits, self.k)
-        device = self.model.device
         k = max(lengths)
         if k == 0:
-            return Proposal.from_lists([[] for _ in rows], device)
-        openings, starts = self.reader.openings(rows, lengths)
-        counts = [len(ids) for ids in openings]
+            return Proposal.from_lists([[] for _ in rows])
+        opening = self.reader.open(rows, lengths)
         goes_on = None if self.pace is None else self.pace.goes_on
-        ids = pad_right(openings, device)
-        tokens, probs = self.model.draft(ids, counts, starts, k, choose, goes_on)
+        tokens, probs = self.model.draft(
+            opening.ids, opening.counts, opening.starts, k, choose, goes_on
+        )
         num_drafted = tokens.shape[1]
-        offered = upload([min(length, num_drafted) for length in lengths], device)
-        return Proposal(tokens, offered, num_drafted, probs)
+        return Proposal(
+            tokens,
+            opening.limits if num_drafted == k else opening.limits.clamp_max(num_drafted),
+            num_drafted,
+            probs,
+            known_lengths=[min(length, num_drafted) for length in lengths],
+        )

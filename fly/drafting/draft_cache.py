@@ -4,8 +4,19 @@ rows that draft: tokens that a row gained in between are computed when it drafts
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from fly.drafting.base import CommittedRow, Drafter, DraftModel, Rows, pad_right
+from torch import Tensor
+
+from fly.drafting.base import (
+    CommittedRow,
+    Drafter,
+    DrafterContext,
+    DraftModel,
+    Rows,
+    pad_right,
+)
+from fly.drafting.uploads import RowInts, Uploads
 
 # Tokens that open a round.  A row that lacks more reads the others before.
 CATCH_UP = 32
@@ -24,19 +35,47 @@ def within_context(model: DraftModel, rows: Rows, limits: Sequence[int], k: int)
     ]
 
 
+@dataclass(frozen=True, eq=False)
+class Opening:
+    """The tokens that open a round, on the draft model's device."""
+
+    ids: Tensor  # [B, n] int64, padded on the right
+    counts: RowInts  # tokens
+    starts: RowInts  # positions of the first
+    limits: Tensor  # [B] int64
+
+
 class DraftReader:
     """Progress of the draft model in every request, and the cache rows that hold it: the places of
     the rows that it is given."""
 
-    def __init__(self, model: DraftModel, *, is_lazy: bool = False) -> None:
-        """Nothing is read yet.  `is_lazy`: no prompt is before its row first drafts."""
+    def __init__(
+        self, model: DraftModel, *, is_lazy: bool = False, uploads: Uploads | None = None
+    ) -> None:
+        """Nothing is read yet.
+
+        Args:
+            model: reads.
+            is_lazy: no prompt is read before its row first drafts.
+            uploads: the engine's, which `open` sends along.
+        """
         self.model = model
+        self.uploads = uploads or Uploads()
         self._is_lazy = is_lazy
         self._placed: list[int | None] = []  # by cache row: its request; None: a forgotten one
         self._unused: set[int] = set()  # cache rows that hold nothing of their request yet
         # By request: tokens with right keys; nothing until the prompt is read.
         self._held: dict[int, int] = {}
         self._drafted: set[int] = set()  # requests, in the round that is not committed yet
+
+    @classmethod
+    def of(cls, parts: DrafterContext, *, is_lazy: bool = False) -> DraftReader:
+        """The one that others read through too, or a new one."""
+        assert parts.model is not None
+        if parts.reader is not None:
+            shared: DraftReader = parts.reader
+            return shared
+        return cls(parts.model, is_lazy=is_lazy, uploads=parts.uploads)
 
     def prefill(self, rows: Rows) -> None:
         """Read the prompts of new rows; one longer than the model's context is never read."""
@@ -142,6 +181,20 @@ class DraftReader:
             pieces.append(row.ids[start:end])
             starts.append(start)
         return pieces, starts
+
+    def open(self, rows: Rows, limits: Sequence[int]) -> Opening:
+        """What opens a round, in one transfer with all else that the device was promised."""
+        pieces, starts = self.openings(rows, limits)
+        counts = list(map(len, pieces))
+        width = max(counts)
+        lines = [
+            [start, len(piece), limit, *piece, *[0] * (width - len(piece))]
+            for piece, start, limit in zip(pieces, starts, limits, strict=True)
+        ]
+        sent = self.uploads.add(lines, self.model.device).tensor
+        return Opening(
+            sent[:, 3:], RowInts(counts, sent[:, 1]), RowInts(starts, sent[:, 0]), sent[:, 2]
+        )
 
     def commit(self, rows: Rows) -> None:
         """Of what was drafted in the round all that was kept is read, but for the last token of a

@@ -18,15 +18,14 @@ from fly.drafting.base import (
     Rows,
     StopInfo,
     greedy,
-    last_logits,
     pad_right,
 )
 from fly.drafting.draft_cache import CachedDrafter, DraftReader, within_context
+from fly.drafting.draft_steps import last_logits
 from fly.drafting.guesses import Guesser, MakeText, NgramText, RecentText, SuffixText
 from fly.drafting.per_request import PerRequest
 from fly.drafting.settings import GUESS_COST, DrafterSpec, MultilevelSettings, ResolvedMultilevel
-
-HOST = "cpu"  # where looking at a tensor waits for nothing
+from fly.drafting.uploads import is_awaited
 
 
 class MultilevelDrafter(CachedDrafter):
@@ -80,7 +79,8 @@ class MultilevelDrafter(CachedDrafter):
             return make(settings.max_ngram)
 
         length, cost = settings.guess_length, settings.guess_cost
-        return cls(parts.model, spec.k, make_text, length, parts.end, cost, parts.reader)
+        reader = DraftReader.of(parts)
+        return cls(parts.model, spec.k, make_text, length, parts.end, cost, reader)
 
     def prefill(self, rows: Rows) -> None:
         """Read and index the new prompts."""
@@ -104,7 +104,7 @@ class MultilevelDrafter(CachedDrafter):
         lengths = within_context(self.model, rows, limits, self.k)
         self.steps = [[] for _ in rows]
         if not any(lengths):
-            return Proposal.from_lists([[] for _ in rows], self.model.device)
+            return Proposal.from_lists([[] for _ in rows])
         openings = zip(*self.reader.openings(rows, lengths), strict=True)
         drafts = [
             Draft(len(row.ids), limit, *opening, steps, guesser)
@@ -116,7 +116,7 @@ class MultilevelDrafter(CachedDrafter):
         levels.run()
         for draft in drafts:
             draft.guesser.take_back()
-        padded = Proposal.from_lists([draft.proposed for draft in drafts], self.model.device)
+        padded = Proposal.from_lists([draft.proposed for draft in drafts])
         return replace(
             padded,
             draft_forwards=levels.num_forwards,
@@ -264,7 +264,7 @@ class Levels:
         """Whether tokens are looked at as they are drafted.  That waits for an accelerator, which
         plain drafting does not.
         """
-        if self.model.device.type == HOST:
+        if not is_awaited(self.model.device):
             return True
         return any(draft.guesser.is_hopeful for draft in self.drafts if not draft.is_finished)
 

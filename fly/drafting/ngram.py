@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from fly.drafting.base import (
     Choose,
     CommittedRow,
@@ -26,20 +24,17 @@ class NgramDrafter(Drafter):
 
     own_settings = NgramSettings
 
-    def __init__(
-        self, k: int, max_ngram: int, device: torch.device, which: Which = "earliest"
-    ) -> None:
+    def __init__(self, k: int, max_ngram: int, which: Which = "earliest") -> None:
         """Propose up to `k` tokens, looked up by the last `max_ngram` tokens or fewer."""
         self.k = k
         self.max_ngram, self.which = max_ngram, which
-        self._device = device
         self._texts = PerRequest(lambda _: NgramIndex(max_ngram, which))
 
     @classmethod
     def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> NgramDrafter:
         settings = spec.settings
         assert isinstance(settings, ResolvedNgram)
-        return cls(spec.k, settings.max_ngram, parts.device, settings.match)
+        return cls(spec.k, settings.max_ngram, settings.match)
 
     def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Look up every row; a row without an earlier occurrence gets an empty proposal."""
@@ -47,7 +42,7 @@ class NgramDrafter(Drafter):
             self._text(row).continuation(min(self.k, limit))
             for row, limit in zip(rows, limits, strict=True)
         ]
-        return Proposal.from_lists(found, self._device)
+        return Proposal.from_lists(found)
 
     def _text(self, row: CommittedRow) -> NgramIndex:
         """The index of a row, which has read what the row gained."""

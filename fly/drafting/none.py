@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from fly.drafting.base import Choose, Drafter, DrafterContext, Proposal, Rows, greedy
 from fly.drafting.settings import DrafterSpec, PlainSettings
 
@@ -15,14 +13,10 @@ class NoDrafter(Drafter):
 
     own_settings = PlainSettings
 
-    def __init__(self, device: torch.device) -> None:
-        """Proposals are made on `device`."""
-        self._device = device
-
     @classmethod
     def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> NoDrafter:
-        return cls(parts.device)
+        return cls()
 
     def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Offer nothing."""
-        return Proposal.from_lists([[] for _ in rows], self._device)
+        return Proposal.from_lists([[] for _ in rows])

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import torch
 from pydantic import Field
 
 from fly.drafting.base import (
@@ -77,18 +76,17 @@ class SuffixDrafter(Drafter):
 
     own_settings = SuffixSettings
 
-    def __init__(self, k: int, settings: SuffixSettings, device: torch.device) -> None:
+    def __init__(self, k: int, settings: SuffixSettings) -> None:
         """Propose up to `k` tokens."""
         self.k = k
         self.settings = settings
-        self._device = device
         self._store = AnswerStore(settings.store_tokens) if settings.store_tokens else None
         self._rows = PerRequest(self._index)
 
     @classmethod
     def from_config(cls, spec: DrafterSpec, parts: DrafterContext) -> SuffixDrafter:
         assert isinstance(spec.settings, SuffixSettings)
-        return cls(spec.k, spec.settings, parts.device)
+        return cls(spec.k, spec.settings)
 
     def _index(self, row: CommittedRow) -> IndexedRow:
         """A new row, its text read."""
@@ -107,7 +105,7 @@ class SuffixDrafter(Drafter):
             self._continue(self._rows.of(row), min(self.k, limit))
             for row, limit in zip(rows, limits, strict=True)
         ]
-        return Proposal.from_lists(found, self._device)
+        return Proposal.from_lists(found)
 
     def _continue(self, row: IndexedRow, limit: int) -> list[int]:
         """Up to `limit` tokens after the longest match; the row's own text comes first."""

@@ -15,14 +15,14 @@ from fly.drafting.base import (
     DrafterContext,
     Proposal,
     Rows,
-    TreeMask,
     TreeModel,
     greedy,
-    last_logits,
-    pad_right,
 )
 from fly.drafting.draft_cache import CachedDrafter, DraftReader, within_context
+from fly.drafting.draft_steps import last_logits
 from fly.drafting.settings import DrafterSpec, ResolvedTree, TreeSettings
+from fly.drafting.tree_mask import TreeMask
+from fly.drafting.uploads import is_awaited
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,10 @@ class Growth:
         is_kept = scores > -torch.inf
         lengths = is_kept.sum(1)
         none = self.size  # a place after all others
-        width = int(lengths.max())
-        kept = torch.where(is_kept, places, none).sort(dim=1).values[:, :width]
+        kept = torch.where(is_kept, places, none).sort(dim=1).values
         renamed = torch.full_like(self.tokens, -1)
         renamed = torch.cat([renamed, renamed[:, :1]], dim=1)
-        steps = torch.arange(width, device=kept.device).expand_as(kept)
+        steps = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
         renamed = renamed.scatter(1, kept, steps)
         renamed[:, none] = -1
         held = kept.clamp_max(none - 1)
@@ -136,7 +135,7 @@ class TreeDrafter(CachedDrafter):
         assert isinstance(parts.model, TreeModel)
         assert isinstance(sizes, ResolvedTree)
         shape = TreeShape(spec.k, sizes.branch_n, sizes.level_n, sizes.total_n)
-        return cls(parts.model, shape, parts.reader)
+        return cls(parts.model, shape, DraftReader.of(parts))
 
     def propose(self, rows: Rows, limits: Sequence[int], choose: Choose = greedy) -> Proposal:
         """Grow all rows' trees level by level; the draft reads every level's tokens in one forward.
@@ -145,21 +144,19 @@ class TreeDrafter(CachedDrafter):
         depths = within_context(self.model, rows, limits, self.shape.depth)
         device = self.model.device
         if not any(depths):
-            return Proposal.from_lists([[] for _ in rows], device)
-        openings, starts = self.reader.openings(rows, depths)
+            return Proposal.from_lists([[] for _ in rows])
+        opening = self.reader.open(rows, depths)
         # What is kept does not lie where it was drafted.
         self.reader.forget_drafted()
-        ids = pad_right(openings, device)
-        logits = last_logits(self.model.extend(ids, starts), [len(each) for each in openings])
-        wanted = torch.tensor(depths, device=device)
-        roots = [start + len(opening) for start, opening in zip(starts, openings, strict=True)]
+        logits = last_logits(self.model.extend(opening.ids, opening.starts), opening.counts)
+        roots = opening.starts.plus(opening.counts)
         trees, total_n = Growth.empty(len(rows), device), self.shape.total_n
         for level in range(1, max(depths) + 1):
             before = trees.size
-            trees = trees.grown(logits, self.shape, wanted >= level)
+            trees = trees.grown(logits, self.shape, opening.limits >= level)
             width = trees.size - before
-            if level == max(depths) or not trees.can_gain(width, total_n):
+            if level == max(depths) or not (is_awaited(device) or trees.can_gain(width, total_n)):
                 break
-            begin = [root + before for root in roots]
+            begin = roots.plus([before] * len(rows))
             logits = self.model.extend_tree(trees.tokens[:, before:], begin, trees.mask)
         return trees.best(total_n, level)

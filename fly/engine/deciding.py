@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fly.acceptance import Decision, Rule, Scores, leading_true
 from fly.drafting import Proposal
-from fly.drafting.base import upload
+from fly.drafting.uploads import RowInts, Upload, Uploads
 from fly.engine.batch import Outcome, Row
 from fly.engine.guards import Guards
 from fly.engine.model.base import CausalModel
@@ -26,15 +26,24 @@ class ChainRound:
     """A round's proposal while it is verified: chains; trees derive from it (tree.py)."""
 
     proposal: Proposal
+    committed: Upload  # [B, 2] the last committed token and its position
+
+    @classmethod
+    def of(cls, proposal: Proposal, committed: Upload, uploads: Uploads) -> ChainRound:
+        """Bring a proposal to the target's device."""
+        return cls(proposal.to(committed.device, uploads), committed)
+
+    def _opening(self, rows: Sequence[Row]) -> tuple[Tensor, RowInts]:
+        """The last committed token and the proposal [B, K+1], and the position of the first."""
+        known = self.committed.tensor
+        ids = torch.cat([known[:, :1], self.proposal.ids], dim=1)
+        return ids, RowInts([len(row.ids) - 1 for row in rows], known[:, 1])
 
     def verify(self, rows: Sequence[Row], target: CausalModel) -> Tensor:
         """The target's logits at the last committed token and after every proposed one.
         [B, K+1, V].
         """
-        proposal = self.proposal
-        last = upload([row.ids[-1:] for row in rows], proposal.ids.device)
-        ids = torch.cat([last, proposal.ids], dim=1)
-        return target.extend(ids, [len(row.ids) - 1 for row in rows])
+        return target.extend(*self._opening(rows))
 
     def score(
         self, rows: Sequence[Row], logits: Tensor, sampler: RoundSampler, guards: Guards

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fly.drafting import Proposal
+from fly.drafting.uploads import upload
 from fly.engine.batch import Row
 from fly.engine.spans import Spans, State
 from fly.engine.stopping import StopRules
@@ -119,21 +120,22 @@ class Places:
             return torch.ones_like(proposal.ids, dtype=torch.bool)
         if self._spans is None and self._first == 0:
             return None
-        depths = _depths(proposal)  # [B, K]
-        device = proposal.ids.device
-        free = [self._first - (len(row.ids) - len(row.request.prompt_ids)) for row in rows]
-        locked = depths < torch.tensor(free, device=device)[:, None]
+        device, locked = proposal.ids.device, None
+        if self._first > 0:
+            free = [self._first - (len(row.ids) - len(row.request.prompt_ids)) for row in rows]
+            locked = _depths(proposal) < upload(free, device)[:, None]  # [B, K]
         if self._spans is None:
             return locked
-        shut = self._shut(rows, proposal, self._spans)
-        return locked | torch.tensor(shut, dtype=torch.bool, device=device).reshape(locked.shape)
+        shut = torch.tensor(self._shut(rows, proposal, self._spans), dtype=torch.bool)
+        there = upload(shut.reshape(proposal.ids.shape), device)
+        return there if locked is None else locked | there
 
     def _shut(self, rows: Sequence[Row], proposal: Proposal, spans: Spans) -> list[list[bool]]:
         """Places of the proposal that are outside, or where the end may have begun.  [B][K]"""
         read = {id(row): self._follow(row, spans) for row in rows}
         self._read = read  # rows that have left are forgotten
         ids = proposal.ids.tolist()
-        lengths = proposal.lengths.tolist()
+        lengths = proposal.host_lengths
         chain = list(range(-1, len(ids[0]) - 1)) if ids else []
         parents = [chain] * len(ids) if proposal.parents is None else proposal.parents.tolist()
         return [
@@ -194,7 +196,7 @@ class StopGuard:
         if not any(row.request.stop for row in rows) or proposal.ids.shape[1] == 0:
             return None
         table = torch.stack([proposal.ids, choice], dim=1).tolist()
-        lengths = proposal.lengths.tolist()
+        lengths = proposal.host_lengths
         places = [
             self._of_row(row, drafted[:length], own)
             for row, (drafted, own), length in zip(rows, table, lengths, strict=True)
@@ -203,7 +205,7 @@ class StopGuard:
             return None
         k = proposal.ids.shape[1]
         padded = [found + [False] * (k - len(found)) for found in places]
-        return torch.tensor(padded, device=proposal.ids.device)
+        return upload(torch.tensor(padded), proposal.ids.device)
 
     def _of_row(self, row: Row, drafted: Sequence[int], own: Sequence[int]) -> list[bool]:
         """Up to the last mismatch."""

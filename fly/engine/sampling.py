@@ -12,7 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fly.acceptance.rejection import RejectionSampling, draw
-from fly.drafting import Proposal
+from fly.drafting import Choose, Proposal
+from fly.drafting.base import greedy
+from fly.drafting.uploads import Upload, Uploads, upload
 from fly.engine.batch import Row
 
 DRAFTING, ACCEPTING, CHOOSING = range(3)
@@ -43,10 +45,25 @@ class RoundSampler:
         self._keeps_probs = keeps_probs
         self._vocab_size = vocab_size
         self._draws = torch.empty(len(rows), 0, NUM_STREAMS, dtype=torch.float64)
+        self._uploads = Uploads()
+        self._there: dict[torch.device, Upload] = {}  # the draws
+        self._is_sampled: Upload | None = None  # rows, on the target's device
         parts = [row.processing for row in rows]
         self._sampled = [row.is_sampled for row in rows]
         self._needs_history = any(part is not None and part.needs_history for part in parts)
         self.is_plain = not any(parts)  # argmax of the raw logits everywhere
+
+    def promise(self, device: torch.device, uploads: Uploads) -> None:
+        """Let the target's device get what is drawn there with all else of the round."""
+        self._uploads = uploads
+        if any(self._sampled):
+            self._is_sampled = uploads.add(self._sampled, device)
+            self._promised(MIN_PLACES, device)
+
+    @property
+    def choose(self) -> Choose:
+        """What chooses the draft's tokens: `greedy` itself where that is all."""
+        return greedy if self.is_plain and not self._keeps_probs else self
 
     def __call__(
         self,
@@ -65,12 +82,19 @@ class RoundSampler:
         if not any(self._sampled):
             return processed.argmax(-1), soft
         probs = self._probabilities(processed)
-        # Places before the proposal belong to known tokens; what is chosen there is not looked at.
-        steps = torch.tensor(places)[:, None] + torch.arange(logits.shape[1])  # [B, n]
-        steps = steps.clamp_min(0)
-        draws = self._uniform(int(steps.max()) + 1)[..., DRAFTING].gather(1, steps)
+        draws = self._drafting(places, logits.shape[1], logits.device)
         # A greedy row's own q decides nothing: it keeps its argmax whatever was offered.
-        return draw(probs, draws.to(logits.device)), probs if soft is None else soft
+        return draw(probs, draws), probs if soft is None else soft
+
+    def _drafting(self, places: Sequence[int], count: int, device: torch.device) -> Tensor:
+        """The draws of `count` places of every row, from places[b] on.  [B, count] float64"""
+        first, last = min(places), max(places)
+        there = self._promised(last + count, device)
+        if first == last >= 0:
+            return there.tensor[:, first : first + count, DRAFTING]
+        # Places before the proposal belong to known tokens; what is chosen there is not looked at.
+        steps = (torch.tensor(places)[:, None] + torch.arange(count)).clamp_min(0)  # [B, n]
+        return upload(there.values[..., DRAFTING].gather(1, steps), device)
 
     def process(
         self,
@@ -112,10 +136,10 @@ class RoundSampler:
         if not any(self._sampled):
             return None
         num_lines = processed.shape[1]
-        draws = self._uniform(num_lines)[:, :num_lines, CHOOSING]
+        draws = self._promised(num_lines, processed.device).tensor[:, :num_lines, CHOOSING]
         probs = self._probabilities(processed)
         # A row at a time: the sums that draw makes are twice as large as the logits.
-        return torch.stack([draw(*row) for row in zip(probs, draws.to(probs.device), strict=True)])
+        return torch.stack([draw(*row) for row in zip(probs, draws, strict=True)])
 
     def law(self, processed: Tensor, proposal: Proposal) -> RejectionSampling | None:
         """What decides about the proposal, from the target's processed logits [B, K+1, V]; None
@@ -124,10 +148,10 @@ class RoundSampler:
         if not any(self._sampled):
             return None
         num_places = processed.shape[1]
-        draws = self._uniform(num_places)[:, :num_places, ACCEPTING:]
+        draws = self._promised(num_places, processed.device).tensor[:, :num_places, ACCEPTING:]
         target = self._probabilities(processed)
-        sampled = torch.tensor(self._sampled, device=processed.device)
-        return RejectionSampling(target, proposal.probs, draws.to(processed.device), sampled)
+        asked = self._is_sampled or self._uploads.add(self._sampled, processed.device)
+        return RejectionSampling(target, proposal.probs, draws, asked.tensor.bool())
 
     def _probabilities(self, processed: Tensor) -> Tensor:
         """Softmax for sampled rows, certainty of the argmax for the others.  [B, n, V]."""
@@ -138,13 +162,16 @@ class RoundSampler:
             probs[greedy] = F.one_hot(best, probs.shape[-1]).to(probs.dtype)
         return probs
 
-    def _uniform(self, num_places: int) -> Tensor:
+    def _promised(self, num_places: int, device: torch.device) -> Upload:
         """At least `num_places` of the round's draws.  [B, places, streams] float64."""
         if self._draws.shape[1] < num_places:
             size = max(num_places, MIN_PLACES)
             tables = [uniform_draws(row.request.seed, row.num_rounds, size) for row in self._rows]
             self._draws = torch.from_numpy(np.stack(tables))
-        return self._draws
+            self._there.clear()
+        if device not in self._there:
+            self._there[device] = self._uploads.add(self._draws, device)
+        return self._there[device]
 
 
 def _process_row(row: Row, logits: Tensor, place: int, tokens: Sequence[int]) -> Tensor:

@@ -6,13 +6,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from fly.drafting import Drafter, DrafterContext, DrafterSpec, StopInfo, drafters
 from fly.drafting.adaptive.length import AdaptiveLength, DraftLength
 from fly.drafting.base import CommittedRow
+from fly.drafting.uploads import Uploads
 from fly.engine.batch import Outcome, Row
 from fly.engine.deciding import ChainRound, Decider, RuleDecider
 from fly.engine.guards import Guards, Places, StopGuard, protected_tokens
@@ -43,6 +44,7 @@ class RoundContext:
     stops: StopRules
     guards: Guards
     record_rounds: bool
+    uploads: Uploads = field(default_factory=Uploads)  # of the round
     is_verbose: bool = False
     num_counted: int = 0  # proposed tokens that count though they may not matter (_counted)
     plain_rounds: PlainRounds | None = None  # in between, timed; None: there are none
@@ -55,16 +57,21 @@ def run_round(rows: Sequence[Row], engine: RoundContext) -> None:
         DecodingError: the target's logits are not finite.
     """
     marks = [time.perf_counter()]
+    device, uploads = engine.target.device, engine.uploads
+    uploads.begin()
+    committed = uploads.add([[row.ids[-1], len(row.ids) - 1] for row in rows], device)
     keeps_probs = engine.decider.needs_draft_probs
     sampler = RoundSampler(rows, engine.target.vocab_size, keeps_probs=keeps_probs)
+    sampler.promise(device, uploads)
     limits = [_limit(row, engine) for row in rows]
     if engine.plain_rounds is not None:
         limits = engine.plain_rounds.limits(rows, limits)
-    proposal = engine.drafter.propose(rows, engine.length.limits(rows, limits), sampler)
+    proposal = engine.drafter.propose(rows, engine.length.limits(rows, limits), sampler.choose)
     engine.length.proposed(proposal)
-    proposal = proposal.to(engine.target.device)
+    kind = TreeRound if proposal.is_tree else ChainRound
+    proposed = kind.of(proposal, committed, uploads)
+    proposal = proposed.proposal
     marks.append(time.perf_counter())
-    proposed = TreeRound.of(proposal) if proposal.is_tree else ChainRound(proposal)
     logits = proposed.verify(rows, engine.target)
     marks.append(time.perf_counter())
     scores = proposed.score(rows, logits, sampler, engine.guards)
@@ -188,6 +195,7 @@ def make_engine(
     decider = decider or RuleDecider(setup.rule, record_rounds, setup.counts_official)
     end = StopInfo(stops.eos_ids, max(decider.required_followers, counted))
     length = _length(setup, end)
+    uploads = Uploads()
     parts = DrafterContext(
         device=target.device,
         vocab_size=target.vocab_size,
@@ -199,6 +207,7 @@ def make_engine(
         is_loose=setup.is_loose,
         make=make_drafter,
         pace=length.pace,
+        uploads=uploads,
     )
     return RoundContext(
         target=target,
@@ -210,6 +219,7 @@ def make_engine(
             setup.guards, tokenizer, stops, target, may_loosen=decider.required_followers > 0
         ),
         record_rounds=record_rounds,
+        uploads=uploads,
         num_counted=counted,
         is_verbose=setup.is_verbose,
         plain_rounds=_plain_rounds(setup, is_judged=is_judged),

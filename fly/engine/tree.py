@@ -4,7 +4,7 @@ and the best branch moves into its slots."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from fly.acceptance import Decision, Scores, leading_true
 from fly.acceptance.tables import Layout, LogitTable, PlaceIndex
 from fly.drafting import Proposal, TreeMask
+from fly.drafting.uploads import Upload, Uploads, upload
 from fly.engine.batch import Row
 from fly.engine.deciding import ChainRound
 from fly.engine.guards import Guards
@@ -57,9 +58,16 @@ class Branches:
         order = torch.from_numpy(np.lexsort([*nodes.T.numpy()[::-1], rows.numpy()]))
         return cls(rows[order], nodes[order].clamp_min(0), count[order])
 
-    def to(self, device: torch.device) -> Branches:
-        """The same on `device`."""
-        return Branches(self.rows.to(device), self.nodes.to(device), self.lengths.to(device))
+    def promise(self, uploads: Uploads, device: torch.device) -> Upload:
+        """Let a device get them; see `sent`."""
+        columns = [self.rows[:, None], self.lengths[:, None], self.nodes]
+        return uploads.add(torch.cat(columns, dim=1), device)
+
+    @classmethod
+    def sent(cls, promised: Upload) -> Branches:
+        """The same on the device."""
+        columns = promised.tensor
+        return cls(columns[:, 0], columns[:, 2:], columns[:, 1])
 
     def pick(self, chosen: Tensor) -> Branches:
         """Some of them."""
@@ -77,30 +85,37 @@ class TreeRound(ChainRound):
 
     mask: TreeMask  # over the last committed token and the proposal, on the host
     branches: Branches  # on the host
+    there: tuple[Tensor, Branches]  # the mask and they, on the target's device
     _kept: Branches | None = None  # of every row the best one
 
     @classmethod
-    def of(cls, proposal: Proposal) -> TreeRound:
-        """Look at the trees, which waits for the drafter."""
+    def of(cls, proposal: Proposal, committed: Upload, uploads: Uploads) -> TreeRound:
+        """Look at the trees, which waits for a drafter that did not grow them on the host: once."""
         assert proposal.parents is not None
-        lengths = proposal.lengths.cpu()
-        places = torch.arange(proposal.ids.shape[1])
-        parents = torch.where(places < lengths[:, None], proposal.parents.cpu(), -1)
+        shape = torch.cat([proposal.lengths[:, None], proposal.parents], dim=1)
+        shape = shape if proposal.is_on_host else shape.cpu()
+        lengths, parents = shape[:, 0], shape[:, 1:]
+        longest = max(1, int(lengths.max()))
+        if longest < proposal.ids.shape[1]:
+            ids, above = proposal.ids[:, :longest], proposal.parents[:, :longest]
+            proposal, parents = replace(proposal, ids=ids, parents=above), parents[:, :longest]
+        places = torch.arange(longest)
+        parents = torch.where(places < lengths[:, None], parents, -1)
         if not bool(((parents >= -1) & (parents < places)).all()):
             raise ValueError("a token of a tree stands before the one that it follows")
         behind_last = torch.cat([torch.full_like(lengths[:, None], -1), parents + 1], dim=1)
-        return cls(proposal, TreeMask.from_parents(behind_last), Branches.of(parents, lengths))
+        mask, branches = TreeMask.from_parents(behind_last), Branches.of(parents, lengths)
+        promised = branches.promise(uploads, committed.device)
+        proposal = proposal.to(committed.device, uploads)
+        there = upload(mask.seen, committed.device), Branches.sent(promised)
+        return cls(proposal, committed, mask, branches, there)
 
     def verify(self, rows: Sequence[Row], target: CausalModel) -> Tensor:
         """The target's logits at the last committed token and after every token of the trees.
         [B, N+1, V].
         """
         assert isinstance(target, TreeVerifier)
-        ids = self.proposal.ids
-        last = torch.tensor([row.ids[-1:] for row in rows], device=ids.device)
-        starts = [len(row.ids) - 1 for row in rows]
-        mask = TreeMask(self.mask.seen.to(ids.device))
-        return target.extend_tree(torch.cat([last, ids], dim=1), starts, mask)
+        return target.extend_tree(*self._opening(rows), TreeMask(self.there[0]))
 
     def score(
         self, rows: Sequence[Row], logits: Tensor, sampler: RoundSampler, guards: Guards
@@ -114,7 +129,7 @@ class TreeRound(ChainRound):
             drawn = sampler.drawn(processed)
         table = LogitTable(logits, processed, is_flat=True)
         choice = table.choice if drawn is None else drawn  # [B, N+1]
-        branches = self.branches.to(logits.device)
+        branches = self.there[1]
         own = branches.rows[:, None]
         lines = torch.cat([torch.zeros_like(own), branches.nodes + 1], dim=1)  # [P, D+1]
         ids = self.proposal.ids[own, branches.nodes]
@@ -146,7 +161,7 @@ class TreeRound(ChainRound):
 
     def best(self, scores: Scores, decision: Decision) -> tuple[Scores, Decision]:
         """Every row's best branch."""
-        branches = self.branches.to(scores.ids.device)
+        branches = self.there[1]
         num_rows, size = self.proposal.ids.shape
         best = _best(branches, decision, num_rows, size)
         self._kept = branches.pick(best)
@@ -172,9 +187,8 @@ class TreeRound(ChainRound):
         if len(self.branches.rows) == len(rows):
             return  # each tree is a chain, which lies there already
         assert isinstance(target, TreeVerifier)
-        device = kept.nodes.device
-        first = torch.tensor([len(row.ids) for row in rows], device=device)[:, None]
-        steps = torch.arange(kept.nodes.shape[1], device=device)
+        first = self.committed.tensor[:, 1:] + 1
+        steps = torch.arange(kept.nodes.shape[1], device=first.device)
         target.keep_slots(first + kept.nodes, first + steps)
 
 

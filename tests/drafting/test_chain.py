@@ -10,14 +10,16 @@ import torch
 
 from fly.config import FLyConfig
 from fly.drafting import DrafterContext, Proposal, StopInfo
+from fly.drafting.base import greedy as greedy_choice
 from fly.drafting.base import pad_right
 from fly.drafting.chain import ModelDrafter
 from fly.drafting.draft_cache import within_context
 from fly.drafting.guesses import NgramText, RecentText, SuffixText
 from fly.drafting.multilevel import MultilevelDrafter
+from fly.engine import SpeculativeDecoder
 from fly.engine.model.base import CausalModel
 from fly.engine.model.slots import SlotModel
-from tests.models import CONTEXT, VOCAB, generated, greedy, prompts, tiny
+from tests.models import CONTEXT, VOCAB, generated, greedy, prompts, tiny, tiny_tokenizer
 
 K = 5
 KINDS = ("llama", "gemma2", "gpt2")
@@ -200,3 +202,65 @@ def test_forwards_that_the_first_tokens_took(draft_forwards, gains, took):
     found = Proposal.from_lists([[5] * 4], torch.device("cpu"))
     found = replace(found, draft_forwards=draft_forwards, gains=gains)
     assert [found.forwards_for(0, length) for length in range(5)] == took
+
+
+class AtOnce(SlotModel):
+    """Runs several greedy steps as one, as a captured model does, and notes their numbers."""
+
+    steps_at_once = 3
+
+    def __init__(self, model):
+        super().__init__(model)
+        self.counts, self.others = [], 0
+
+    def steps(self, ids, counts, starts, count, choose=greedy_choice, *rest, **options):
+        self.counts.append(count)
+        self.others += choose is not greedy_choice
+        return super().steps(ids, counts, starts, count, choose, *rest, **options)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "counts", "drafted"),
+    [
+        (None, [8], 8),  # without a pace all steps are one call
+        ([1, 0], [3, 3], 6),  # no length ends among steps that run as one
+        ([4, 0], [3, 4], 7),
+        ([5], [3, 5], 8),  # after the last possible token nobody is asked
+        ([99], [3, 5], 8),
+    ],
+)
+def test_steps_between_two_looks_run_as_one_call(wanted, counts, drafted):
+    model = tiny("llama", seed=1)
+    rows, asked = rows_of(*prompts(3)), []
+
+    class Told:
+        def goes_on(self, tokens, confidence):
+            asked.append((tuple(tokens.shape), tuple(confidence.shape)))
+            return wanted[len(asked) - 1]
+
+    slots = AtOnce(model)
+    drafter = ModelDrafter(slots, 8, pace=None if wanted is None else Told())
+    drafter.prefill(rows)
+    with torch.inference_mode():
+        proposal = drafter.propose(rows, [8, 2, 8])
+    assert slots.counts == counts
+    assert slots.others == 0
+    assert proposal.draft_forwards == drafted
+    assert [shape for shape, _ in asked] == [(3, count) for count in counts[: len(asked)]]
+    assert ragged(proposal) == [
+        greedy(model, row.ids, min(drafted, limit))
+        for row, limit in zip(rows, [8, 2, 8], strict=True)
+    ]
+    assert proposal.known_lengths == proposal.lengths.tolist()
+
+
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+def test_a_greedy_batch_is_known_to_the_model(temperature):
+    """Only where something is drawn does the sampler choose."""
+    target = tiny("llama", eos_token_id=None)
+    draft = AtOnce(target)
+    config = FLyConfig(acceptance="native", spd_k=5, draft_length="fixed")
+    decoder = SpeculativeDecoder(SlotModel(target), draft, tiny_tokenizer(), config)
+    decoder.generate(prompts(2), max_new_tokens=12, temperature=temperature)
+    assert draft.counts
+    assert draft.others == (len(draft.counts) if temperature else 0)

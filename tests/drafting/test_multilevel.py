@@ -245,7 +245,7 @@ def test_an_accelerator_is_waited_for_only_where_there_is_hope(make, monkeypatch
                 go_on(self, count, found),
             ),
         )
-        monkeypatch.setattr("fly.drafting.multilevel.HOST", "elsewhere")
+        monkeypatch.setattr("fly.drafting.uploads.HOST", "elsewhere")
         assert ragged(drafter.propose(rows, [K])) == [ids_of("abcdefghijkl")]
         assert read == ([1] * (K - 1) if guesser.is_free else counts)
         monkeypatch.undo()

@@ -17,7 +17,7 @@ BOTH = pytest.mark.parametrize("which", ["earliest", "latest"])
 
 def proposed(texts, limits, k=4, which="earliest"):
     rows = rows_of(*map(ids_of, texts))
-    drafter = NgramDrafter(k, 3, CPU, which)
+    drafter = NgramDrafter(k, 3, which)
     drafter.prefill(rows)
     proposal = drafter.propose(rows, limits)
     assert proposal.draft_forwards == 0
@@ -47,7 +47,7 @@ def test_limits():
 @BOTH
 def test_equals_a_search_over_many_rounds(which):
     repetitive = 0
-    for ids, limit, tokens in play(lambda _: NgramDrafter(K, 3, CPU, which), tiny("llama"), 4, 30):
+    for ids, limit, tokens in play(lambda _: NgramDrafter(K, 3, which), tiny("llama"), 4, 30):
         assert tokens == search(ids, 3, min(K, limit), which)
         repetitive += bool(tokens)
     assert repetitive > 10

@@ -27,7 +27,7 @@ WIDE = {"max_factor": 99.0}
 
 
 def drafter_of(k=8, **settings):
-    return SuffixDrafter(k, SuffixSettings(**settings), CPU)
+    return SuffixDrafter(k, SuffixSettings(**settings))
 
 
 def letters(proposal):

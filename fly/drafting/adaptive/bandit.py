@@ -212,7 +212,7 @@ class BanditDrafter(Drafter):
         """Build every drafter once, for its longest arm."""
         assert isinstance(spec.settings, ResolvedBandit)
         settings = spec.settings.readable(parts)
-        reader = None if parts.model is None else DraftReader(parts.model, is_lazy=True)
+        reader = None if parts.model is None else DraftReader.of(parts, is_lazy=True)
         longest: dict[tuple[str, str], DrafterSpec] = {}
         for arm, own in zip(settings.arms, settings.specs, strict=True):
             if arm.source not in longest or own.k > longest[arm.source].k:

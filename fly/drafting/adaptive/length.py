@@ -129,7 +129,7 @@ class AdaptiveLength(DraftLength):
         """Time the drafting."""
         self._now.drafted = proposal.ids.shape[1]  # goes_on is not called after the last one
         self._read()
-        self._now.lengths = proposal.lengths.tolist()
+        self._now.lengths = list(proposal.host_lengths)
         self._now.drafting = self._drafting(self.costs.clock() - self._now.begin)
 
     def _drafting(self, proposing: float) -> float | None:
@@ -185,37 +185,36 @@ class AdaptiveLength(DraftLength):
                 best, rate = length, found
         return best, rate
 
-    def goes_on(self, tokens: Tensor, confidence: Tensor) -> bool:
-        """Whether to draft another token after those drafted so far.
+    def goes_on(self, tokens: Tensor, confidence: Tensor) -> int:
+        """How many tokens to draft before they are looked at; 0: no more.
 
         Args:
-            tokens: [B] just drafted.
-            confidence: [B] what the draft gave to them.
+            tokens: [B, n] just drafted, or [B].
+            confidence: [B, n] what the draft gave to them, or [B].
         """
         now = self._now
-        now.unread.append((tokens, confidence))
-        now.drafted += 1
+        tokens, confidence = (part.reshape(len(part), -1) for part in (tokens, confidence))
+        now.unread.append(torch.stack([tokens.double(), confidence.double()]))
+        now.drafted += tokens.shape[1]
         if now.drafted < now.next_read:
-            return True
+            return now.next_read - now.drafted
         self._read()
         length = now.drafted
         if length >= now.most or now.is_probe or now.is_fixed:
             now.next_read = now.most
-            return length < now.most
+            return max(0, now.most - length)
         if length >= now.planned or now.surprises >= SURPRISED * len(now.rows):
             now.surprises = 0
             now.planned = length + best_further(now.rows, now.most - length, now.price)
         now.next_read = min(length + 1 + len(now.rows) // ROWS_PER_TOKEN, now.planned, now.most)
-        return length < now.planned
+        return now.next_read - length if length < now.planned else 0
 
     def _read(self) -> None:
-        """Look at what was drafted since the last time; a device is waited for."""
+        """Look at what was drafted since the last time; a device is waited for, once."""
         now = self._now
         if not now.unread:
             return
-        tokens, confidence = (
-            torch.stack(part, 1).tolist() for part in zip(*now.unread, strict=True)
-        )
+        tokens, confidence = torch.cat(now.unread, 2).tolist()  # float64 holds every id
         now.times.append((now.drafted, self.costs.clock()))
         now.unread = []
         for row, its_tokens, values in zip(now.rows, tokens, confidence, strict=True):
@@ -267,7 +266,7 @@ class _LengthRound:
     begin: float = 0.0  # seconds, when drafting begins
     rows: list[Growing] = field(default_factory=list)
     lengths: list[int] = field(default_factory=list)
-    unread: list[tuple[Tensor, Tensor]] = field(default_factory=list)  # tokens, confidence: [B]
+    unread: list[Tensor] = field(default_factory=list)  # [2, B, n] tokens and confidence
     drafted: int = 0  # tokens in every row
     next_read: int = 0  # drafted tokens at which they are looked at
     times: list[tuple[int, float]] = field(default_factory=list)  # drafted tokens when looked at

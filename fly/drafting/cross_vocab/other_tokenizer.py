@@ -28,6 +28,7 @@ from fly.drafting.chain import ModelDrafter
 from fly.drafting.cross_vocab.intersect import Intersection, Mapped
 from fly.drafting.cross_vocab.retokenize import Exchange, Reencoded
 from fly.drafting.cross_vocab.token_bytes import TokenBytes
+from fly.drafting.draft_cache import DraftReader
 from fly.drafting.per_request import PerRequest
 from fly.drafting.settings import DrafterSettings, DrafterSpec
 from fly.errors import ConfigError, FLyWarning
@@ -95,6 +96,7 @@ class OtherTokenizerDrafter(Drafter):
         shared: Intersection | None,
         *,
         extra: int = 0,
+        reader: DraftReader | None = None,
     ) -> None:
         """Propose `k` of the target's tokens.
 
@@ -104,12 +106,13 @@ class OtherTokenizerDrafter(Drafter):
             exchange: both tokenizers.
             shared: what they have in common, to draw from; None: the draft decodes its own tokens.
             extra: tokens decoded above k, if it does.
+            reader: as in CachedDrafter.
         """
         self.k = k
         self.shared = shared
         self._exchange = exchange
         self._extra = extra
-        self._chain = ModelDrafter(model, k + extra)
+        self._chain = ModelDrafter(model, k + extra, reader)
         self._sides = PerRequest(self._new_side)
         # By request, of the last round: what the draft has read of its own.
         self._drafted: dict[int, list[int]] = {}
@@ -133,7 +136,8 @@ class OtherTokenizerDrafter(Drafter):
         exchange = Exchange(target, draft, settings.lookbehind)
         shared = _choose(settings, exchange, parts)
         extra = settings.extra_tokens if shared is None else 0
-        return cls(parts.model, spec.k, exchange, shared, extra=extra)
+        reader = DraftReader.of(parts)
+        return cls(parts.model, spec.k, exchange, shared, extra=extra, reader=reader)
 
     def _new_side(self, row: CommittedRow) -> Side:
         side: Side
@@ -170,11 +174,11 @@ class OtherTokenizerDrafter(Drafter):
         translated = [
             side.translate(ids[:length], limit) if isinstance(side, Reencoded) and length else []
             for side, ids, length, limit in zip(
-                sides, drafted, proposal.lengths.tolist(), limits, strict=True
+                sides, drafted, proposal.host_lengths, limits, strict=True
             )
         ]
-        offered = Proposal.from_lists(translated, proposal.ids.device)
-        return Proposal(offered.ids, offered.lengths, proposal.draft_forwards)
+        offered = Proposal.from_lists(translated)
+        return replace(offered, draft_forwards=proposal.draft_forwards)
 
     def _draw(
         self, sides: Sequence[Side], shared: Intersection, limits: Sequence[int], choose: Choose

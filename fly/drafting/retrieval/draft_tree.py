@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 import torch
@@ -60,10 +61,10 @@ class DraftTree:
         return places
 
 
-def proposal_of(trees: Sequence[DraftTree], device: torch.device) -> Proposal:
+def proposal_of(trees: Sequence[DraftTree]) -> Proposal:
     """The rows' trees, padded to the largest."""
-    plain = Proposal.from_lists([tree.tokens for tree in trees], device)
+    plain = Proposal.from_lists([tree.tokens for tree in trees])
     size = plain.ids.shape[1]
     parents = [tree.parents + [-1] * (size - len(tree)) for tree in trees]
-    shaped = torch.tensor(parents, dtype=torch.int64, device=device).reshape(len(trees), size)
-    return Proposal(plain.ids, plain.lengths, parents=shaped)
+    shaped = torch.tensor(parents, dtype=torch.int64).reshape(len(trees), size)
+    return replace(plain, parents=shaped)

@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
@@ -117,14 +116,12 @@ class RetrievalDrafter(Drafter):
         self,
         settings: RetrievalSettings,
         k: int,
-        device: torch.device,
         pace: TreePace | None = None,
     ) -> None:
-        """Propose trees with branches of up to `k` tokens on `device`, as large as `pace` lets."""
+        """Propose trees with branches of up to `k` tokens, as large as `pace` lets."""
         self.settings = settings
         self.k = k
         self.pace = pace
-        self._device = device
         self._rows = PerRequest(lambda row: RowSources(settings, row.ids))
 
     @classmethod
@@ -136,7 +133,7 @@ class RetrievalDrafter(Drafter):
         settings = spec.settings
         assert isinstance(settings, RetrievalSettings)
         is_paced = settings.draft_nodes is None and not parts.is_loose
-        return cls(settings, spec.k, parts.device, TreePace() if is_paced else None)
+        return cls(settings, spec.k, TreePace() if is_paced else None)
 
     def prefill(self, rows: Rows) -> None:
         """Index the new prompts."""
@@ -160,7 +157,7 @@ class RetrievalDrafter(Drafter):
             trees.append(tree)
         if self.pace is not None:
             self.pace.cut(trees)
-        return proposal_of(trees, self._device)
+        return proposal_of(trees)
 
     def observe(self, rows: Rows, proposal: Proposal, logits: Tensor, kept: Sequence[int]) -> None:
         """Copy what is likeliest after every token that was verified."""

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fly.drafting import TreeMask
-from fly.drafting.base import pad_right, upload
+from fly.drafting.base import pad_right
+from fly.drafting.uploads import RowInts
 from fly.engine.model.base import PREFILL_TOKENS, LoadedModel
 from fly.engine.model.kv_cache import SlotCache, SlotMapping
 from fly.engine.model.masks import MaskPlan, check_attention
@@ -124,7 +125,9 @@ class SlotModel(LoadedModel):
         starts[b] on; the cache writes there next.  0 keeps all logits.
         """
         n, start = ids.shape[1], max(starts)
-        slots = upload(starts, ids.device)[:, None] + torch.arange(n, device=ids.device)
+        slots = RowInts.of(starts, ids.device).tensor[:, None]
+        if n > 1:
+            slots = slots + torch.arange(n, device=ids.device)
         is_even = min(starts) == start
         mapping = SlotMapping(slots, first_row, start, self.kv_len(start + n), is_even)
         self.cache.write_at(mapping)

@@ -21,7 +21,7 @@ WIDTH = 256
 
 
 def drafter_of(k=15, **settings):
-    return RetrievalDrafter(RetrievalSettings(**settings), k, CPU)
+    return RetrievalDrafter(RetrievalSettings(**settings), k)
 
 
 def branches(proposal):
@@ -330,7 +330,7 @@ def test_what_is_offered_is_the_beginning_of_the_whole_tree():
     offered = []
     for pace in (None, TreePace()):
         rows = rows_of(ids_of("abcabdabeacdacbaab" * 2))
-        drafter = RetrievalDrafter(RetrievalSettings(), 15, CPU, pace)
+        drafter = RetrievalDrafter(RetrievalSettings(), 15, pace)
         drafter.prefill(rows)
         for turn in range(6):
             offered.append(branches(drafter.propose(rows, [9]))[0])
@@ -359,7 +359,7 @@ def test_settings_that_cannot_be(settings, said):
 
 def test_a_round_that_was_given_up_teaches_nothing():
     """Out of memory, eight rows become two; a bandit then draws another arm, and commits to all."""
-    drafter = RetrievalDrafter(RetrievalSettings(), 15, CPU, TreePace())
+    drafter = RetrievalDrafter(RetrievalSettings(), 15, TreePace())
     text = [1, 2, 3, 1, 2, 3]
     wide, narrow = rows_of(*[text] * 8), rows_of(*[text] * 2)
     drafter.propose(wide, [15] * 8)
