@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+from fly.engine.model.devices import MovedOnce
+
 
 @dataclass(frozen=True, eq=False)
 class SlotMapping:
     """Slots that one forward writes [B, n] tokens to, and how many slots its attention sees."""
 
-    slots: Tensor  # [B, n] int64
+    slots: Tensor  # [B, n] int64; MovedOnce where layers lie on several devices
     first_row: int  # the rows are consecutive
     start: int  # the highest first slot of a row, on the host
     kv_len: int
@@ -28,7 +30,8 @@ class SlotMapping:
     def rows(self) -> Tensor:
         """[B, 1] int64."""
         first, slots = self.first_row, self.slots
-        return torch.arange(first, first + len(slots), device=slots.device)[:, None]
+        rows = torch.arange(first, first + len(slots), device=slots.device)[:, None]
+        return MovedOnce.of(rows) if isinstance(slots, MovedOnce) else rows
 
 
 class SlotLayer(DynamicLayer):
