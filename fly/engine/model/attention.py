@@ -1,5 +1,5 @@
-"""Attention on an accelerator, without a copy of keys and values for every group of queries.  A
-model attends so while it is served; its configuration is as it was before and after."""
+"""Attention on an accelerator, without copies of keys and values.  A model attends so while it is
+served; its configuration is as it was before and after."""
 
 # With an explicit mask transformers (4.57 to 5.23) repeats keys and values for each query head of a
 # group, on CUDA whenever several tokens are read.  SDPA's own `enable_gqa` is no way out: with a
