@@ -1,6 +1,5 @@
-"""Forwards replayed from CUDA graphs, which launch all kernels of a forward at once: one graph for
-each size of rows, tokens and keys.  Written without a GPU: CPU tests replay recorded operations in
-the graphs' place."""
+"""Forwards replayed from CUDA graphs, one by rows, tokens and keys.  A graph launches all kernels
+of a forward at once.  Not run on a GPU: CPU tests replay recorded operations in its place."""
 
 from __future__ import annotations
 
