@@ -90,7 +90,7 @@ def test_every_bucket_reads_as_eager_forwards_do():
                 got, want = (each.extend(ids, lengths[:num_rows]) for each in (graphs, eager))
                 torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
     assert graphs.steps.num_graphs == 6, "5 and 6 of a row share one, and no others"
-    for one, other in zip(graphs.cache.buffers, eager.cache.buffers, strict=True):
+    for one, other in zip(graphs.cache.all_buffers, eager.cache.all_buffers, strict=True):
         seen = slice(0, eager.cache.capacity)
         torch.testing.assert_close(one[:, :, seen], other[:, :, seen], atol=1e-4, rtol=1e-4)
 
@@ -118,14 +118,14 @@ def test_graphs_go_when_the_buffers_move():
     for _ in range(3):
         served.extend(ids, [3])
     assert served.steps.num_graphs == 1
-    unseen = served.cache.buffers[0][:, :, -1:]
+    unseen = served.cache.all_buffers[0][:, :, -1:]
     assert served.cache.capacity == 65
     unseen.fill_(torch.nan)  # padding may leave anything there
     served.reserve(2, 100)
     eager.extend(ids, [3])
     for _ in range(3):
         torch.testing.assert_close(served.extend(ids, [4]), eager.extend(ids, [4]))
-    assert not any(buffer.isnan().any() for buffer in served.cache.buffers)
+    assert not any(buffer.isnan().any() for buffer in served.cache.all_buffers)
     assert served.steps.graphs.num_captured == 2
     served.clear()
     assert served.steps.num_graphs == 0

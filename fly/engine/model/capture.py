@@ -206,14 +206,14 @@ class CapturedModel(SlotModel):
 
     def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
         n, start = ids.shape[1], max(starts)
-        if n > MOST_TOKENS or not self.cache.buffers:
+        if n > MOST_TOKENS or not self.cache.all_buffers:
             return super().extend(ids, starts)
         slots = upload(starts, ids.device)[:, None] + torch.arange(n, device=ids.device)
         kv_len = self.kv_len(start + n)
         self.cache.write_at(SlotMapping(slots, 0, start, kv_len))
         if len(self._seen) < kv_len:
             self._seen = torch.arange(self.cache.capacity, device=ids.device)
-        return self.steps(ids, slots, self._seen[:kv_len], self.cache.buffers)
+        return self.steps(ids, slots, self._seen[:kv_len], self.cache.all_buffers)
 
     def _step(self, ids: Tensor, slots: Tensor, seen: Tensor, buffers: Sequence[Tensor]) -> Tensor:
         """One forward, in which nothing but tensors and sizes differs between calls."""

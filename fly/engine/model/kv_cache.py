@@ -123,7 +123,7 @@ class SlotCache(Cache):
                 layer.grow()
 
     @property
-    def buffers(self) -> list[Tensor]:
+    def all_buffers(self) -> list[Tensor]:
         """Keys and values of every layer; empty before the first forward."""
         return [buffer for layer in self.slot_layers for buffer in layer.buffers]
 
@@ -142,7 +142,7 @@ class SlotCache(Cache):
 
     def copy_row(self, source: int, destination: int, length: int) -> None:
         """Row `destination` becomes the first `length` slots of row `source`, and zeros."""
-        for buffer in self.buffers:
+        for buffer in self.all_buffers:
             buffer[destination, :, :length] = buffer[source, :, :length]
         self.wipe(destination, length)
 
@@ -150,7 +150,8 @@ class SlotCache(Cache):
         """What lies in row b's slots sources[b] goes to its slots destinations[b]; both [B, n],
         rows from 0.  All are read before any is written.
         """
-        for buffer in self.buffers:
+        sources, destinations = MovedOnce.of(sources), MovedOnce.of(destinations)
+        for buffer in self.all_buffers:
             old, new = sources.to(buffer.device), destinations.to(buffer.device)
             rows = torch.arange(len(old), device=buffer.device)[:, None]
             buffer[rows, :, new] = buffer[rows, :, old]
@@ -159,5 +160,5 @@ class SlotCache(Cache):
         """Zeros after the first `length` slots, where an earlier request may have left what is not
         a number: that would shine through masks.
         """
-        for buffer in self.buffers:
+        for buffer in self.all_buffers:
             buffer[row, :, length : self._written] = 0
