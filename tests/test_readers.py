@@ -226,7 +226,7 @@ JOURNAL = [
 def test_a_journal_without_checksums_is_read(tmp_path):
     file = tmp_path / "journal.jsonl"
     file.write_text("".join(f"{json.dumps(line)}\n" for line in JOURNAL))
-    entries, _ = read_journal(file, "abc")
+    entries, *_ = read_journal(file, "abc")
     assert entries["k0"].answer == "some text"
     assert entries["k0"].record.statistics == Statistics(requests=1, emitted=3)
 
@@ -243,7 +243,7 @@ def test_any_journal(tmp_path, data):
     file = tmp_path / "journal.jsonl"
     file.write_text("".join(f"{text_of(line)}\n" for line in lines))
     with words(file.name):
-        entries, _ = read_journal(file, "abc")
+        entries, *_ = read_journal(file, "abc")
         for entry in entries.values():
             entry.record.statistics.metrics()
             summarise([entry.record])

@@ -197,7 +197,8 @@ class Keys(BaseModel):
     draft_device: str | None = Field(
         None,
         min_length=1,
-        description="fly: device of the draft model, such as cuda:1; null: as the target.",
+        description="fly: device of the draft model, such as cuda:1; null: the target's; of "
+        "several the one with most room.",
     )
     draft_revision: str | None = Field(
         None,

@@ -24,6 +24,7 @@ from fly.harness.arguments import ModelArguments
 from fly.harness.fingerprint import digest, text_settings, versions
 from fly.harness.journal import Journal
 from fly.harness.patches import JournalHook, keep_apart
+from fly.harness.placement import Weights, draft_devices, explaining_room, weights_planned
 from fly.harness.progress import DecodingProgress
 from fly.harness.records import RequestRecord, remarks, summarise, to_json
 from fly.harness.requests import RequestReader
@@ -87,7 +88,8 @@ class FLyLM(HFLM):
         options = split.target | place
         processes.join_on_cpu(options)
         self.draft_tokenizer: PreTrainedTokenizerBase | None = None  # set while HFLM loads
-        super().__init__(pretrained=split.target_path, **options)
+        with explaining_room("target_model_path", split.target_path, self._weights_planned):
+            super().__init__(pretrained=split.target_path, **options)
         # HFLM leaves a CPU's processes apart and takes the rank on this machine for the rank.
         if hasattr(self, "accelerator"):
             self._rank = self.accelerator.process_index
@@ -367,6 +369,11 @@ class FLyLM(HFLM):
         with pair.opening("target_model_path", pretrained, options):
             super()._create_model(pretrained, **options)
 
+    def _weights_planned(self) -> Weights | None:
+        """What the target's weights would take."""
+        config = vars(self).get("_config")
+        return config and weights_planned(config, self._target_options.get("dtype"))
+
     def _load_draft(self) -> PreTrainedModel | None:
         path = self.fly_config.draft_model_path
         if not self.fly_config.setup.traits.needs_model or path is None:
@@ -378,7 +385,7 @@ class FLyLM(HFLM):
             path,
             self.fly_config,
             dtype=self.model.dtype,
-            device=self.device,
+            devices=draft_devices(self.model, torch.device(self.device)),
             trust_remote_code=self._trust_remote_code,
         )
 

@@ -4,7 +4,7 @@ HFLM.  The draft takes only `draft_dtype`, `draft_device` and `draft_revision` o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from fly.engine.admission import compare_ids
 from fly.engine.model.load import check_decoder_only
 from fly.errors import ConfigError, FLyError, ModelError, quoted
+from fly.harness.placement import measure_room, move_draft, roomiest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -106,14 +107,14 @@ def load_draft(
     config: FLyConfig,
     *,
     dtype: torch.dtype,
-    device: torch.device | str,
+    devices: Sequence[torch.device],
     trust_remote_code: bool,
 ) -> PreTrainedModel:
-    """The draft in evaluation mode.  `dtype` and `device` are the target's and hold unless the
-    draft has its own.
+    """The draft in evaluation mode, on the roomiest of `devices`.  These and `dtype` are the
+    target's and hold unless the draft has its own.
 
     Raises:
-        ModelError: it cannot be read.
+        ModelError: it cannot be read, or has no room.
     """
     options: dict[str, Any] = {
         "trust_remote_code": trust_remote_code,
@@ -123,8 +124,10 @@ def load_draft(
         options["revision"] = config.draft_revision
     with opening("draft_model_path", path):
         model: Any = AutoModelForCausalLM.from_pretrained(path, **options)
-    draft: PreTrainedModel = model.to(config.draft_device or device).eval()
-    return draft
+    room = measure_room()
+    own = config.draft_device
+    device = torch.device(own) if own is not None else roomiest(devices, room)
+    return move_draft(model.eval(), path, device, room)
 
 
 def is_same_model(config: FLyConfig, target_options: Mapping[str, Any]) -> bool:

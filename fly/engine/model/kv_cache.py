@@ -13,12 +13,14 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicLayer
 
+from fly.engine.model.devices import MovedOnce
+
 
 @dataclass(frozen=True, eq=False)
 class SlotMapping:
     """Slots that one forward writes [B, n] tokens to, and how many slots its attention sees."""
 
-    slots: Tensor  # [B, n] int64
+    slots: Tensor  # [B, n] int64; MovedOnce where layers lie on several devices
     first_row: int  # the rows are consecutive
     start: int  # the highest first slot of a row, on the host
     kv_len: int
@@ -28,7 +30,8 @@ class SlotMapping:
     def rows(self) -> Tensor:
         """[B, 1] int64."""
         first, slots = self.first_row, self.slots
-        return torch.arange(first, first + len(slots), device=slots.device)[:, None]
+        rows = torch.arange(first, first + len(slots), device=slots.device)[:, None]
+        return MovedOnce.of(rows) if isinstance(slots, MovedOnce) else rows
 
 
 class SlotLayer(DynamicLayer):
@@ -78,7 +81,8 @@ class SlotLayer(DynamicLayer):
         """Make the buffers as large as the owner's sizes, keeping what they hold."""
         grown = self._allocate(self.buffers)
         for buffer, old in zip(grown, self.buffers, strict=True):
-            buffer[: old.shape[0], :, : old.shape[2]] = old
+            known = old[:, :, : old.shape[2] - self._owner.unseen]
+            buffer[: known.shape[0], :, : known.shape[2]] = known
         self.buffers = grown
 
     def get_seq_length(self, *args: Any, **kwargs: Any) -> int:
@@ -100,6 +104,7 @@ class SlotCache(Cache):
         self._longest = longest
         self.num_rows = 0
         self.capacity = 0
+        self.unseen = 0  # slots at the end that no forward sees, whatever is written there
         self._written = 0  # slots above are zero in all rows
         self.mapping = SlotMapping(torch.empty(0, 0, dtype=torch.int64), 0, 0, 0)
         self.slot_layers = [SlotLayer(self) for _ in range(num_layers)]
@@ -107,6 +112,7 @@ class SlotCache(Cache):
 
     def reserve(self, num_rows: int, capacity: int) -> None:
         """Make room; capacity grows by doubling so that copies stay rare."""
+        capacity = capacity and capacity + self.unseen
         has_room = num_rows <= self.num_rows and capacity <= self.capacity
         self.num_rows = max(self.num_rows, num_rows)
         if capacity > self.capacity:
@@ -115,6 +121,11 @@ class SlotCache(Cache):
         if not has_room:
             for layer in self.slot_layers:
                 layer.grow()
+
+    @property
+    def all_buffers(self) -> list[Tensor]:
+        """Keys and values of every layer; empty before the first forward."""
+        return [buffer for layer in self.slot_layers for buffer in layer.buffers]
 
     def write_at(self, mapping: SlotMapping) -> None:
         """The next forward goes there; room is made."""
@@ -131,25 +142,23 @@ class SlotCache(Cache):
 
     def copy_row(self, source: int, destination: int, length: int) -> None:
         """Row `destination` becomes the first `length` slots of row `source`, and zeros."""
-        for layer in self.slot_layers:
-            for buffer in layer.buffers:
-                buffer[destination, :, :length] = buffer[source, :, :length]
+        for buffer in self.all_buffers:
+            buffer[destination, :, :length] = buffer[source, :, :length]
         self.wipe(destination, length)
 
     def move_slots(self, sources: Tensor, destinations: Tensor) -> None:
         """What lies in row b's slots sources[b] goes to its slots destinations[b]; both [B, n],
         rows from 0.  All are read before any is written.
         """
-        for layer in self.slot_layers:
-            for buffer in layer.buffers:
-                old, new = sources.to(buffer.device), destinations.to(buffer.device)
-                rows = torch.arange(len(old), device=buffer.device)[:, None]
-                buffer[rows, :, new] = buffer[rows, :, old]
+        sources, destinations = MovedOnce.of(sources), MovedOnce.of(destinations)
+        for buffer in self.all_buffers:
+            old, new = sources.to(buffer.device), destinations.to(buffer.device)
+            rows = torch.arange(len(old), device=buffer.device)[:, None]
+            buffer[rows, :, new] = buffer[rows, :, old]
 
     def wipe(self, row: int, length: int) -> None:
         """Zeros after the first `length` slots, where an earlier request may have left what is not
         a number: that would shine through masks.
         """
-        for layer in self.slot_layers:
-            for buffer in layer.buffers:
-                buffer[row, :, length : self._written] = 0
+        for buffer in self.all_buffers:
+            buffer[row, :, length : self._written] = 0

@@ -7,6 +7,7 @@ window.  The tokens of a tree lie in slots in an order of their own."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,22 @@ class MaskPlan:
         slots = torch.arange(kv_len, device=positions.device)
         query = positions[:, None, :, None]  # [B, 1, n, 1]
         return self._masks(slots <= query, query, slots, dtype)
+
+    def build_causal(
+        self, positions: Tensor, dtype: torch.dtype
+    ) -> Tensor | Mapping[str, Tensor | None] | None:
+        """The same for texts that begin in slot 0 and attend to themselves alone, with no mask
+        where attention is plainly causal, so that a kernel without masks may run.
+        """
+        n = positions.shape[1]
+        whole = {kind for kind, window in self.windows.items() if window is None or n < window}
+        if not self.by_layer_type:
+            return None if whole else self.build(positions, n, dtype)
+        if whole == set(self.windows):
+            return dict.fromkeys(whole)
+        masks = self.build(positions, n, dtype)
+        assert isinstance(masks, dict)
+        return {kind: None if kind in whole else mask for kind, mask in masks.items()}
 
     def build_tree(
         self, tree: TreeMask, starts: Tensor, n: int, kv_len: int, dtype: torch.dtype

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from fly.engine.model.base import CausalModel, execution_device, read_whole
+from fly.engine.model.capture import CapturedModel, why_not
 from fly.engine.model.masks import check_attention, num_positions
 from fly.engine.model.per_row import RowModel, UncachedModel
 from fly.engine.model.slots import SlotModel
@@ -76,7 +77,8 @@ def probe(model: PreTrainedModel, *, is_draft: bool = False) -> Finding:
     """
     check_attention(model.config.get_text_config())
     reasons: dict[str, str] = {}
-    for kind in CACHE_KINDS:
+    is_captured = why_not(model, execution_device(model)) is None
+    for kind in [CAPTURED, *CACHE_KINDS] if is_captured else CACHE_KINDS:
         try:
             served = kind.load(model)
             error = max(check(served, model) for check in kind.checks)
@@ -208,6 +210,8 @@ def share(differences: Tensor, logits: Tensor) -> float:
 
 # All rows in one forward.
 BATCHED = CacheKind("batched", SlotModel, (deviation,))
+# The same with extensions replayed from CUDA graphs; only tried where those can be made.
+CAPTURED = CacheKind("batched, in CUDA graphs", CapturedModel, (deviation,))
 # Batch 1, with a cache a row.
 ROWWISE = CacheKind("row by row", RowModel, (deviation,))
 # Extending by several tokens is wrong.

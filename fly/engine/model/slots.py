@@ -12,7 +12,9 @@ from torch import Tensor
 from fly.drafting import TreeMask
 from fly.drafting.base import pad_right
 from fly.drafting.uploads import RowInts
+from fly.engine.model.attention import ServedAttention, is_accelerated
 from fly.engine.model.base import PREFILL_TOKENS, LoadedModel
+from fly.engine.model.devices import MovedOnce, has_hooks
 from fly.engine.model.kv_cache import SlotCache, SlotMapping
 from fly.engine.model.masks import MaskPlan, check_attention
 from fly.engine.model.prefixes import Span, chunks, plan_prefill
@@ -34,6 +36,8 @@ class SlotModel(LoadedModel):
     # Slots reserved ahead for a row at most.  Longer budgets are seldom used up, so rows grow into
     # them; buffers that must not move ask for more.
     max_reserved = 512
+    # Attention as an accelerator wants it (attention.py); None: where the model lies on one.
+    accelerated: bool | None = None
 
     def __init__(
         self,
@@ -62,6 +66,11 @@ class SlotModel(LoadedModel):
         self.cache = SlotCache(config.num_hidden_layers, self.num_positions)
         self._held: list[list[int]] = []  # per cache row the prompt that its slots begin with
         self._dtype = model.dtype  # asking the model walks through its parameters
+        accelerated = self.accelerated
+        if accelerated is None:
+            accelerated = is_accelerated(self.device)
+        self._attention = ServedAttention(model, accelerated=accelerated)
+        self._is_spread = has_hooks(model)
 
     def kv_len(self, end: int) -> int:
         """Slots that attention sees where the last position is `end` - 1."""
@@ -101,18 +110,15 @@ class SlotModel(LoadedModel):
             pieces = [span.ids[offset : offset + width] for span in spans]
             ids = pad_right(pieces, self.device)
             starts = [span.start + offset for span in spans]
-            inputs = self._inputs(ids, starts, first_row=spans[0].row, logits_to_keep=1)
-            self.view(**inputs)
+            self._extend(ids, starts, first_row=spans[0].row, logits_to_keep=1)
 
     def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
-        logits: Tensor = self.view(**self._inputs(ids, starts)).logits
-        return logits[..., : self._common_vocab]
+        return self._extend(ids, starts)
 
     def extend_tree(self, ids: Tensor, starts: Sequence[int], tree: TreeMask) -> Tensor:
-        logits: Tensor = self.view(**self._inputs(ids, starts, tree=tree)).logits
-        return logits[..., : self._common_vocab]
+        return self._extend(ids, starts, tree=tree)
 
-    def _inputs(
+    def _extend(
         self,
         ids: Tensor,
         starts: Sequence[int],
@@ -120,24 +126,35 @@ class SlotModel(LoadedModel):
         first_row: int = 0,
         tree: TreeMask | None = None,
         logits_to_keep: int = 0,
-    ) -> dict[str, Any]:
-        """What the model takes to run ids [B, n] of rows from `first_row` on in the slots from
-        starts[b] on; the cache writes there next.  0 keeps all logits.
+    ) -> Tensor:
+        """Logits of ids [B, n], of rows from `first_row` on in the slots from starts[b] on.  0
+        keeps all of them.
         """
         n, start = ids.shape[1], max(starts)
         slots = RowInts.of(starts, ids.device).tensor[:, None]
         if n > 1:
             slots = slots + torch.arange(n, device=ids.device)
         is_even = min(starts) == start
-        mapping = SlotMapping(slots, first_row, start, self.kv_len(start + n), is_even)
-        self.cache.write_at(mapping)
-        if tree is None:
-            positions = slots
-            mask = self._masks.build(positions, mapping.kv_len, self._dtype)
+        is_whole = is_even and start == 0 and tree is None and self._attention.takes_no_mask
+        kv_len = n if is_whole else self.kv_len(start + n)
+        written = MovedOnce.of(slots) if self._is_spread else slots
+        self.cache.write_at(SlotMapping(written, first_row, start, kv_len, is_even))
+        positions = slots
+        mask: Any
+        if is_whole:
+            mask = self._masks.build_causal(positions, self._dtype)
+        elif tree is None:
+            mask = self._masks.build(positions, kv_len, self._dtype)
         else:
             roots = slots[:, 0] - (tree.seen.shape[1] - n)
             positions = roots[:, None] + tree.depths[:, -n:]
-            mask = self._masks.build_tree(tree, roots, n, mapping.kv_len, self._dtype)
+            mask = self._masks.build_tree(tree, roots, n, kv_len, self._dtype)
+        return self._forward(ids, positions, mask, logits_to_keep)
+
+    def _forward(
+        self, ids: Tensor, positions: Tensor, mask: Any, logits_to_keep: int = 0
+    ) -> Tensor:
+        """Logits of ids [B, n], which are written where the cache was told."""
         if self.num_positions is not None:
             # Learned position tables end somewhere; what lies after is padding and never counts.
             positions = positions.clamp_max(self.num_positions - 1)
@@ -150,7 +167,11 @@ class SlotModel(LoadedModel):
         }
         if "logits_to_keep" in self._takes:
             inputs["logits_to_keep"] = logits_to_keep
-        return inputs
+        if self._is_spread:
+            inputs["attention_mask"] = _moved_once(mask)
+        with self._attention():
+            logits: Tensor = self.view(**inputs).logits
+        return logits[..., : self._common_vocab]
 
     def keep_slots(self, sources: Tensor, destinations: Tensor) -> None:
         self.cache.move_slots(sources, destinations)
@@ -162,3 +183,10 @@ class SlotModel(LoadedModel):
     def clear(self) -> None:
         self.cache.clear()
         self._held = []
+
+
+def _moved_once(mask: Any) -> Any:
+    """A mask, or the masks by layer type, of which every device keeps one copy."""
+    if isinstance(mask, dict):
+        return {kind: _moved_once(each) for kind, each in mask.items()}
+    return mask if mask is None else MovedOnce.of(mask)
