@@ -4,18 +4,16 @@ own and the target's: log-likelihoods, chat template, labels."""
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from lm_eval.models.huggingface import HFLM
 
 from fly.engine import Result, SpeculativeDecoder
 from fly.engine.model.load import check_decoder_only
-from fly.engine.model.packed import Packer, packable_layers
 from fly.errors import JournalError
 from fly.harness import loading as pair
 from fly.harness import processes
@@ -23,6 +21,7 @@ from fly.harness.answers import Answers
 from fly.harness.arguments import ModelArguments
 from fly.harness.fingerprint import digest, text_settings, versions
 from fly.harness.journal import Journal
+from fly.harness.packed_scores import PackedHFLM
 from fly.harness.patches import JournalHook, keep_apart
 from fly.harness.placement import Weights, draft_devices, explaining_room, weights_planned
 from fly.harness.progress import DecodingProgress
@@ -42,7 +41,7 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-class FLyLM(HFLM):
+class FLyLM(PackedHFLM):
     """A target evaluated with loosened speculative decoding.
 
     `FLyLM(pretrained=DRAFT, config_path=FILE)`: every key of the configuration may also be given as
@@ -116,24 +115,6 @@ class FLyLM(HFLM):
             packer=self.packer,
             **({"max_batch_size": self.max_batch_size} if self.max_batch_size else {}),
         )
-
-    @cached_property
-    def packer(self) -> Packer:
-        """Packs the linear layers of both models.  Log-likelihoods run packed, too."""
-        return Packer(self.fly_config.setup.packed)
-
-    def choose_packed(self) -> Mapping[str, list[int]]:
-        """Which products run packed, measured if it is not known yet."""
-        for model in filter(None, (self.model, self.draft)):
-            self.packer.measure(packable_layers(model))
-        return self.packer.choice
-
-    def resume_packed(self, choice: Mapping[str, list[int]]) -> None:
-        """Run the products packed that an earlier part of this run did: other kernels round
-        otherwise."""
-        if self.packer.choice != choice:
-            self.packer = Packer(self.fly_config.setup.packed, dict(choice))
-            self.__dict__.pop("decoder", None)
 
     @property
     def end_ids(self) -> frozenset[int]:
@@ -388,17 +369,6 @@ class FLyLM(HFLM):
             devices=draft_devices(self.model, torch.device(self.device)),
             trust_remote_code=self._trust_remote_code,
         )
-
-    def _model_call(self, inps: torch.Tensor, *args: Any, **options: Any) -> torch.Tensor:
-        """Hook of HFLM, for log-likelihoods: the target as it runs in the engine, too."""
-        attributes: Any = self
-        loaded = attributes._model
-        attributes._model = self.packer.view(self.model, "target")
-        try:
-            logits: torch.Tensor = super()._model_call(inps, *args, **options)
-        finally:
-            attributes._model = loaded
-        return logits
 
     @staticmethod
     def _describe(path: str | None, model: PreTrainedModel) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def test_rolling_scores(problems):
     requests = scoring("loglikelihood_rolling", texts)
     scores = ours.loglikelihood_rolling(requests, disable_tqdm=True)
     expected = theirs.loglikelihood_rolling(requests, disable_tqdm=True)
-    assert scores == pytest.approx(expected, abs=1e-5)
+    assert scores == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize(("until", "budget"), [([], 10), (["\n", "return"], 64)])

@@ -1,5 +1,5 @@
-"""Gains of packed weights over ordinary ones, measured by shape and number of lines.  They are
-stored, so that a later start chooses the same kernels."""
+"""Gains of packed weights, measured by shape and number of lines.  They are stored, so that a later
+start chooses the same kernels."""
 
 # Another kernel rounds otherwise, and that decides between two tokens that nearly tie.  So a choice
 # made by the clock is made once for a machine and kept.
