@@ -1,4 +1,4 @@
-"""Log-likelihoods on packed weights, and the choice of which products run packed."""
+"""Log-likelihoods on packed weights, and the choice of a run's packed products."""
 
 from __future__ import annotations
 
