@@ -10,8 +10,9 @@ from fly.acceptance.decision import REFUSALS, Decision, Reason
 from fly.registry import Registry, lazy_names
 
 if TYPE_CHECKING:
+    from fly.acceptance.refusals import leading_true
     from fly.acceptance.rejection import RejectionSampling
-    from fly.acceptance.scores import Scores, leading_true
+    from fly.acceptance.scores import Scores
 
 Verdict = Decision  # the earlier name
 
@@ -50,6 +51,7 @@ __getattr__ = lazy_names(
     "fly.acceptance",
     {
         "fly.acceptance.rejection": ("RejectionSampling",),
-        "fly.acceptance.scores": ("Scores", "leading_true"),
+        "fly.acceptance.refusals": ("leading_true",),
+        "fly.acceptance.scores": ("Scores",),
     },
 )

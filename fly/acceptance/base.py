@@ -82,10 +82,14 @@ class LooseRule(Rule):
         """Where a mismatch may be kept.  [B, K] bool; its value at matches is not used."""
         raise NotImplementedError
 
+    def gate(self, scores: Scores) -> Tensor:
+        """Where a mismatch may be kept that the target can emit at all.  [B, K] bool."""
+        return self.loosens(scores) & scores.draft_possible
+
     def accept(self, scores: Scores) -> Decision:
         """Native matches, and mismatches that may be kept and that the target can emit at all; none
         where the settings loosen nothing, whatever ties and rounding give.
         """
         if self.is_lossless:
             return scores.strict()
-        return scores.loosened(gate=self.loosens(scores) & scores.draft_possible)
+        return scores.loosened(gate=self.gate)

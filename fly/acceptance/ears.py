@@ -37,6 +37,6 @@ class EarsRule(LooseRule):
         if law is None:
             return torch.zeros_like(scores.native)
         p, q = law.probabilities(scores.ids)
-        unsure = 1 - law.p_best  # [B, K]
+        unsure = 1 - law.p_best(scores.ids)  # [B, K]
         moved = law.uniform - self.tolerance * unsure
         return (moved * q < p) & (q > 0) & law.is_sampled[:, None]

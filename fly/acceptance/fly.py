@@ -15,6 +15,8 @@ from fly.acceptance.base import Decision, Rule
 from fly.settings import NoSettings, OfficialKeys
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fly.acceptance.scores import Scores
 
 DEFAULT_ENTROPY = {"official": "top3", "paper": "normalised", "vllm": "top3"}
@@ -98,12 +100,10 @@ class FlyRule(Rule):
 
     def accept(self, scores: Scores) -> Decision:
         """Native matches, and mismatches that pass gate, boundary and window."""
-        gate = scores.draft_possible if self.variant == "vllm" else None
-        if self.threshold is not None:
-            unsure = scores.entropy(self.entropy, is_final=self.gates_on_final) >= self.threshold
-            gate = unsure if gate is None else unsure & gate
+        is_open = self.threshold is None and self.variant != "vllm"
+        gate = None if is_open else self._gate
         decision = scores.loosened(
-            gate=gate,
+            gate=None if self.no_window else gate,
             fits=scores.positions_after >= self.window,
             window=scores.followed_by(self._followers),
         )
@@ -111,3 +111,10 @@ class FlyRule(Rule):
             return decision
         windowed = decision.windowed & self.counts_window
         return replace(scores.loosened(gate=gate), windowed=windowed)
+
+    def _gate(self, scores: Scores) -> Tensor:
+        """Where the target is unsure.  [B, K] bool."""
+        if self.threshold is None:
+            return scores.draft_possible
+        unsure = scores.entropy(self.entropy, is_final=self.gates_on_final) >= self.threshold
+        return scores.draft_possible & unsure if self.variant == "vllm" else unsure

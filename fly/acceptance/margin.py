@@ -84,7 +84,7 @@ class MarginRule(LooseRule):
     def loosens(self, scores: Scores) -> Tensor:
         """Where the margin is small enough, whatever follows.  [B, K] bool."""
         if self.max_gap is not None:
-            is_near = scores.over_logits(_largest) - scores.draft_logit < self.max_gap
+            is_near = scores.top_logits[..., 0] - scores.draft_logit < self.max_gap
         elif self.ratio is not None:
             is_near = scores.p_draft >= self.ratio * scores.p_best
         else:
@@ -100,25 +100,18 @@ class MarginRule(LooseRule):
             return super().accept(scores)
         # No position of a proposal this short has its whole window after it.
         is_short = (scores.lengths <= self.window)[:, None]  # [B, 1]
-        fits = (scores.positions_after >= self.window) | (is_short & _is_undecided(scores))
+        undecided = _is_undecided(scores.only(is_short & scores.in_proposal & ~scores.native))
+        fits = (scores.positions_after >= self.window) | (is_short & undecided)
         window = is_short | scores.followed_by(self.window)
-        return scores.loosened(gate=self.loosens(scores), fits=fits, window=window)
-
-
-def _largest(logits: Tensor) -> Tensor:
-    return logits.amax(-1)
+        return scores.loosened(gate=self.loosens, fits=fits, window=window)
 
 
 def _is_undecided(scores: Scores) -> Tensor:
     """Where the likeliest token has less than SHORT_RATIO times the second's probability, by raw
     logits.  [B, K] bool.
     """
-
-    def ratio(logits: Tensor) -> Tensor:
-        best = logits.topk(min(2, logits.shape[-1]), dim=-1).values
-        return torch.exp(best[..., 0] - best[..., -1])
-
-    return scores.over_logits(ratio) < SHORT_RATIO
+    top = scores.top_logits
+    return torch.exp(top[..., 0] - top[..., 1]) < SHORT_RATIO
 
 
 class Cascade(Spelling):

@@ -27,6 +27,6 @@ class MarsRule(LooseRule):
 
     def loosens(self, scores: Scores) -> Tensor:
         """Where the draft token is nearly the first choice.  [B, K] bool."""
-        best = scores.over_logits(lambda logits: logits.amax(-1))
+        best = scores.top_logits[..., 0]
         is_near = (scores.draft_logit > self.threshold * best) & (best > 0)
         return is_near & scores.among_top(2, is_raw=True)

@@ -3,6 +3,7 @@ and what rules share, computed on first use."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
@@ -12,6 +13,8 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from fly.acceptance.decision import Decision, Reason
+from fly.acceptance.fused import NUM_TOP
+from fly.acceptance.refusals import followed_by, reasons, up_to_first
 from fly.acceptance.rejection import RejectionSampling
 from fly.acceptance.tables import Layout, LogitTable
 
@@ -62,6 +65,7 @@ class Scores:
         self.protected, self.closing = protected, closing
         self.locked, self.stopping = locked, stopping
         self.law, self.draft_probs, self.drawn = law, draft_probs, drawn
+        self.is_complete = True  # decisions behind a row's first refusal are wanted, too
 
     @classmethod
     def from_flat(
@@ -204,7 +208,7 @@ class Scores:
     def is_finite(self) -> Tensor:
         """Rows whose logits are numbers, as far as their choice depends on them.  [B] bool."""
         if self.law is not None:
-            is_number = self.law.is_finite
+            is_number = self.law.is_finite(self.ids)
         else:
             # Plain argmax puts NaN first, so looking at the chosen logits finds any.
             chosen = self.choice.clamp_min(0)
@@ -242,6 +246,10 @@ class Scores:
         """Where draft token or target's choice may not be traded for another, the processors
         forbid the draft token, or nothing may be loosened at all.  [B, K] bool.
         """
+        return self._protected(self.choice[:, :-1].clamp_min(0))
+
+    def _protected(self, choice: Tensor) -> Tensor:
+        """As is_protected, where the target's own tokens are `choice` [B, K]."""
         if self.is_processed:
             forbidden = ~self.draft_possible
         else:
@@ -252,7 +260,7 @@ class Scores:
         for tokens in (self.protected, self.closing):
             if tokens is not None:
                 table = tokens.expand(len(self.ids), -1)  # [B, V]
-                for ids in (self.ids, self.choice[:, :-1].clamp_min(0)):
+                for ids in (self.ids, choice):
                     forbidden = forbidden | table.gather(1, ids)
         return forbidden
 
@@ -264,7 +272,12 @@ class Scores:
     @cached_property
     def p_best(self) -> Tensor:
         """What `probs` gives to the likeliest token.  [B, K]"""
-        return self.layout.judged.spread(self.table.p_best)
+        return self.layout.judged.spread(self.table.p_best())
+
+    @cached_property
+    def top_logits(self) -> Tensor:
+        """The three largest raw logits, -inf where there are fewer.  [B, K, 3] float32."""
+        return self.layout.judged.spread(self.table.summary(is_final=False).top)
 
     @cached_property
     def draft_possible(self) -> Tensor:
@@ -293,16 +306,20 @@ class Scores:
         return self.layout.compare(reduce, self.table.probs, self.draft_probs)
 
     def among_top(self, count: int, *, is_raw: bool = False) -> Tensor:
-        """Where the draft token is among the `count` likeliest; equals of the last one are.  By
-        `probs`, or by the raw logits.  [B, K] bool.
+        """Where the draft token is among the `count` likeliest; equals of the last one are.
+        After all processors, or by the raw logits.  [B, K] bool.
         """
-
-        def least(table: Tensor) -> Tensor:
-            return table.topk(min(count, table.shape[-1]), dim=-1).values[..., -1]
-
-        if is_raw:
-            return self.draft_logit >= self.over_logits(least)
-        return self.p_draft >= self.over_probs(least)
+        is_final = not is_raw
+        if count <= NUM_TOP:
+            least = self.table.summary(is_final=is_final).top[..., count - 1]
+        else:
+            size = min(count, self.table.raw.shape[-1])
+            least = self.table.over_logits(
+                lambda logits: logits.topk(size, dim=-1).values[..., -1], is_final=is_final
+            )
+        table = self.table.final if is_final else self.table.raw
+        drafted = self.layout.judged.pick(table, self.ids).float()
+        return drafted >= self.layout.judged.spread(least)
 
     def entropy(self, kind: str, *, is_final: bool = False) -> Tensor:
         """The target's uncertainty at every proposed position.  [B, K] float32.
@@ -330,7 +347,7 @@ class Scores:
     def loosened(
         self,
         *,
-        gate: Tensor | None = None,
+        gate: Tensor | Callable[[Scores], Tensor] | None = None,
         fits: Tensor | None = None,
         window: Tensor | None = None,
     ) -> Decision:
@@ -338,36 +355,45 @@ class Scores:
         concerned; a condition that is None holds everywhere.
 
         Args:
-            gate: [B, K] bool, the rule's condition holds.
+            gate: [B, K] bool, the rule's condition holds; or what finds it from scores that are
+                right only where it matters.
             fits: [B, K] bool, enough positions follow in the proposal.
             window: [B, K] bool, the inspected followers are native matches.
         """
-        mismatch = self.in_proposal & ~self.native
+        native, inside = self.native, self.in_proposal
+        mismatch = inside & ~native
         everywhere = torch.ones_like(mismatch)
-        gate = everywhere if gate is None else gate
         fits = everywhere if fits is None else fits
         windowed = mismatch & fits & (everywhere if window is None else window)
-        free = ~self.is_protected
+        reached = mismatch if self.is_complete else mismatch & up_to_first(mismatch & ~windowed)
+        free = ~self._protected_at(reached)
+        if callable(gate):
+            reached = reached & free
+            if not self.is_complete:
+                reached = reached & up_to_first(mismatch & ~(windowed & free))
+            gate = gate(self.only(reached)) & reached
+        gate = everywhere if gate is None else gate
         loose = windowed & gate & free
-        reason = torch.full_like(self.ids, int(Reason.WINDOW), dtype=torch.int8)
-        # From the last condition looked at to the first, so that the first one that failed is what
-        # stays.
-        reason.masked_fill_(~fits, Reason.BOUNDARY).masked_fill_(~gate, Reason.GATE)
-        reason.masked_fill_(~free, Reason.PROTECTED)
-        reason.masked_fill_(loose, Reason.LOOSE).masked_fill_(self.native, Reason.MATCH)
-        reason.masked_fill_(~self.in_proposal, Reason.OUTSIDE)
-        return Decision(self.native | loose, loose, reason, windowed)
+        reason = reasons(native, loose, free=free, gate=gate, fits=fits, inside=inside)
+        return Decision(native | loose, loose, reason, windowed)
 
+    def _protected_at(self, places: Tensor) -> Tensor:
+        """is_protected, right at some places [B, K] bool.  [B, K] bool."""
+        law = None if "choice" in vars(self) else self.law
+        if law is None or self.ids.device.type != "cpu":
+            return self.is_protected
+        if self.protected is None and self.closing is None:
+            return self._protected(self.ids)
+        rows, steps = places.nonzero(as_tuple=True)
+        own = law.choice_of(self.ids, self.in_proposal, rows, steps)
+        return self._protected(self.ids.index_put((rows, steps), own))
 
-def leading_true(mask: Tensor) -> Tensor:
-    """Length of the prefix of True in every row.  mask [B, K] bool -> [B] int64."""
-    return mask.cumprod(-1, dtype=torch.int64).sum(-1)
-
-
-def followed_by(mask: Tensor, count: int) -> Tensor:
-    """Where the next `count` positions are all True; False where the row ends before.  mask [B, K]
-    bool -> [B, K] bool.
-    """
-    if count == 0 or mask.shape[1] == 0:
-        return torch.ones_like(mask)
-    return F.pad(mask, (0, count)).unfold(1, count + 1, 1)[..., 1:].all(-1)
+    def only(self, places: Tensor) -> Scores:
+        """The same scores, whose passes over the vocabulary look at some places [B, K] bool alone
+        where that pays; elsewhere what they give means nothing.
+        """
+        if self.ids.device.type != "cpu":  # the host would have to wait for the places
+            return self
+        part = copy.copy(self)
+        part.table = self.table.only(self.layout.judged.mark(places, self.table.num_lines))
+        return part

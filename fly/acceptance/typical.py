@@ -27,5 +27,5 @@ class TypicalRule(LooseRule):
 
     def loosens(self, scores: Scores) -> Tensor:
         """Where the draft token is typical.  [B, K] bool."""
-        entropy = scores.over_probs(lambda probs: torch.special.entr(probs).sum(-1))
+        entropy = scores.entropy("full", is_final=True)
         return scores.p_draft > (self.delta * torch.exp(-entropy)).clamp_max(self.epsilon)

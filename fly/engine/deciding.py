@@ -121,6 +121,7 @@ class RuleDecider:
     def decide(
         self, rows: Sequence[Row], proposed: ChainRound, scores: Scores
     ) -> Sequence[Outcome]:
+        scores.is_complete = self.records_rounds or self.counts_official
         scores, decision = proposed.best(scores, self.rule.accept(scores))
         outcomes = to_host(rows, scores, decision)
         if self.records_rounds:

@@ -45,13 +45,14 @@ def _views(
     if not places:
         return []
     where = torch.tensor(places, device=scores.ids.device).unbind(-1)
-    log_probs = scores.lines(*where).float().log_softmax(-1)  # [M, V]
+    logits = scores.lines(*where)  # [M, V]
+    log_probs = logits.float().log_softmax(-1)
     drafted = scores.ids[where]
     preferred = _own_tokens(scores, outcomes, places, where)
     both = log_probs.gather(-1, torch.stack([drafted, preferred], 1)).exp()
-    gated = log_probs
+    gated = logits
     if scores.is_processed and getattr(rule, "gates_on_final", False):
-        gated = scores.lines(*where, is_final=True).float().log_softmax(-1)
+        gated = scores.lines(*where, is_final=True)
     entropy = entropy_of(gated, str(getattr(rule, "entropy", "top3")))
     # float32 holds every id below 2 ** 24.
     return torch.cat([preferred[:, None].float(), both, entropy[:, None]], 1).tolist()

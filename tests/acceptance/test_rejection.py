@@ -1,14 +1,15 @@
 """Native acceptance of sampled rounds is exact: every uniform draw is enumerated, over sequences of
 three tokens, for drafts that are drawn and for drafts that are certain."""
 
+import math
 from itertools import product
 
 import pytest
 import torch
 
-from fly.acceptance import RejectionSampling, Scores, leading_true
+from fly.acceptance import RejectionSampling, Scores, leading_true, tables
 from fly.acceptance.native import NativeRule
-from fly.acceptance.rejection import draw
+from fly.acceptance.rejection import SoftLines, draw
 
 V, LENGTH, K = 3, 3, 2
 # All probabilities are multiples of 1/4, so p/q and the residuals break only at multiples of 1/12:
@@ -142,3 +143,43 @@ def test_equal_distributions_never_refuse_and_leave_a_choice():
     scores = scores_of(p, [[[0.3, 0.7]]], [[0]], [1], torch.full((1, 2, 2), 0.999).double())
     assert scores.native.tolist() == [[True]]
     assert scores.choice.tolist() == [[1, 1]]
+
+
+@pytest.mark.parametrize("greedy", [[], [1]], ids=["all sampled", "one greedy"])
+@pytest.mark.parametrize("vocab", [7, 5000])
+def test_lines_made_where_they_are_looked_at_are_the_tables(monkeypatch, vocab, greedy):
+    """To the last bit: a seed's text does not depend on how probabilities are stored."""
+    monkeypatch.setattr(tables, "LARGEST_ON_CPU", 2 * vocab)
+    generator = torch.Generator().manual_seed(9)
+    logits = torch.randn(3, K + 1, vocab, generator=generator) * 3
+    q = (logits[:, :K] * 0.7).softmax(-1)
+    ids = torch.randint(vocab, (3, K), generator=generator)
+    draws = torch.rand(3, K + 1, 2, generator=generator, dtype=torch.float64)
+    p, is_greedy = logits.softmax(-1), torch.zeros(3, dtype=torch.bool)
+    for row in greedy:
+        p[row] = torch.nn.functional.one_hot(logits[row].argmax(-1), vocab).float()
+        is_greedy[row] = True
+    soft = SoftLines(logits, is_greedy if greedy else None)
+    places = torch.arange(K + 1).expand(3, -1)
+    inside = torch.ones(3, K, dtype=torch.bool)
+    for drawn in (q, None):
+        table, lazy = (RejectionSampling(x, drawn, draws, ~is_greedy) for x in (p, soft))
+        for mine, theirs in zip(lazy.probabilities(ids), table.probabilities(ids), strict=True):
+            assert torch.equal(mine, theirs)
+        assert torch.equal(lazy.p_best(ids), table.p_best(ids))
+        assert torch.equal(lazy.target, p)
+        assert torch.equal(lazy.choice(ids, inside, places), table.choice(ids, inside, places))
+        assert lazy.is_finite(ids).all()
+
+
+@pytest.mark.parametrize("broken", [math.nan, math.inf])
+def test_lines_that_are_no_numbers_are_found(broken):
+    """Also in a greedy row beside sampled ones, whose certainty would hide them."""
+    logits = torch.randn(3, K + 1, 9, generator=torch.Generator().manual_seed(2))
+    logits[0, 1, 3] = logits[2, K, 8] = broken
+    soft = SoftLines(logits, torch.tensor([True, False, False]))
+    law = RejectionSampling(soft, None, torch.rand(3, K + 1, 2).double(), torch.ones(3).bool())
+    found = law.is_finite(torch.zeros(3, K, dtype=torch.int64))
+    assert found.all(-1).tolist() == [False, True, False]
+    assert not found[0, 1]
+    assert not found[2, K]

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from fly.acceptance import Reason
+from fly.acceptance.fly import FlyRule
 from fly.config import FLyConfig
 from fly.engine import Request, SpeculativeDecoder
 from tests.models import blurred, prompts, tiny, tiny_tokenizer
@@ -143,3 +144,35 @@ def test_rounds_are_the_answer_and_its_origins(name):
             if origin == "l"
         ]
         assert marked == loose[: len(marked)]
+
+
+@pytest.mark.parametrize("asked", ["nothing", "records", "official counters"])
+def test_whole_proposals_are_judged_where_somebody_asks(monkeypatch, asked):
+    """Without records and counters nothing behind a first refusal is; texts and counts agree."""
+    completes = []
+    accept = FlyRule.accept
+
+    def spy(rule, scores):
+        completes.append(scores.is_complete)
+        return accept(rule, scores)
+
+    monkeypatch.setattr(FlyRule, "accept", spy)
+    target = tiny("llama")
+    settings = FLY | {"enable_statistics": asked == "official counters"}
+    engine = SpeculativeDecoder(
+        target,
+        blurred(target),
+        tiny_tokenizer(),
+        FLyConfig(**settings),
+        batch_size=4,
+        record_rounds=asked == "records",
+    )
+    found = dict(engine.decode([Request(ids, 24) for ids in prompts(10)]))
+    assert set(completes) == {asked != "nothing"}
+    whole = [result for _, result in decoded(FLY)]
+    assert [found[index].token_ids for index in range(10)] == [each.token_ids for each in whole]
+    if asked == "official counters":  # these draft behind the end, too
+        return
+    for name in ("loose", "refused_gate", "refused_window", "refused_boundary"):
+        mine = [getattr(found[index].statistics, name) for index in range(10)]
+        assert mine == [getattr(each.statistics, name) for each in whole]
