@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fly.acceptance.rejection import RejectionSampling, draw
+from fly.acceptance.rejection import RejectionSampling, SoftLines, draw
+from fly.acceptance.tables import largest_piece, split
 from fly.drafting import Choose, Proposal
 from fly.drafting.base import greedy
 from fly.drafting.uploads import Upload, Uploads, upload
 from fly.engine.batch import Row
+from fly.engine.processing import Processing
 
 DRAFTING, ACCEPTING, CHOOSING = range(3)
 NUM_STREAMS = 3
@@ -105,12 +107,11 @@ class RoundSampler:
         """Apply every row's processors to logits [B, n, V] of the tokens at places[b] and following
         after what is committed; `drafted` gives the tokens before them, if they matter.
         """
-        logits = logits.float()
         known = drafted() if self._needs_history else [[]] * len(self._rows)
         first = self._rows[0].processing
         if not self._needs_history and all(row.processing is first for row in self._rows):
-            return first.apply(logits.flatten(0, 1)).view_as(logits) if first else logits
-        parts = []
+            return _in_pieces(first, logits) if first else logits.float()
+        logits, parts = logits.float(), []
         for row, rows_logits, place, tokens in zip(self._rows, logits, places, known, strict=True):
             parts.append(_process_row(row, rows_logits, place, tokens))
         return torch.stack(parts)
@@ -137,9 +138,14 @@ class RoundSampler:
             return None
         num_lines = processed.shape[1]
         draws = self._promised(num_lines, processed.device).tensor[:, :num_lines, CHOOSING]
-        probs = self._probabilities(processed)
         # A row at a time: the sums that draw makes are twice as large as the logits.
-        return torch.stack([draw(*row) for row in zip(probs, draws, strict=True)])
+        parts = zip(processed, draws, self._sampled, strict=True)
+        return torch.stack(
+            [
+                draw(lines.softmax(-1), uniform) if is_sampled else lines.argmax(-1)
+                for lines, uniform, is_sampled in parts
+            ]
+        )
 
     def law(self, processed: Tensor, proposal: Proposal) -> RejectionSampling | None:
         """What decides about the proposal, from the target's processed logits [B, K+1, V]; None
@@ -149,9 +155,10 @@ class RoundSampler:
             return None
         num_places = processed.shape[1]
         draws = self._promised(num_places, processed.device).tensor[:, :num_places, ACCEPTING:]
-        target = self._probabilities(processed)
         asked = self._is_sampled or self._uploads.add(self._sampled, processed.device)
-        return RejectionSampling(target, proposal.probs, draws, asked.tensor.bool())
+        is_sampled = asked.tensor.bool()
+        target = SoftLines(processed, None if all(self._sampled) else ~is_sampled)
+        return RejectionSampling(target, proposal.probs, draws, is_sampled)
 
     def _probabilities(self, processed: Tensor) -> Tensor:
         """Softmax for sampled rows, certainty of the argmax for the others.  [B, n, V]."""
@@ -172,6 +179,19 @@ class RoundSampler:
         if device not in self._there:
             self._there[device] = self._uploads.add(self._draws, device)
         return self._there[device]
+
+
+def _in_pieces(processing: Processing, logits: Tensor) -> Tensor:
+    """Logits [B, n, V] through processors that look at single lines, which make several tables of
+    what they get.  float32.
+    """
+    most = largest_piece(logits.device)
+    if logits.numel() <= most:
+        return processing.apply(logits.float().flatten(0, 1)).view_as(logits)
+    processed = torch.empty(logits.shape, dtype=torch.float32, device=logits.device)
+    for found, piece in split(most, processed, logits):
+        found.copy_(processing.apply(piece.float().flatten(0, -2)).view_as(piece))
+    return processed
 
 
 def _process_row(row: Row, logits: Tensor, place: int, tokens: Sequence[int]) -> Tensor:

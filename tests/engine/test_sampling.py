@@ -4,14 +4,18 @@ processors change draft and target as they change `generate`."""
 import copy
 import random
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
 from scipy.stats import chisquare
+from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopPLogitsWarper
 
+from fly.acceptance import tables
 from fly.config import FLyConfig
 from fly.engine import Request, SpeculativeDecoder, Statistics
-from fly.engine.sampling import uniform_draws
+from fly.engine.processing import Processing
+from fly.engine.sampling import RoundSampler, uniform_draws
 from fly.errors import RequestError
 from tests.models import VOCAB, blurred, generate, prompts, tiny, tiny_tokenizer
 
@@ -200,3 +204,27 @@ def test_draws_are_the_same_in_longer_tables():
     assert ((long >= 0) & (long < 1)).all()
     others = [uniform_draws(8, 3, 4), uniform_draws(7, 4, 4), uniform_draws(-1, 3, 4)]
     assert all((other != short).all() for other in others)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_processors_get_pieces_of_large_tables(monkeypatch, dtype):
+    """They make several tables of what they get; what they give is the same to the last bit."""
+    sizes = []
+    apply = Processing.apply
+
+    def spy(processing, logits, history=None):
+        sizes.append(logits.numel())
+        return apply(processing, logits, history)
+
+    processors = LogitsProcessorList([TemperatureLogitsWarper(0.7), TopPLogitsWarper(0.9)])
+    processing = Processing(processors, True, False, torch.device("cpu"))
+    rows = [SimpleNamespace(processing=processing, is_sampled=True) for _ in range(3)]
+    logits = torch.randn(3, 4, 50, generator=torch.Generator().manual_seed(1)).to(dtype)
+    whole = RoundSampler(rows, 50).process(logits, [0] * 3, list)
+    monkeypatch.setattr(Processing, "apply", spy)
+    for most, pieces in ((2 * 50, 6), (4 * 50, 3), (8 * 50, 2), (12 * 50, 1)):
+        sizes.clear()
+        monkeypatch.setattr(tables, "LARGEST_ON_CPU", most)
+        assert torch.equal(RoundSampler(rows, 50).process(logits, [0] * 3, list), whole)
+        assert len(sizes) == pieces
+        assert max(sizes) <= most
