@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from fly.acceptance import fused
 from fly.acceptance.fused import Summary
-from fly.acceptance.tables import Layout, largest_piece, split
+from fly.acceptance.tables import Layout, joined, largest_piece, split
 
 
 class SoftLines:
@@ -51,7 +51,7 @@ class SoftLines:
         kernel = fused.kernel_for(self.logits)
         if kernel is None:
             pieces = split(largest_piece(ids.device), self.logits, ids[..., None])
-            found = torch.cat([_own_and_best(*piece).flatten(0, -2) for piece in pieces])
+            found = joined([_own_and_best(*piece).flatten(0, -2) for piece in pieces])
             found = found.view(*ids.shape, 2)
         else:
             summary = Summary(kernel.summarise(self.logits)[0])
@@ -191,7 +191,7 @@ class RejectionSampling:
             self._choose(ids, in_proposal, *part, weight)
             for part in zip(rows.split(size), places.split(size), strict=True)
         ]
-        return torch.cat(parts)
+        return joined(parts)
 
     def _choose(
         self,

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from fly.acceptance import tables
 from fly.acceptance.decision import Decision, Reason
 from fly.acceptance.fused import NUM_TOP
 from fly.acceptance.refusals import followed_by, reasons, up_to_first
@@ -380,7 +381,7 @@ class Scores:
     def _protected_at(self, places: Tensor) -> Tensor:
         """is_protected, right at some places [B, K] bool.  [B, K] bool."""
         law = None if "choice" in vars(self) else self.law
-        if law is None or self.ids.device.type != "cpu":
+        if law is None or not tables.picks_places(self.ids.device):
             return self.is_protected
         if self.protected is None and self.closing is None:
             return self._protected(self.ids)
@@ -392,7 +393,7 @@ class Scores:
         """The same scores, whose passes over the vocabulary look at some places [B, K] bool alone
         where that pays; elsewhere what they give means nothing.
         """
-        if self.ids.device.type != "cpu":  # the host would have to wait for the places
+        if not tables.picks_places(self.ids.device):
             return self
         part = copy.copy(self)
         part.table = self.table.only(self.layout.judged.mark(places, self.table.num_lines))

@@ -141,6 +141,11 @@ def largest_piece(device: torch.device) -> int:
 Known = tuple[Tensor, Tensor | None]  # Summary.values, and of which lines; None: of all
 
 
+def picks_places(device: torch.device) -> bool:
+    """Whether single places are looked at: an accelerator would make the host wait for them."""
+    return device.type == "cpu"
+
+
 class LogitTable:
     """The target's logits, and what takes a pass over the vocabulary, computed once per line.
 
@@ -294,6 +299,11 @@ class LogitTable:
     def _judging(self, table: Tensor) -> Tensor:
         """The lines that judge: all of a flat table."""
         return table.flatten(0, -2) if self._is_flat else table[:, :-1]
+
+
+def joined(pieces: Sequence[Tensor]) -> Tensor:
+    """Pieces one after another, one alone as it is."""
+    return pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
 
 
 def split(most: int, table: Tensor, *columns: Tensor) -> Iterator[tuple[Tensor, ...]]:
