@@ -27,6 +27,11 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """What was frozen ends as usual: Triton complains of objects that nobody ended."""
+    gc.unfreeze()
+
+
 @pytest.fixture
 def registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rules, drafters and engines that a test registers are forgotten after it."""
