@@ -21,6 +21,7 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT
 # Verbs of ours: name to "module:function"; the function takes the arguments after the verb and
 # returns the exit code.
 VERBS: Mapping[str, str] = {
+    "cache": "fly.cli.cache:main",
     "compare": "fly.cli.compare:main",
     "report": "fly.cli.report:main",
     "sweep": "fly.cli.sweep:main",

@@ -67,6 +67,7 @@ def resolve(keys: Keys, origin: Origin) -> Setup:
         counts_official=keys.enable_statistics,
         is_verbose=keys.verbose,
         packed=keys.packed,
+        compiles=keys.compile,
     )
     _refuse_missing_gate(setup, origin)
     _refuse_misfits(setup, origin)

@@ -48,6 +48,7 @@ EntropyKind = Literal["top3", "full", "normalised"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 DraftLength = Literal["fixed", "adaptive"]
 Packed = Literal["auto", "on", "off"]
+Compile = Literal["auto", "off", "on"]
 Marker = Annotated[str, Field(min_length=1)]
 
 
@@ -190,6 +191,12 @@ class Keys(BaseModel):
         False,
         description="fly: loosen tokens that a drafter copied from the context (ngram, suffix, "
         "retrieval), too: answers may turn into copies of the prompt. false judges them natively.",
+    )
+    compile: Compile = Field(
+        "auto",
+        description="fly: compile the forwards of both models (docs/performance.md). auto: where "
+        "the requests are many enough to pay for it, or the machine has done so before. on: "
+        "always. Texts stay the same but where two tokens nearly tie.",
     )
     draft_dtype: Dtype | None = Field(
         None, description="fly: dtype of the draft model's weights; null: as the target."

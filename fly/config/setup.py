@@ -61,6 +61,7 @@ class Setup:
     counts_official: bool = False
     is_verbose: bool = False
     packed: Literal["auto", "on", "off"] = "auto"  # copies of linear layers' weights
+    compiles: Literal["auto", "off", "on"] = "auto"  # no part of the text: see `fingerprint`
 
     @property
     def traits(self) -> Traits:

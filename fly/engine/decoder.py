@@ -27,6 +27,7 @@ from fly.engine.deciding import Decider, RuleDecider
 from fly.engine.model.base import CausalModel
 from fly.engine.model.load import Loading, ServedModels, SharedModels, load_models
 from fly.engine.model.packed import Packer
+from fly.engine.model.step_choice import CompiledSteps
 from fly.engine.processing import Defaults, ProcessingFactory
 from fly.engine.request import Request
 from fly.engine.statistics import Statistics
@@ -189,6 +190,11 @@ class SpeculativeDecoder:
         return self.served["drafter"] == NO_DRAFTER or self.rule.is_lossless
 
     @property
+    def compiled(self) -> CompiledSteps:
+        """Compiled forwards, and by role why there are none."""
+        return self._models.compiled
+
+    @property
     def max_context(self) -> int | None:
         """Prompt and new tokens that fit together; None where the target has no limit."""
         return self._target.num_positions
@@ -273,7 +279,7 @@ class SpeculativeDecoder:
         self._forget(self._scheduler.rows)  # of a call that was given up
         scheduler = self._scheduler = self._models.owner = Scheduler(rows)
         self.batch_size.start(len(rows))
-        self._models.loading.packer.refresh()
+        self._models.make_ready(self._pair, self.config.setup, rows, self.batch_size.rows)
         done = Statistics()
         told = time.perf_counter()
         while scheduler.has_work:
@@ -350,8 +356,7 @@ class SpeculativeDecoder:
 
     def release(self) -> None:
         """Give up what both caches hold, and their memory.  The next call makes them anew; one
-        whose results were not all fetched cannot go on.
-        """
+        whose results were not all fetched cannot go on."""
         self._models.owner = None
         self._models.clear()
 

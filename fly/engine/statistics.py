@@ -47,6 +47,7 @@ class Statistics:
     seconds_target: float = 0.0
     seconds_acceptance: float = 0.0
     seconds_rest: float = 0.0
+    seconds_compile: float = 0.0  # before the first round; no part of `seconds`
     timed_rounds: float = 0.0  # the row's share of plain rounds timed in between (plain_rounds)
     timed_plain_s: float = 0.0  # its share of their seconds
     timed_usual_s: float = 0.0  # and what as many tokens took in the rounds between them
@@ -72,7 +73,7 @@ class Statistics:
 
     @property
     def seconds(self) -> float:
-        """All phases."""
+        """All phases of decoding."""
         return (
             self.seconds_prefill
             + self.seconds_draft

@@ -175,6 +175,7 @@ class FLyLM(PackedHFLM):
                 self.precision(),
             ):
                 asked = [one.request for one in prepared]
+                self.decoder.compiled.on_start = progress.say
                 for index, result in self.decoder.decode(asked, progress.on_round):
                     text = reader.answer(prepared[index], result)
                     record = answers.put(answers.pending[index], text, result)
@@ -254,13 +255,12 @@ class FLyLM(PackedHFLM):
             "processes": self.world_size,
             "served": self.decoder.served if "decoder" in vars(self) else None,
             "packed": to_json(self.packer.summary),
+            "forwards": dict(self.decoder.compiled.told) if "decoder" in vars(self) else None,
             "is_lossless": self._is_lossless,
             "loosens_copies": self.fly_config.setup.loosens_copies,
             "drafting": to_json(self.decoder.report()) if "decoder" in vars(self) else {},
             "target": self._describe(self.fly_config.target_model_path, self.model),
-            "draft": self._describe(self.fly_config.draft_model_path, self.draft)
-            if self.draft
-            else None,
+            "draft": self.draft and self._describe(self.fly_config.draft_model_path, self.draft),
             "config": to_json(self.fly_config.to_dict()),
             "versions": versions(),
         }
@@ -273,10 +273,7 @@ class FLyLM(PackedHFLM):
         return self.decoder.is_lossless if is_loaded else not self.fly_config.setup.is_loose
 
     def fingerprint(self) -> str:
-        """Twelve hexadecimal digits over all that can change a text: `text_settings` lists it.
-
-        Another one for every model whose contents cannot be found.
-        """
+        """Twelve hexadecimal digits over `text_settings`; unlike all others where those are."""
         return digest(self.text_settings)
 
     @cached_property

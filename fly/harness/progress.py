@@ -36,6 +36,10 @@ class DecodingProgress:
         state = f"{total.emitted / elapsed_s:,.0f} tokens/s" if elapsed_s > 0 else ""
         self._bar.update(self._task, state=state + (f"  τ {tau:.2f}" if tau is not None else ""))
 
+    def say(self, state: str) -> None:
+        """Show what goes on before the first round."""
+        self._bar.update(self._task, state=f"{state} …")
+
     def advance(self) -> None:
         """One more answer is there."""
         self._bar.advance(self._task)

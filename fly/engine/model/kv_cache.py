@@ -108,6 +108,7 @@ class SlotCache(Cache):
         self._written = 0  # slots above are zero in all rows
         self.mapping = SlotMapping(torch.empty(0, 0, dtype=torch.int64), 0, 0, 0)
         self.slot_layers = [SlotLayer(self) for _ in range(num_layers)]
+        self._flat: dict[bool, list[Tensor]] = {}  # of `buffers`
         super().__init__(layers=list(self.slot_layers))
 
     def reserve(self, num_rows: int, capacity: int) -> None:
@@ -119,6 +120,7 @@ class SlotCache(Cache):
             doubled = 2 * self.capacity
             self.capacity = max(capacity, min(doubled, self._longest or doubled))
         if not has_room:
+            self._flat = {}
             for layer in self.slot_layers:
                 layer.grow()
 
@@ -126,6 +128,17 @@ class SlotCache(Cache):
     def all_buffers(self) -> list[Tensor]:
         """Keys and values of every layer; empty before the first forward."""
         return [buffer for layer in self.slot_layers for buffer in layer.buffers]
+
+    def buffers(self, *, is_single: bool) -> list[Tensor]:
+        """Those of all layers, two a layer, with the first row alone if `is_single`; none before
+        the first forward."""
+        if is_single not in self._flat:
+            rows = slice(1 if is_single else None)
+            found = [buffer[rows] for buffer in self.all_buffers]
+            if not found:
+                return []
+            self._flat[is_single] = found
+        return self._flat[is_single]
 
     def write_at(self, mapping: SlotMapping) -> None:
         """The next forward goes there; room is made."""
@@ -136,6 +149,7 @@ class SlotCache(Cache):
     def clear(self) -> None:
         """Forget everything and give the memory back; the next forward starts from zeros."""
         self.num_rows = self.capacity = self._written = 0
+        self._flat = {}
         for layer in self.slot_layers:
             layer.buffers = []
             layer.keys = layer.values = None  # views of the buffers

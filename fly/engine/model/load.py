@@ -5,22 +5,26 @@ from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from fly.drafting import DrafterSpec, TreeModel
-from fly.engine.batch import Scheduler
+from fly.engine.batch import Row, Scheduler
 from fly.engine.model.base import CausalModel, LoadedModel, TreeVerifier
 from fly.engine.model.packed import Packer
 from fly.engine.model.probe import PLAIN, CacheKind, Finding, drafts_nan, probe
+from fly.engine.model.step_choice import CompiledSteps, Work
 from fly.engine.self_draft.build import derive_draft
 from fly.errors import FLyWarning, ModelError
 from fly.settings import NO_DRAFTER, Traits
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from fly.config import Setup
 
 CHAIN_DRAFTER, LOOKUP_DRAFTER = "model", "ngram"
 
@@ -235,6 +239,7 @@ class SharedModels:
     loading: Loading
     draft_tokenizer: PreTrainedTokenizerBase | None = None  # None: the same
     end_ids: frozenset[int] = frozenset()  # the caller's
+    compiled: CompiledSteps = field(default_factory=CompiledSteps)
     widest: int = 0  # rows that the caches have been used for
     owner: Scheduler | None = None  # of the rows, both caches' and the drafters'
     # Pairs with a draft made of the target, by the settings that it was made by.
@@ -251,6 +256,28 @@ class SharedModels:
             draft = derive_draft(alone.source, self.tokenizer, drafter)
             self.derived[key] = load_draft(alone, draft, self.loading)
         return self.derived[key]
+
+    def make_ready(
+        self, pair: ServedModels, setup: Setup, rows: Sequence[Row], num_rows: int
+    ) -> None:
+        """Pack anew what was changed, and have the pair's forwards compiled if so chosen, which
+        the rows share the time of.
+
+        Args:
+            pair: one of this object's.
+            setup: of the decoder.
+            rows: all requests.
+            num_rows: decoded at once.
+        """
+        self.loading.packer.refresh()
+        if not rows:
+            return
+        if pair.drafter != setup.drafter.name:  # the models cannot do what was asked for
+            setup = setup.with_drafter(pair.drafter)
+        work = Work(min(num_rows, len(rows)), sum(row.budget for row in rows), setup)
+        spent = self.compiled.prepare(pair.target, pair.draft, work)
+        for row in rows:
+            row.statistics.seconds_compile += spent / len(rows)
 
     def clear(self) -> None:
         """Give up what all caches hold."""

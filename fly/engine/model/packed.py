@@ -75,6 +75,42 @@ class PackedLinear(nn.Module):
         product: Tensor = self._unpacked(states)
         return product
 
+    def fixed(self, lines: int) -> nn.Module:
+        """What it does for so many lines, for code that cannot ask at every call."""
+        if self._pays[line_class(lines)]:
+            return FixedLinear(self.packed, self.bias)
+        unpacked: Any = self._unpacked
+        layer: nn.Module = unpacked.__self__
+        return layer
+
+
+class FixedLinear(nn.Module):
+    """A linear layer that reads a packed weight whatever it is given."""
+
+    def __init__(self, packed: Tensor, bias: Tensor | None) -> None:
+        """Shares both."""
+        super().__init__()
+        self.packed, self.bias = packed, bias
+
+    def forward(self, states: Tensor) -> Tensor:
+        """[..., in] -> [..., out]."""
+        return packed_product(states, self.packed, self.bias)
+
+
+def fixed_view(model: PreTrainedModel, lines: int) -> PreTrainedModel:
+    """A view whose packed layers do what they do for so many lines; the model itself where it has
+    none."""
+    if not any(isinstance(part, PackedLinear) for part in model.modules()):
+        return model
+    return view_of(
+        model, lambda part: part.fixed(lines) if isinstance(part, PackedLinear) else None
+    )
+
+
+def packed_weights(model: nn.Module) -> list[int]:
+    """The packed weights that a view reads, by identity: others where they were packed anew."""
+    return [id(part.packed) for part in model.modules() if isinstance(part, PackedLinear)]
+
 
 def weight_of(layer: Any) -> Tensor:
     """The weight [out, in] of a linear layer."""

@@ -15,6 +15,7 @@ from fly.drafting.uploads import RowInts
 from fly.engine.model.attention import ServedAttention, is_accelerated
 from fly.engine.model.base import PREFILL_TOKENS, LoadedModel
 from fly.engine.model.devices import MovedOnce, has_hooks
+from fly.engine.model.graph import StepCache, StepModule
 from fly.engine.model.kv_cache import SlotCache, SlotMapping
 from fly.engine.model.masks import MaskPlan, check_attention
 from fly.engine.model.prefixes import Span, chunks, plan_prefill
@@ -71,6 +72,8 @@ class SlotModel(LoadedModel):
             accelerated = is_accelerated(self.device)
         self._attention = ServedAttention(model, accelerated=accelerated)
         self._is_spread = has_hooks(model)
+        self.step_cache = StepCache()
+        self._places = torch.empty(0, dtype=torch.int64)  # 0, 1, …
 
     def kv_len(self, end: int) -> int:
         """Slots that attention sees where the last position is `end` - 1."""
@@ -113,7 +116,31 @@ class SlotModel(LoadedModel):
             self._extend(ids, starts, first_row=spans[0].row, logits_to_keep=1)
 
     def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
-        return self._extend(ids, starts)
+        num_rows, n = ids.shape
+        step = self.step_cache.find(num_rows, n)
+        if step is None or not self.cache.buffers(is_single=num_rows == 1):
+            return self._extend(ids, starts)
+        end = max(starts) + n
+        kv_len = self.kv_len(end)
+        if kv_len > len(self._places):
+            self._places = torch.arange(2 * kv_len, device=ids.device)
+        slots = RowInts.of(starts, ids.device).tensor[:, None] + self._places[:n]
+        self.cache.reserve(num_rows, kv_len + 1)  # see Step
+        self.cache.write_at(SlotMapping(slots, 0, end - n, kv_len))
+        buffers = self.cache.buffers(is_single=num_rows == 1)
+        # A step knows its inputs by their addresses: what is viewed has to be copied.
+        return step(ids.contiguous(), slots, self._places[:kv_len], buffers)
+
+    def without_cache(self) -> SlotModel:
+        """The same model with a cache of its own, and without steps."""
+        other = SlotModel(self.model, self._common_vocab, share_prefixes=False)
+        other.view = self.view
+        return other
+
+    def step_module(self, view: PreTrainedModel) -> StepModule:
+        """What `extend` computes, as a function to be compiled, by a view of the model."""
+        num_layers = len(self.cache.slot_layers)
+        return StepModule(view, self._masks, num_layers, self.num_positions, self._common_vocab)
 
     def extend_tree(self, ids: Tensor, starts: Sequence[int], tree: TreeMask) -> Tensor:
         return self._extend(ids, starts, tree=tree)

@@ -1,0 +1,99 @@
+"""Steps: every family that is served batched is traced, and the trace computes what the eager
+forward does, for all sizes.  Nothing is compiled here (test_aot.py)."""
+
+import pytest
+import torch
+
+from fly.engine.model.compiling import Example, module_for
+from fly.engine.model.graph import StepKind
+from fly.engine.model.slots import SPARE_SLOTS, SlotModel
+from tests.engine.architectures import BATCHED
+from tests.engine.model.steps import KINDS, traced
+from tests.models import VOCAB, tiny
+
+ROWS = StepKind(is_single=False, is_long=True)
+
+
+def with_steps(model, kinds=KINDS, **options):
+    """A slot model that runs traced steps only, and one that runs eagerly."""
+    stepped, eager = SlotModel(model, **options), SlotModel(model, **options)
+    example = Example(stepped)
+    for kind in kinds:
+        stepped.step_cache.add(kind, traced(module_for(stepped, 1), kind, example.buffers(kind)))
+    return stepped, eager
+
+
+@torch.inference_mode()
+def assert_alike(stepped, eager, ids, starts):
+    got, want = stepped.extend(ids, starts), eager.extend(ids, starts)
+    assert got.shape == want.shape
+    assert (got - want).abs().max() < 1e-5
+    held, kept = (model.cache.buffers(is_single=len(ids) == 1) for model in (stepped, eager))
+    for one, other in zip(held, kept, strict=True):
+        for row, start in enumerate(starts):
+            end = start + ids.shape[1]
+            assert (one[row, :, :end] - other[row, :, :end]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("family", BATCHED, ids=lambda family: family.name)
+def test_every_family_is_traced(family):
+    if not family.exists:
+        pytest.skip(f"this transformers has no {family.kind}")
+    model = SlotModel(family.model())
+    example = Example(model)
+    step = traced(module_for(model, 1), ROWS, example.buffers(ROWS))
+    assert example.deviation(step, ROWS) < 1e-5
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """All four steps of a model with learned positions and a smaller vocabulary in common."""
+    return with_steps(tiny("gpt2"), common_vocab=VOCAB - 7)
+
+
+SIZES = {
+    "one row, one token": ((5,), 1),
+    "one row": ((5,), 4),
+    "several rows, one token": ((5, 9, 2), 1),
+    "several rows": ((5, 9, 2), 4),
+    "as many tokens as rows": ((3, 5, 4), 3),
+    "attention sees all slots": ((SPARE_SLOTS - 4, 3), 4),
+    "a row whose attention sees all slots": ((SPARE_SLOTS - 1,), 1),
+    "nothing was read before": ((0, 0), 3),
+    "past the model's last position": ((158, 9), 4),
+}
+
+
+@pytest.mark.parametrize(("starts", "n"), SIZES.values(), ids=SIZES)
+def test_sizes(mixed, starts, n):
+    """Equal ones among them: an export takes sizes for different that were so in its example."""
+    for model in mixed:
+        model.clear()
+        with torch.inference_mode():
+            model.reserve(len(starts), 0)
+            assert model.cache.capacity == SPARE_SLOTS
+            model.prefill([[row + 4] * max(1, start) for row, start in enumerate(starts)], 0)
+    ids = torch.randint(0, VOCAB, (len(starts), 8), generator=torch.Generator().manual_seed(n))
+    assert_alike(*mixed, ids[:, :n], list(starts))
+
+
+def test_rows_leave_and_the_cache_grows(mixed):
+    for model in mixed:
+        model.clear()
+        with torch.inference_mode():
+            model.prefill([[5, 6, 7], [8], [9, 10]], 0)
+    assert_alike(*mixed, torch.tensor([[5, 6], [7, 8], [9, 9]]), [3, 1, 2])
+    with torch.inference_mode():
+        for model in mixed:
+            model.move(2, 0, 4)
+    assert_alike(*mixed, torch.tensor([[5], [6]]), [4, 3])
+    assert_alike(*mixed, torch.tensor([[8] * 70]), [5])
+    assert_alike(*mixed, torch.tensor([[5], [6]]), [75, 4])
+
+
+def test_steps_can_be_put_out_of_use(mixed):
+    stepped, _ = mixed
+    assert stepped.step_cache.find(3, 4) is not None
+    stepped.step_cache.is_on = False
+    assert stepped.step_cache.find(3, 4) is None
+    stepped.step_cache.is_on = True
