@@ -1,4 +1,4 @@
-"""The verb `fly cache`, which shows or clears the compiled steps of earlier runs."""
+"""The verb `fly cache`, which shows or clears the steps that were compiled."""
 
 from __future__ import annotations
 

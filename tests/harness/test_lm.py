@@ -160,6 +160,7 @@ def test_automatic_batch_size(pair):
     block = lm.speculative_decoding()
     assert block["batch_size"] == 2
     assert block["served"] == {"target": "batched", "draft": "batched", "drafter": "model"}
+    assert set(block["forwards"]) == {"target", "draft"}
 
 
 def test_fingerprint_follows_what_changes_text(pair):

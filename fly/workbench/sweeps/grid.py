@@ -37,7 +37,7 @@ REFUSED = {
         "a sweep loads each model once",
     ),
     "temperature": "a sweep decodes greedily",
-    **dict.fromkeys(("verbose", "enable_statistics"), "it changes no answer"),
+    **dict.fromkeys(("verbose", "enable_statistics", "compile"), "it changes no answer"),
     **dict.fromkeys(("dual_tok", "packed"), "a sweep loads each model once"),
     "draft_length": "what adaptive lengths bring depends on the clock",
     **dict.fromkeys(

@@ -12,6 +12,8 @@ from fly.engine import SpeculativeDecoder, Statistics
 from fly.engine.model import step_choice
 from fly.engine.model.compiling import why_eager
 from fly.engine.model.graph import StepKind
+from fly.engine.model.packed import FixedLinear, fixed_view, packed_weights
+from fly.engine.model.packing_gains import is_available
 from fly.engine.model.step_choice import CompiledSteps
 from fly.errors import FLyWarning
 from tests.engine.model.steps import KINDS, CallingBackend
@@ -184,6 +186,30 @@ def test_what_a_traced_forward_would_not_follow():
     with torch.autocast("cpu"):
         assert "autocast" in why_eager(model)
     assert "no transformers model" in why_eager(object())
+
+
+@pytest.mark.skipif(not is_available(), reason="this torch packs no weights")
+def test_steps_are_made_anew_where_weights_are_packed_anew():
+    """A step reads the packed copy that was there when it was made."""
+    target = copy.deepcopy(tiny("llama", hidden_size=128, intermediate_size=256))
+    backend = CallingBackend()
+    made = decoder(backend, compile="on", packed="on", target=target, drafter="ngram")
+    answers(made)
+    layers = [
+        part
+        for part in fixed_view(made._pair.target.view, 8).modules()
+        if isinstance(part, FixedLinear)
+    ]
+    assert len(layers) == len(packed_weights(made._pair.target.view)) > 0
+    assert len(backend.made) == 2
+    answers(made)
+    assert len(backend.made) == 2
+    with torch.no_grad():
+        target.model.layers[0].mlp.up_proj.weight.mul_(-1)
+    texts, _ = answers(made)
+    assert len(backend.made) == 4
+    plain = decoder(compile="off", packed="off", target=target, drafter="ngram")
+    assert texts == answers(plain)[0]
 
 
 def test_hooks_that_come_later_are_seen():
