@@ -1,5 +1,5 @@
-"""Compiled steps for served models: which models can have them, and the comparison of each step
-with the eager forward before it is used."""
+"""Steps for a served model, compared with the eager forward before use.  What tracing would not
+follow stays eager."""
 
 from __future__ import annotations
 

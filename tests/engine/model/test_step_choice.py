@@ -206,6 +206,7 @@ def test_steps_are_made_anew_where_weights_are_packed_anew():
     assert len(backend.made) == 2
     with torch.no_grad():
         target.model.layers[0].mlp.up_proj.weight.mul_(-1)
+    made.release()  # keys and values of the weights as they were
     texts, _ = answers(made)
     assert len(backend.made) == 4
     plain = decoder(compile="off", packed="off", target=target, drafter="ngram")
