@@ -31,11 +31,17 @@ class Family:
     cache: CacheKind = probe.BATCHED
     floor: CacheKind | None = probe.BATCHED  # with transformers 4.57; None: it does not exist there
     remark: str = ""
+    floor_is_traced: bool = True  # whether transformers 4.57's forward can be (compiled steps)
 
     @property
     def cache_here(self) -> CacheKind | None:
         """What the installed transformers must give."""
         return self.cache if IS_NEWEST else self.floor
+
+    @property
+    def is_traced(self) -> bool:
+        """Whether the installed transformers' forward can be traced."""
+        return IS_NEWEST or self.floor_is_traced
 
     @property
     def exists(self) -> bool:
@@ -72,8 +78,14 @@ BATCHED = [
         remark="sliding window in some layers",
     ),
     Family("Qwen3", "qwen3", HEADS),
-    Family("Qwen3-MoE", "qwen3_moe", {**HEADS, **EXPERTS}),
-    Family("Mixtral", "mixtral", {"num_local_experts": 4, **SLIDING}, remark="sliding window"),
+    Family("Qwen3-MoE", "qwen3_moe", {**HEADS, **EXPERTS}, floor_is_traced=False),
+    Family(
+        "Mixtral",
+        "mixtral",
+        {"num_local_experts": 4, **SLIDING},
+        remark="sliding window",
+        floor_is_traced=False,
+    ),
     Family("Gemma 2", "gemma2", {**HEADS, **SLIDING}, remark="sliding window in some layers"),
     Family(
         "Gemma 3 (text)",
@@ -112,12 +124,14 @@ BATCHED = [
             "head_dim": 8,
             "num_key_value_heads": 4,
         },
+        floor_is_traced=False,
     ),
     Family(
         "gpt-oss",
         "gpt_oss",
         {**HEADS, **SLIDING, "num_local_experts": 4, "num_experts_per_tok": 2},
         remark="sliding window in some layers; eager attention",
+        floor_is_traced=False,
     ),
 ]
 ROWWISE = [
@@ -206,6 +220,8 @@ def table() -> str:
         elif family.floor is not family.cache:
             target, draft = (part.get(family.floor, "yes") for part in (AS_TARGET, AS_DRAFT))
             remarks.append(f"transformers 4.57: as target {target}, as draft {draft}")
+        if not family.floor_is_traced:
+            remarks.append("transformers 4.57: not compiled, it loops over the experts hit")
         cells = [
             family.name,
             f"`{family.kind}`",

@@ -1,6 +1,6 @@
-"""Steps, a model's forward over the slot cache as one function of tensors, fit to be compiled.  It
-is transformers' own forward, traced once; what differs between rounds lies in tensors and in their
-sizes, so that few steps serve all rounds."""
+"""Steps, a forward over the slot cache as one function of tensors.  It is transformers' own, traced
+once; what differs between rounds lies in tensors and in their sizes, so that few steps serve all
+rounds."""
 
 from __future__ import annotations
 
