@@ -23,6 +23,7 @@ from tests.engine.model.steps import KINDS
 from tests.models import VOCAB, demo_model, demo_tokenizer, tiny
 
 ROWS = StepKind(is_single=False, is_long=True)
+NEAR = 1e-4  # of logits whose standard deviation is about 1
 COMPILED = ["Qwen3", "Gemma 2", "Mixtral", "GPT-2", "GPT-NeoX", "Phi-3", "DeepSeek-V3"]
 needs_compiler = pytest.mark.skipif(missing() is not None, reason=str(missing()))
 
@@ -64,11 +65,11 @@ def test_a_compiled_step(tmp_path, monkeypatch):
     assert not backend.has(module_for(stepped, 8), ROWS)
     assert make_steps(stepped, {ROWS: 8}, backend) is None
     assert stepped.step_cache.find(3, 4) is not None
-    assert far(stepped, SlotModel(model)) < 1e-5
+    assert far(stepped, SlotModel(model)) < NEAR
     # Other numbers in the same weights.
     with torch.no_grad():
         model.model.embed_tokens.weight.mul_(1.5)
-    assert far(stepped, SlotModel(model)) < 1e-5
+    assert far(stepped, SlotModel(model)) < NEAR
     # Another model of the same shapes, without compiling.
     calls = []
     monkeypatch.setattr(aot, "compile_step", lambda *given: calls.append(given) or 1 / 0)
@@ -76,7 +77,7 @@ def test_a_compiled_step(tmp_path, monkeypatch):
     again = packed(other)
     assert backend.has(module_for(again, 8), ROWS)
     assert make_steps(again, {ROWS: 8}, backend) is None
-    assert far(again, SlotModel(other)) < 1e-5
+    assert far(again, SlotModel(other)) < NEAR
     # A whole file that is no package.
     packages.clear()
     with packages.made(key_of(module_for(stepped, 8), ROWS), lambda file: file.write_bytes(b"x")):
@@ -129,7 +130,7 @@ def test_families(name, tmp_path):
     model = FAMILIES[name].model()
     stepped = SlotModel(model)
     assert make_steps(stepped, {ROWS: 8}, AotBackend(StepPackages(tmp_path))) is None
-    assert far(stepped, SlotModel(model)) < 1e-4
+    assert far(stepped, SlotModel(model)) < NEAR
 
 
 @pytest.mark.slow
