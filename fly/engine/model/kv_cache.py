@@ -164,7 +164,8 @@ class SlotCache(Cache):
         """What lies in row b's slots sources[b] goes to its slots destinations[b]; both [B, n],
         rows from 0.  All are read before any is written.
         """
-        sources, destinations = MovedOnce.of(sources), MovedOnce.of(destinations)
+        if isinstance(self.mapping.slots, MovedOnce):
+            sources, destinations = MovedOnce.of(sources), MovedOnce.of(destinations)
         for buffer in self.all_buffers:
             old, new = sources.to(buffer.device), destinations.to(buffer.device)
             rows = torch.arange(len(old), device=buffer.device)[:, None]
