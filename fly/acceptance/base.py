@@ -79,7 +79,9 @@ class LooseRule(Rule):
     """A rule that keeps a native mismatch where a condition on it holds (`loosens`)."""
 
     def loosens(self, scores: Scores) -> Tensor:
-        """Where a mismatch may be kept.  [B, K] bool; its value at matches is not used."""
+        """Where a mismatch may be kept.  [B, K] bool; its value at matches and behind the first
+        refusal is not used, and there what `scores` reduce of the vocabulary may mean nothing.
+        """
         raise NotImplementedError
 
     def gate(self, scores: Scores) -> Tensor:
