@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -83,6 +84,11 @@ def shape_name(weight: Tensor) -> str:
     return f"{str(weight.dtype).removeprefix('torch.')} {weight.shape[0]}x{weight.shape[1]}"
 
 
+def default_folder() -> Path:
+    """Where the gains are stored, a file for each machine and set of shapes."""
+    return cache_folder("packed")
+
+
 def find_gains(groups: dict[str, list[Tensor]]) -> Gains:
     """What was stored for these weights on this machine, or else what is measured now, which is
     stored then.
@@ -95,7 +101,7 @@ def find_gains(groups: dict[str, list[Tensor]]) -> Gains:
     """
     known = {**_machine(), "shapes": sorted(groups)}
     digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
-    file = cache_folder("packed") / f"{digest[:32]}.json"
+    file = default_folder() / f"{digest[:32]}.json"
     if file.exists():
         try:
             return _Stored.model_validate_json(file.read_bytes()).complete(groups)

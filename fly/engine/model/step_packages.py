@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fly.errors import FLyWarning
+from fly.places import cache_folder
 
 PACKAGE, ABOUT = "step.pt2", "about.json"
 MAX_BYTES = 1 << 30  # of all entries; what was used longest ago goes first
@@ -27,7 +28,7 @@ def default_folder() -> Path:
     given = os.environ.get("FLY_STEPS")
     if given:
         return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "fly" / "steps"
+    return cache_folder("steps")
 
 
 class StepPackages:
