@@ -103,6 +103,10 @@ class FLyConfig(Keys):
         is_open = self.draft_length is None and self.setup.draft_length == "adaptive"
         return self.changed(draft_length="fixed") if is_open else self
 
+    def with_fixed_compile(self) -> FLyConfig:
+        """The same; what `auto` would decide anew for every method and call, is not compiled."""
+        return self.changed(compile="off") if self.compile == "auto" else self
+
     def to_dict(self) -> dict[str, object]:
         """Every setting as given, fit for JSON."""
         return self.model_dump()

@@ -81,7 +81,9 @@ class OwnEngine(LocalEngine):
 
     @classmethod
     def open(cls, models: FLyLM, setup: FLyConfig, batch_size: int, *, trace: bool) -> OwnEngine:
-        decoder = models.decoder.with_config(setup, batch_size=batch_size, record_rounds=trace)
+        # A method that is compiled beside one that is not would be no comparison of methods.
+        own = setup.with_fixed_compile()
+        decoder = models.decoder.with_config(own, batch_size=batch_size, record_rounds=trace)
         return cls(models, decoder, setup)
 
     def decode(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result]]:
@@ -112,7 +114,7 @@ class DraftEngine(OwnEngine):
             models.draft,
             None,
             models.tokenizer,
-            setup,
+            setup.with_fixed_compile(),
             batch_size=batch_size,
             end_ids=models.end_ids,
             packer=models.packer,
@@ -131,7 +133,7 @@ def share(models: FLyLM, points: Mapping[str, FLyConfig], batch_size: int) -> Sh
         models.model,
         models.draft,
         models.tokenizer,
-        points,
+        {name: config.with_fixed_compile() for name, config in points.items()},
         batch_size=batch_size,
         draft_tokenizer=models.draft_tokenizer,
         end_ids=models.end_ids,

@@ -30,7 +30,7 @@ GENERATE = "hf_generate"
 # Settings of the models and of the requests, which all methods share.
 _SHARED = (
     *("target_model_path", "draft_model_path", "draft_dtype", "draft_device", "draft_revision"),
-    *("temperature", "packed"),
+    *("temperature", "packed", "compile"),
 )
 
 

@@ -11,9 +11,10 @@ from fly.config import FLyConfig
 from fly.demo.problems import heldout
 from fly.engine import Request, SpeculativeDecoder
 from fly.errors import ConfigError
+from fly.harness import FLyLM
 from fly.workbench.divergence import compare
 from fly.workbench.generate import GenerateEngine
-from fly.workbench.local import OwnEngine
+from fly.workbench.local import DraftEngine, OwnEngine, share
 from fly.workbench.methods import parse_methods
 from fly.workbench.plan import check_tokenizers
 from tests.drafting.foreign import byte_level
@@ -298,3 +299,14 @@ def test_end_tokens_of_requests_are_those_of_generate():
     assert [theirs[n].finish_reason for n in range(4)] == ["eos"] * 4
     assert [theirs[n].token_ids[-1] for n in range(4)] == ends
     assert len({*ends}) > 1
+
+
+@pytest.mark.parametrize(("given", "found"), [("auto", "off"), ("on", "on"), ("off", "off")])
+def test_all_methods_are_compiled_or_none(pair, given, found):
+    """`auto` would decide for each by its own tokens, and by what lies in the cache."""
+    lm = FLyLM(config_path=str(pair.config), device="cpu", compile=given)
+    for engine in (OwnEngine, DraftEngine):
+        opened = engine.open(lm, lm.fly_config.changed(use_sd=False), 2, trace=False)
+        assert opened._decoder.config.compile == found
+    points = share(lm, {"a": lm.fly_config.changed(draft_length="fixed")}, 2).points
+    assert {config.compile for config in points.values()} == {found}

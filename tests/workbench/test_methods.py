@@ -293,6 +293,7 @@ WRONG = {
     "batch auto": ("fly:batch_size=auto", "batch_size is 'auto', which would differ"),
     "batch zero": ("fly:batch_size=0", "batch_size"),
     "model": ("fly:draft_model_path=other", "draft_model_path is the same for all methods"),
+    "compiled": ("fly:compile=on", "compile is the same for all methods"),
     "temperature": ("fly:temperature=1", "temperature is the same for all methods"),
     "impossible": ("ngram:tree_verify=true", "which means 'tree'"),
     "method twice": ("fly,native,fly", "names 'fly' twice"),
