@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from blocks import (
-    MAX_NEW_TOKENS,
     Block,
     Method,
     Pair,
     Prompts,
     bar,
+    engine,
+    interleave,
     interval,
     parsed,
     parser,
@@ -28,16 +29,14 @@ from blocks import (
     ratio,
     run_blocks,
     save,
-    timed,
     total,
 )
 from cpu import ASSISTED, assisted_generate, draw_problems
 
-from fly.engine import Statistics
 from fly.workbench.divergence import compare
 
 SEED = 707
-EAGER = {"compile": "off", "packed": "off"}
+EAGER: dict[str, Any] = {"compile": "off", "packed": "off"}
 METHODS: dict[str, dict[str, Any]] = {
     "fly": {},
     "native": {"acceptance": "native"},
@@ -64,36 +63,17 @@ WIDE: dict[tuple[str, str], float | None] = {
 }
 
 
-class Engines:
-    """Our methods at a batch size, and what compiling took."""
-
-    def __init__(self, pair: Pair, batch_size: int) -> None:
-        """Nothing is compiled yet."""
-        self.pair, self.batch_size = pair, batch_size
-        self.compiled = Statistics()
-
-    def method(self, **settings: Any) -> Method:
-        """A method whose first call compiles."""
-        decoder = self.pair.decoder(self.batch_size, **settings)
-
-        def decode(prompts: Prompts) -> Any:
-            results = decoder.generate(prompts, max_new_tokens=MAX_NEW_TOKENS)
-            self.compiled += sum((one.statistics for one in results), Statistics())
-            return results
-
-        return timed(decode)
-
-    def all(self) -> dict[str, Method]:
-        """Both ways of each, and transformers."""
-        found: dict[str, Method] = {}
-        for name, settings in METHODS.items():
-            found[name] = self.method(compile="on", **settings)
-            found[f"{name} eager"] = self.method(**EAGER, **settings)
-        found["fly again"] = self.method(compile="on")
-        found["generate"] = plain_generate(self.pair, self.batch_size)
-        if self.batch_size == 1:
-            found |= {name: assisted_generate(self.pair, k) for name, k in ASSISTED.items()}
-        return found
+def methods(pair: Pair, batch_size: int) -> dict[str, Method]:
+    """Both ways of each method, and transformers."""
+    found: dict[str, Method] = {}
+    for name, settings in METHODS.items():
+        found[name] = engine(pair, batch_size, compile="on", **settings)
+        found[f"{name} eager"] = engine(pair, batch_size, **EAGER, **settings)
+    found["fly again"] = engine(pair, batch_size, compile="on")
+    found["generate"] = plain_generate(pair, batch_size)
+    if batch_size == 1:
+        found |= {name: assisted_generate(pair, k) for name, k in ASSISTED.items()}
+    return found
 
 
 def same_texts(pair: Pair, prompts: Prompts, blocks: Sequence[Block]) -> dict[str, dict[str, int]]:
@@ -114,9 +94,10 @@ def same_texts(pair: Pair, prompts: Prompts, blocks: Sequence[Block]) -> dict[st
 
 def measure(pair: Pair, batch_size: int, num_blocks: int, size: int) -> dict[str, Any]:
     """One batch size."""
-    engines = Engines(pair, batch_size)
+    chosen = methods(pair, batch_size)
     prompts = [pair.encode(problem.prompt) for problem in draw_problems(num_blocks * size, SEED)]
-    blocks = run_blocks(engines.all(), prompts, num_blocks, batch_size)
+    first = interleave(chosen, [prompts[:batch_size]])  # compiles
+    blocks = run_blocks(chosen, prompts, num_blocks, batch_size)
     pairs = BARS.get(batch_size, WIDE)
     if batch_size == 1:
         best = max(ASSISTED, key=lambda name: total(blocks, name).tokens_per_s)
@@ -135,7 +116,7 @@ def measure(pair: Pair, batch_size: int, num_blocks: int, size: int) -> dict[str
         "ratios": ratios,
         "texts": texts,
         "tokens_per_s": {name: total(blocks, name).tokens_per_s for name in blocks[0]},
-        "seconds_compile": engines.compiled.seconds_compile,
+        "seconds_compile": sum(one.statistics.seconds_compile for one in first.values()),
         "blocks": [
             {name: [one.num_tokens, one.seconds] for name, one in block.items()} for block in blocks
         ],

@@ -23,14 +23,14 @@ from torch import Tensor
 from fly.engine.model.graph import Step, StepKind, StepModule, export_step
 from fly.engine.model.masks import MaskPlan
 from fly.engine.model.step_packages import StepPackages
+from fly.machine import cpu_flags
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 VERSION = 1  # of packages
-NAMES = (
-    "constants"  # the key under which a package says what the module calls each of its constants
-)
+# The key under which a package says what the module calls each of its constants.
+NAMES = "constants"
 OPTIONS: dict[str, Any] = {
     "aot_inductor.package_constants_in_so": False,
     # Small vectors would be written into the code by value.
@@ -116,21 +116,10 @@ def _machine() -> list[Any]:
         transformers.__version__,
         platform.machine(),
         torch.backends.cpu.get_cpu_capability(),
-        _cpu_flags(),
+        cpu_flags(),
         torch.get_num_threads(),  # written into the code
         torch.get_float32_matmul_precision(),
     ]
-
-
-@cache
-def _cpu_flags() -> str:
-    """The processor's features: code is compiled for this one."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return platform.processor()
-    lines = (line.partition(":") for line in text.splitlines())
-    return next((flags for name, _, flags in lines if name.strip() in ("flags", "Features")), "")
 
 
 def missing() -> str | None:
@@ -199,7 +188,7 @@ class _Loaded:
         self._run, self._constants = loader.boxed_run, constants
 
     def __call__(
-        self, ids: Tensor, positions: Tensor, slots: Tensor, buffers: list[Tensor]
+        self, ids: Tensor, positions: Tensor, slots: Tensor, buffers: Sequence[Tensor]
     ) -> Tensor:
         """See Step."""
         logits: Tensor = self._run([ids, positions, slots, *buffers])[0]

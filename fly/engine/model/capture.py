@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from fly.drafting.uploads import RowInts
-from fly.engine.model.devices import has_hooks, parts
+from fly.engine.model.devices import has_hooks, is_hooked, parts
+from fly.engine.model.graph import Step
 from fly.engine.model.kv_cache import SlotMapping
 from fly.engine.model.slots import SlotModel
 from fly.errors import FLyWarning
@@ -27,10 +28,6 @@ MOST_TOKENS = 64
 MOST_GRAPHS = 256  # the one captured first goes
 # Rows and tokens are rounded up to these and their doubles, so at most by a half.
 _SIZES = (1, 2, 3)
-
-# ids [B, n], slots to write to [B, n], the slots 0 .. kv_len-1 that attention sees, and the cache's
-# buffers; logits [B, n, V].
-Step = Callable[[Tensor, Tensor, Tensor, Sequence[Tensor]], Tensor]
 
 
 class Graphs(Protocol):
@@ -238,6 +235,6 @@ def why_not(model: PreTrainedModel, device: torch.device) -> str | None:
     if any(hasattr(each, "device_mesh") for each in model.parameters()):
         return "it is split over processes"
     # They run once, when the graph is captured.
-    if any(part._forward_hooks or part._forward_pre_hooks for part in parts(model)):
+    if any(map(is_hooked, parts(model))):
         return "somebody has hooked functions of their own into it"
     return None

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fly.engine.model.devices import is_hooked
 from fly.engine.model.graph import Backend, Step, StepKind, StepModule
 from fly.engine.model.packed import fixed_view
 from fly.engine.model.probe import share, tolerance
 from fly.engine.model.slots import SlotModel
 
-HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 STARTS = (9, 4, 14)  # tokens that rows hold when a step is compared
 LENGTHS = (3, 2)  # tokens of the two forwards compared, where a step takes several
 
@@ -30,7 +30,7 @@ def why_eager(model: Any) -> str | None:
     if getattr(model, "is_quantized", False) or hasattr(model.config, "quantization_config"):
         return "its weights are quantised"
     for name, module in model.named_modules():
-        if hasattr(module, "_hf_hook") or any(getattr(module, each) for each in HOOKS):
+        if hasattr(module, "_hf_hook") or is_hooked(module):
             return f"{name or 'it'} has hooks"
         if "forward" in vars(module):
             return f"the forward of {name or 'the model'} was replaced"

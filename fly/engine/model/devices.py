@@ -21,6 +21,11 @@ def has_hooks(model: PreTrainedModel) -> bool:
     return any(hasattr(module, "_hf_hook") for module in parts(model))
 
 
+def is_hooked(module: nn.Module) -> bool:
+    """Whether somebody has hooked functions of their own into a module's forward."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
 class MovedOnce(Tensor):
     """A tensor that keeps its copies on other devices.  Every layer asks for what it reads on its
     own device, and many layers share one.  What is computed from it is an ordinary tensor.

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # slot positions[b, i] of row b, attention sees the slots below kv_len.
 # Buffers are two a layer, [rows, H, capacity, D], of one row exactly where the step is for one, and
 # with capacity above kv_len: an export keeps apart what differed in its example.
-Step = Callable[[Tensor, Tensor, Tensor, list[Tensor]], Tensor]
+Step = Callable[[Tensor, Tensor, Tensor, Sequence[Tensor]], Tensor]
 
 LARGEST = {"rows": 4096, "tokens": 8192, "slots": 1 << 20}
 

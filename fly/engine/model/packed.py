@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from fly.engine.model.base import execution_device, read_whole
+from fly.engine.model.devices import is_hooked
 from fly.engine.model.packing_gains import (
     LINES,
     Choice,
@@ -26,6 +27,7 @@ from fly.engine.model.packing_gains import (
     packed_product,
     shape_name,
 )
+from fly.engine.model.probe import EXACT, ROUGH
 from fly.engine.self_draft.model_view import view_of
 from fly.errors import FLyWarning, ModelError
 
@@ -38,9 +40,7 @@ Wanted = Literal["auto", "on", "off"]
 
 SMALLEST = 1 << 14  # numbers in a weight: calling the operation costs more than smaller ones gain
 MEMORY_SHARE = 0.5  # of the memory that is free, which packed copies may take
-# Largest difference from the model's own logits, by their standard deviation.
-EXACT, ROUGH = 1e-3, 0.1
-SAMPLE_IDS = 8  # in the text on which they are compared
+SAMPLE_IDS = 8  # in the text on which a view's logits are compared with the model's
 
 
 class PackedLinear(nn.Module):
@@ -131,9 +131,8 @@ def _is_packable(layer: nn.Module) -> bool:
     if type(layer) not in (nn.Linear, Conv1D) or "forward" in vars(layer):
         return False
     weight = weight_of(layer)
-    is_hooked = layer._forward_hooks or layer._forward_pre_hooks
     is_plain = weight.device.type == "cpu" and weight.is_floating_point()
-    return is_plain and weight.numel() >= SMALLEST and not is_hooked
+    return is_plain and weight.numel() >= SMALLEST and not is_hooked(layer)
 
 
 def packable_layers(model: nn.Module) -> list[nn.Module]:
@@ -187,10 +186,16 @@ class Packer:
 
     def refresh(self) -> None:
         """Pack anew what was changed in place since."""
+        renewed: dict[int, Tensor] = {}
         for place, (packed, layer, state) in enumerate(self._layers):
-            if state != _state(layer):
-                packed.packed = pack_weight(weight_of(layer))
-                self._layers[place] = packed, layer, _state(layer)
+            if state == _state(layer):
+                continue
+            key = id(layer.weight)
+            if key not in renewed:
+                renewed[key] = pack_weight(weight_of(layer))
+            packed.packed = renewed[key]
+            self._layers[place] = packed, layer, _state(layer)
+        self._packed |= renewed
 
     def _make(self, model: PreTrainedModel, role: str) -> PreTrainedModel:
         self.summary[role] = None

@@ -15,7 +15,7 @@ def traced(module: StepModule, kind: StepKind, buffers: Sequence[Tensor]) -> Ste
     """The exported program, with its checks of sizes."""
     program = export_step(module, kind, buffers).module(check_guards=False)
 
-    def step(ids: Tensor, positions: Tensor, slots: Tensor, held: list[Tensor]) -> Tensor:
+    def step(ids: Tensor, positions: Tensor, slots: Tensor, held: Sequence[Tensor]) -> Tensor:
         # Compiled code knows its inputs by their addresses.
         assert all(each.is_contiguous() for each in (ids, positions, slots))
         # Tensors of inference mode cannot be functionalised.

@@ -194,6 +194,24 @@ def test_weights_changed_in_place_are_packed_anew():
     assert_same(target, asked, found, [generated(target, ids, 8) for ids in asked])
 
 
+def test_weights_packed_anew_stay_shared():
+    """A draft that is made of the target later reads the new ones, too."""
+    target = tiny("llama", seed=33, num_hidden_layers=3)
+    target = target.__class__(target.config).eval()
+    packer = Packer("on")
+    engine = decoder(target, packer=packer, use_sd=False)
+    with torch.no_grad():
+        for weights in target.parameters():
+            weights.mul_(1.5)
+    packer.refresh()
+    own = set(packed.packed_weights(engine._pair.target.view))
+    config = engine.config.changed(
+        use_sd=True, drafter="self", drafter_settings={"left_out": [1]}, spd_k=3
+    )
+    drafting = engine.with_config(config)._pair.draft
+    assert set(packed.packed_weights(drafting.view)) < own
+
+
 def test_without_the_operations_models_run_as_loaded(monkeypatch, products):
     monkeypatch.setattr(packed, "is_available", lambda: False)
     with pytest.warns(FLyWarning, match="packed is on, but the target runs as it was loaded"):
