@@ -67,9 +67,11 @@ def test_native_text_equals_generate(kind, settings, batch_size, monkeypatch):
     assert_same(target, asked, answers, want)
     assert not any(grown), "buffers moved under the graphs"
     for model in (engine._pair.target, engine._pair.draft):
-        steps = model.captured
-        assert 0 < steps.num_graphs == steps.graphs.num_captured
-        assert steps.num_replays > 2 * steps.num_graphs
+        steps = [model.captured, *model.chains.values()]
+        num_graphs = sum(each.num_graphs for each in steps)
+        assert 0 < num_graphs == model.captured.graphs.num_captured
+        assert sum(each.num_replays for each in steps) > 2 * num_graphs
+        assert bool(model.chains) == (model is engine._pair.draft and not settings)
 
 
 @torch.inference_mode()
@@ -93,6 +95,39 @@ def test_every_bucket_reads_as_eager_forwards_do():
     for one, other in zip(graphs.cache.all_buffers, eager.cache.all_buffers, strict=True):
         seen = slice(0, eager.cache.capacity)
         torch.testing.assert_close(one[:, :, seen], other[:, :, seen], atol=1e-4, rtol=1e-4)
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("is_paced", [False, True])
+def test_greedy_steps_are_one_graph(is_paced):
+    """Some of them each, where a pace looks in between."""
+    model = tiny("llama")
+    asked = [list(prompt) for prompt in prompts(5)]
+    eager, graphs = SlotModel(model), captured(model, checks=True)
+    lengths = [len(prompt) for prompt in asked]
+    for served in (eager, graphs):
+        served.reserve(7, 100)
+        served.prefill(asked, 0)
+    for _ in range(3):
+        for num_rows in (5, 1):
+            ids, starts = torch.full((num_rows, 2), 9), lengths[:num_rows]
+            counts = [2, 1, 1, 2, 1][:num_rows]
+            got, want = (
+                each.steps(ids, counts, starts, 8, wants_confidence=is_paced)
+                for each in (graphs, eager)
+            )
+            assert torch.equal(got.tokens, want.tokens)
+            assert got.probs is None
+            assert (got.confidence is None) == (not is_paced)
+            if is_paced:
+                torch.testing.assert_close(got.confidence, want.confidence, atol=1e-5, rtol=1e-4)
+    lengths_of_chains = {3, 4} if is_paced else {7}
+    assert set(graphs.chains) == lengths_of_chains
+    for chain in graphs.chains.values():
+        assert chain.num_graphs == 2
+        assert chain.num_replays >= 4
+    graphs.clear()
+    assert not any(chain.num_graphs for chain in graphs.chains.values())
 
 
 @torch.inference_mode()

@@ -7,11 +7,13 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
+from fly.drafting.draft_steps import DraftSteps, confidence
 from fly.drafting.uploads import RowInts
 from fly.engine.model.devices import has_hooks, is_hooked, parts
 from fly.engine.model.graph import Step
@@ -78,7 +80,7 @@ class _Captured:
 
     ids: Tensor  # [B, n]
     slots: Tensor  # [B, n]
-    logits: Tensor  # [B, n, V], of all graphs of these sizes
+    logits: Tensor  # [B, n, V], or what else the step gives, of all graphs of these sizes
     unseen: int  # slot that no row sees, for padding
     replay: Callable[[], None]
 
@@ -89,7 +91,8 @@ class _Captured:
         self.slots.fill_(self.unseen)
         self.slots[:num_rows, :n] = slots
         self.replay()
-        return self.logits[:num_rows, :n].clone()
+        padding = self.ids.shape[1] - n
+        return self.logits[:num_rows, : self.logits.shape[1] - padding].clone()
 
 
 @dataclass
@@ -173,6 +176,7 @@ class CapturedModel(SlotModel):
     """A slot model whose extensions are replayed from graphs; prefill and trees are not."""
 
     kv_bucket = 64
+    steps_at_once = 4  # asking a pace waits for the device
     # Growing costs all graphs, memory costs only what longer rows might use.
     max_reserved = 4096
 
@@ -191,7 +195,9 @@ class CapturedModel(SlotModel):
         """
         super().__init__(model, common_vocab, share_prefixes=share_prefixes)
         self.cache.unseen = 1
-        self.captured = CapturedSteps(self._step, graphs or CudaGraphs(self.device))
+        self._graphs = graphs or CudaGraphs(self.device)
+        self.captured = CapturedSteps(self._step, self._graphs)
+        self.chains: dict[int, CapturedSteps] = {}  # by their tokens
         self._seen = torch.arange(0)
 
     def kv_len(self, end: int) -> int:
@@ -202,15 +208,52 @@ class CapturedModel(SlotModel):
         return -(-end // bucket) * bucket
 
     def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
-        n, start = ids.shape[1], max(starts)
+        n = ids.shape[1]
         if n > MOST_TOKENS or not self.cache.all_buffers:
             return super().extend(ids, starts)
-        slots = RowInts.of(starts, ids.device).tensor[:, None] + torch.arange(n, device=ids.device)
-        kv_len = self.kv_len(start + n)
-        self.cache.write_at(SlotMapping(slots, 0, start, kv_len))
+        slots, seen = self._open(RowInts.of(starts, ids.device), n)
+        return self.captured(ids, slots, seen, self.cache.all_buffers)
+
+    def _open(self, starts: RowInts, n: int) -> tuple[Tensor, Tensor]:
+        """Slots [B, n] that graphs are going to write, and those that attention sees."""
+        device, kv_len = self.device, self.kv_len(max(starts) + n)
+        slots = starts.tensor[:, None] + torch.arange(n, device=device)
+        self.cache.write_at(SlotMapping(slots, 0, max(starts), kv_len))
         if len(self._seen) < kv_len:
-            self._seen = torch.arange(self.cache.capacity, device=ids.device)
-        return self.captured(ids, slots, self._seen[:kv_len], self.cache.all_buffers)
+            self._seen = torch.arange(self.cache.capacity, device=device)
+        return slots, self._seen[:kv_len]
+
+    def follows(self, num_rows: int) -> bool:
+        return bool(self.cache.all_buffers)
+
+    def follow(
+        self, tokens: Tensor, starts: RowInts, count: int, *, wants_confidence: bool
+    ) -> list[DraftSteps]:
+        """All steps in one graph, or, where somebody looks in between, some in each."""
+        found = []
+        for before in range(0, count, most := self.steps_at_once if wants_confidence else count):
+            n = min(most, count - before)
+            slots, seen = self._open(starts, n)
+            chain = self.chains.setdefault(n, CapturedSteps(partial(self._chain, n), self._graphs))
+            told = chain(tokens, slots[:, :1], seen, self.cache.all_buffers)
+            ids, sure = told[..., 0].long(), told[..., 1].float()
+            found.append(DraftSteps(ids, None, sure if wants_confidence else None))
+            tokens, starts = ids[:, -1:], starts.plus([n] * len(starts))
+        return found
+
+    def _chain(
+        self, count: int, ids: Tensor, slots: Tensor, seen: Tensor, buffers: Sequence[Tensor]
+    ) -> Tensor:
+        """Greedy steps; [B, count, 2] of each the token and its probability, as float64, since a
+        graph has one result."""
+        last, found = buffers[0].shape[2] - 1, []
+        for _ in range(count):
+            logits = self._step(ids, slots, seen, buffers)
+            ids = logits.argmax(-1)
+            sure = confidence(logits, ids, None)[:, None]
+            found.append(torch.stack([ids.double(), sure.double()], -1))
+            slots = (slots + 1).clamp_max(last)  # padding stays in the last slot
+        return torch.cat(found, 1)
 
     def _step(self, ids: Tensor, slots: Tensor, seen: Tensor, buffers: Sequence[Tensor]) -> Tensor:
         """One forward, in which nothing but tensors and sizes differs between calls."""
@@ -221,7 +264,8 @@ class CapturedModel(SlotModel):
 
     def clear(self) -> None:
         super().clear()
-        self.captured.forget()
+        for each in (self.captured, *self.chains.values()):
+            each.forget()
 
 
 def why_not(model: PreTrainedModel, device: torch.device) -> str | None:

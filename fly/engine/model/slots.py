@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from fly.drafting import TreeMask
-from fly.drafting.base import pad_right
+from fly.drafting.base import Choose, greedy, pad_right
+from fly.drafting.draft_steps import DraftSteps, confidence
 from fly.drafting.uploads import RowInts
 from fly.engine.model.attention import ServedAttention, is_accelerated
 from fly.engine.model.base import PREFILL_TOKENS, LoadedModel
@@ -120,16 +121,70 @@ class SlotModel(LoadedModel):
         step = self.step_cache.find(num_rows, n)
         if step is None or not self.cache.buffers(is_single=num_rows == 1):
             return self._extend(ids, starts)
-        end = max(starts) + n
+        slots, buffers = self._make_room(RowInts.of(starts, ids.device), n)
+        # A step knows its inputs by their addresses: what is viewed has to be copied.
+        return step(ids.contiguous(), slots, self._places[: self.kv_len(max(starts) + n)], buffers)
+
+    def _make_room(self, starts: RowInts, n: int) -> tuple[Tensor, list[Tensor]]:
+        """Slots [B, n] that steps are going to write, and the buffers, which stay where they are
+        meanwhile."""
+        num_rows, end = len(starts), max(starts) + n
         kv_len = self.kv_len(end)
         if kv_len > len(self._places):
-            self._places = torch.arange(2 * kv_len, device=ids.device)
-        slots = RowInts.of(starts, ids.device).tensor[:, None] + self._places[:n]
+            self._places = torch.arange(2 * kv_len, device=self.device)
+        slots = starts.tensor[:, None] + self._places[:n]
         self.cache.reserve(num_rows, kv_len + 1)  # see Step
         self.cache.write_at(SlotMapping(slots, 0, end - n, kv_len))
-        buffers = self.cache.buffers(is_single=num_rows == 1)
-        # A step knows its inputs by their addresses: what is viewed has to be copied.
-        return step(ids.contiguous(), slots, self._places[:kv_len], buffers)
+        return slots, self.cache.buffers(is_single=num_rows == 1)
+
+    def steps(
+        self,
+        ids: Tensor,
+        counts: Sequence[int],
+        starts: Sequence[int],
+        count: int,
+        choose: Choose = greedy,
+        before: Sequence[Tensor] = (),
+        *,
+        wants_confidence: bool = False,
+    ) -> DraftSteps:
+        starts = RowInts.of(starts, ids.device)
+        is_one_by_one = choose is not greedy or count == 1 or not self.follows(len(ids))
+        first = super().steps(
+            ids,
+            counts,
+            starts,
+            count if is_one_by_one else 1,
+            choose,
+            before,
+            wants_confidence=wants_confidence,
+        )
+        if is_one_by_one:
+            return first
+        rest = self.follow(
+            first.tokens, starts.plus(counts), count - 1, wants_confidence=wants_confidence
+        )
+        return DraftSteps.joined([first, *rest])
+
+    def follows(self, num_rows: int) -> bool:
+        """Whether `follow` is there for so many rows."""
+        return self.step_cache.find(num_rows, 1) is not None
+
+    def follow(
+        self, tokens: Tensor, starts: RowInts, count: int, *, wants_confidence: bool
+    ) -> list[DraftSteps]:
+        """The greedy tokens after `tokens` [B, 1] at positions `starts`.  What the host prepares
+        for a forward, it prepares once for all."""
+        step = self.step_cache.find(len(tokens), 1)
+        assert step is not None
+        slots, buffers = self._make_room(starts, count)
+        seen, found = max(starts), []
+        for place, at in enumerate(slots.t()[..., None].contiguous().unbind(), start=1):
+            logits = step(tokens, at, self._places[: self.kv_len(seen + place)], buffers)
+            tokens = logits.argmax(-1)
+            sure = confidence(logits, tokens, None)[:, None] if wants_confidence else None
+            found.append(DraftSteps(tokens, None, sure))
+        return found
 
     def without_cache(self) -> SlotModel:
         """The same model with a cache of its own, and without steps."""

@@ -95,6 +95,33 @@ def test_rows_leave_and_the_cache_grows(mixed):
     assert_alike(*mixed, torch.tensor([[5], [6]]), [75, 4])
 
 
+@torch.inference_mode()
+@pytest.mark.parametrize("wants_confidence", [False, True])
+@pytest.mark.parametrize("counts", [(1,), (2,), (2, 1, 1)])
+def test_greedy_steps_are_prepared_at_once(mixed, counts, wants_confidence, monkeypatch):
+    """They are those that come one by one; only the first goes by `extend`."""
+    stepped, _ = mixed
+    for model in mixed:
+        model.clear()
+        model.prefill([[5, 6, 7], [8], [9, 10]][: len(counts)], 0)
+    asked = []
+    extend = SlotModel.extend
+    monkeypatch.setattr(
+        SlotModel, "extend", lambda model, *given: (asked.append(model), extend(model, *given))[1]
+    )
+    starts, ids = [3, 1, 2][: len(counts)], torch.full((len(counts), max(counts)), 11)
+    got, want = (
+        each.steps(ids, counts, starts, 80, wants_confidence=wants_confidence) for each in mixed
+    )
+    assert torch.equal(got.tokens, want.tokens)
+    assert got.tokens.shape == (len(counts), 80)
+    assert (got.confidence is not None) == wants_confidence
+    if wants_confidence:
+        torch.testing.assert_close(got.confidence, want.confidence)
+    assert asked.count(stepped) == 1
+    assert len(asked) == 81
+
+
 def test_steps_can_be_put_out_of_use(mixed):
     stepped, _ = mixed
     assert stepped.step_cache.find(3, 4) is not None
