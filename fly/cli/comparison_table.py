@@ -171,6 +171,8 @@ def _sentences(task: TaskResult, result: Comparison) -> list[str]:
                 f"{number(cost.verification, '{:.2f}')}, the rest of a round "
                 f"{number(cost.overhead, '{:.2f}')}. {cost.advice}"
             )
+        if method.shares is not None:
+            lines.append(f"{method.name}: {method.shares.in_words}")
     control = next((m for m in task.methods if m.name == result.control), None)
     if control is not None and control.paired is not None:
         texts, paired = control.texts, control.paired

@@ -135,9 +135,8 @@ class SpeculativeDecoder:
             shares_ids=models.loading.shares_ids,
         )
         other = copy(self)
-        mine = self.batch_size
-        wanted = mine.wanted if batch_size is None else batch_size
-        other.batch_size = BatchSize(wanted, mine.max_wanted)
+        asked = self.batch_size.wanted if batch_size is None else batch_size
+        other.batch_size = BatchSize(asked, self.batch_size.max_wanted)
         pair = models.pair_for(config.setup.drafter)
         is_recording = self._engine.record_rounds if record_rounds is None else record_rounds
         other._set_up(pair, config, is_recording)
@@ -151,13 +150,12 @@ class SpeculativeDecoder:
         decider: Decider | None = None,
     ) -> None:
         """All that depends on the configuration."""
-        self.config = config
-        pair = pair.for_traits(config.setup.traits)
+        self.config, pair = config, pair.for_traits(config.setup.traits)
         self.served = pair.describe()
-        tokenizer, target = self._models.tokenizer, pair.target
+        models, target = self._models, pair.target
+        tokenizer, ends = models.tokenizer, models.end_ids
         self._pair, self._target = pair, target
-        tokenizers = tokenizer, self._models.draft_tokenizer
-        ends = self._models.end_ids
+        tokenizers = tokenizer, models.draft_tokenizer
         self._engine = make_engine(config.setup, pair, tokenizers, record_rounds, decider, ends)
         self._scheduler = Scheduler([])  # of the last call
         self._processing = ProcessingFactory(pair.source, target.vocab_size, target.device)
@@ -178,6 +176,11 @@ class SpeculativeDecoder:
     def report(self) -> dict[str, Any]:
         """What the drafter learned and which draft lengths were chosen, fit for JSON."""
         return {**self.drafter.report(), **self._engine.length.report()}
+
+    @property
+    def models(self) -> ServedModels:
+        """What decodes and what drafts, behind the engine's interface."""
+        return self._pair
 
     @property
     def packed(self) -> dict[str, Any]:
@@ -280,8 +283,7 @@ class SpeculativeDecoder:
         scheduler = self._scheduler = self._models.owner = Scheduler(rows)
         self.batch_size.start(len(rows))
         self._models.make_ready(self._pair, self.config.setup, rows, self.batch_size.rows)
-        done = Statistics()
-        told = time.perf_counter()
+        done, told = Statistics(), time.perf_counter()
         while scheduler.has_work:
             self._check_turn(scheduler)
             finished: list[Row] | None = None
@@ -364,8 +366,7 @@ class SpeculativeDecoder:
         """Fill free rows and prefill them.  The prompt's last token is left to open the first
         round.
         """
-        begin = time.perf_counter()
-        first = scheduler.admit(self.batch_size.rows)
+        begin, first = time.perf_counter(), scheduler.admit(self.batch_size.rows)
         new = scheduler.rows[first:]
         if new:
             self._pair.reserve(len(scheduler.rows), scheduler.longest)
@@ -377,8 +378,7 @@ class SpeculativeDecoder:
     @torch.inference_mode()
     def _retire(self, scheduler: Scheduler) -> list[Row]:
         """Take out finished rows and close their gaps in the target's cache."""
-        begin = time.perf_counter()
-        present = list(scheduler.rows)
+        begin, present = time.perf_counter(), list(scheduler.rows)
         finished, moves = scheduler.retire()
         for source, destination in moves:
             self._target.move(source, destination, len(scheduler.rows[destination].ids))

@@ -19,6 +19,7 @@ FILE_NAME, ITEMS_NAME = "compare.json", "items.jsonl"
 # target: the reference of scores and texts; control: the target at another batch size; baseline:
 # the fastest plain decoding found, where it is none of the methods asked for.
 Role = Literal["target", "control", "baseline", "method"]
+LEAST_SHARE = 0.005  # of a round: less is not told in words
 
 
 class Score(Format):
@@ -85,6 +86,61 @@ class Cost(Format):
     advice: str
 
 
+class Parts(Format):
+    """Of a phase of rounds, as shares of the whole rounds."""
+
+    products: float  # of linear layers, but for those of the vocabulary
+    attention: float
+    vocabulary: float  # the logits' product, and all else that goes over the vocabulary
+    compiled: float  # forwards that run as one compiled step, which does not tell its parts
+    dispatch: float  # all else: Python, dispatch, small operations
+
+    @property
+    def total(self) -> float:
+        """The phase's share."""
+        return self.products + self.attention + self.vocabulary + self.compiled + self.dispatch
+
+
+class Shares(Format):
+    """What rounds are spent on, prefill apart; all parts of all phases make 1.  The phases' times
+    are the run's own, their parts are of a few rounds that were watched after it."""
+
+    target: Parts  # its forwards
+    draft: Parts | None = None  # proposing; None where nothing was proposed
+    engine: Parts  # accepting, committing and all else
+    host_waits: float  # waiting for an accelerator: 0 on a CPU
+    round_s: float  # seconds of a watched round of a full batch, unwatched
+    floor_s: float | None  # of one that reads the weights, or multiplies, as fast as can be
+
+    @property
+    def by_floor(self) -> float | None:
+        """A round by its floor."""
+        return self.round_s / self.floor_s if self.floor_s else None
+
+    @property
+    def in_words(self) -> str:
+        """A sentence."""
+        target, engine, draft = self.target, self.engine, self.draft
+        told = [
+            (target.products, "the target's products"),
+            (target.attention, "its attention"),
+            (target.vocabulary + engine.vocabulary, "the vocabulary"),
+            (target.compiled, "compiled forwards, not split"),
+            (target.dispatch, "dispatch"),
+            (engine.total - engine.vocabulary, "the engine"),
+        ]
+        parts = [f"{share:.0%} {name}" for share, name in told if share >= LEAST_SHARE]
+        if draft is not None and draft.total:
+            kind = max(type(draft).model_fields, key=lambda name: getattr(draft, name))
+            most = f"{getattr(draft, kind) / draft.total:.0%} {kind}"
+            parts.append(f"{draft.total:.0%} the draft (of that {most})")
+        waits = f"{self.host_waits:.0%} host waits" if self.host_waits else "no host waits"
+        text = f"Of a round, {', '.join(parts)}, {waits}"
+        if self.by_floor is None or self.floor_s is None:
+            return f"{text}."
+        return f"{text}; {self.by_floor:.1f} times the floor of {1000 * self.floor_s:.2g} ms."
+
+
 class MethodResult(Format):
     """One method on one task."""
 
@@ -103,6 +159,7 @@ class MethodResult(Format):
     seconds_by_phase: dict[str, float]
     peak_memory_bytes: int | None
     cost: Cost | None
+    shares: Shares | None  # None where its engine cannot be watched
 
 
 class TaskResult(Format):
@@ -120,7 +177,7 @@ class TaskResult(Format):
 class Comparison(Format):
     """The whole file."""
 
-    fly_compare: Literal[2] = 2
+    fly_compare: Literal[3] = 3
     environment: dict[str, Any]
     target: str
     draft: str | None

@@ -71,6 +71,27 @@ def _add_num_items(method: Record) -> Record:
     return method | {"score": score, "other_scores": others}
 
 
+def _add_shares(comparison: Record) -> Record:
+    """Version 2 did not tell what rounds are spent on."""
+    tasks = comparison.get("tasks")
+    if isinstance(tasks, list):
+        tasks = [
+            task | {"methods": _with(task.get("methods"), {"shares": None})}
+            if isinstance(task, dict)
+            else task
+            for task in tasks
+        ]
+    return comparison | {"fly_compare": 3, "tasks": tasks}
+
+
+def _add_heldout_shares(sweep: Record) -> Record:
+    """The held-out comparison of version 3 is of version 2."""
+    heldout = sweep.get("heldout")
+    if isinstance(heldout, dict):
+        heldout = _add_shares(heldout)
+    return sweep | {"fly_sweep": 4, "heldout": heldout}
+
+
 def _with(records: Any, more: Record) -> Any:
     """Keys that records lack."""
     if not isinstance(records, list):
@@ -80,8 +101,8 @@ def _with(records: Any, more: Record) -> Any:
 
 # What turns a record of version i into one of version i + 1; none: the record did not change.
 _ANSWER_STEPS: Sequence[Step] = (_add_origins, dict)  # 1: no checksum
-_COMPARE_STEPS: Sequence[Step] = (_add_metrics,)  # from version 1
-_SWEEP_STEPS: Sequence[Step] = (_add_is_lossless, _add_points)
+_COMPARE_STEPS: Sequence[Step] = (_add_metrics, _add_shares)  # from version 1
+_SWEEP_STEPS: Sequence[Step] = (_add_is_lossless, _add_points, _add_heldout_shares)
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class Saving(Format):
 class Sweep(Format):
     """The whole file."""
 
-    fly_sweep: Literal[3] = 3
+    fly_sweep: Literal[4] = 4
     environment: dict[str, Any]
     target: str
     draft: str | None

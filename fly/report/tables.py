@@ -160,6 +160,8 @@ def costs_table(task: TaskResult) -> Table:
         rows.append(TableRow(cells, method.role))
         if cost and cost.advice:
             notes.append((method.name, cost.advice))
+        if method.shares is not None:
+            notes.append((method.name, method.shares.in_words))
     return Table(f"{task.task}: texts and costs", _COST_COLUMNS, rows, notes)
 
 

@@ -7,8 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from fly.engine import Statistics
 from fly.formats import comparison as comparison_format
 from fly.formats.comparison import Comparison, Role
 from fly.stats.judged import CONFIDENCE
@@ -31,6 +32,7 @@ from fly.workbench.columns import columns, pointer
 from fly.workbench.divergence import Divergences
 from fly.workbench.engines import Engine
 from fly.workbench.explain import FirstLook
+from fly.workbench.local import OwnEngine
 from fly.workbench.methods import GENERATE, Method, parse_method
 from fly.workbench.metrics import Metric
 from fly.workbench.notes import (
@@ -42,8 +44,16 @@ from fly.workbench.notes import (
     task_notes,
 )
 from fly.workbench.plan import Plan
-from fly.workbench.results import AnswerKey, Compared, Decoded, task_result, texts_beside
+from fly.workbench.results import (
+    AnswerKey,
+    Compared,
+    Decoded,
+    statistics_of,
+    task_result,
+    texts_beside,
+)
 from fly.workbench.scoring import Doc, Scorer
+from fly.workbench.shares import Look, Looks
 from fly.workbench.store import Store, write_result, write_text
 from fly.workbench.tasks import Asked
 
@@ -114,12 +124,14 @@ def carry_out(
             if not all(store.has(*answer) for answer in asked):
                 warm_up(engines, ready)
             measure(contest.methods, engines, slices, store, on_progress)
+            reports = {name: engine.report() for name, engine in engines.items()}
+            looks = look_at(contest.methods, engines, ready, store)
             target = engines[contest.methods[0].name]
             compared = [
-                _compared(loaded, task, deciding[task], contest.methods, store, target)
+                _compared(loaded, task, deciding[task], contest.methods, store, target, looks)
                 for task in dict.fromkeys(one.task for one in ready)
             ]
-            notes = _notes(contest.methods, engines, compared, slices)
+            notes = _notes(contest.methods, reports, compared, slices)
             result = _result(plan, contest, compared, slices, notes)
     if plan.folder is not None:
         _save(plan.folder, result, [item for one in compared for item in one.items()])
@@ -128,13 +140,13 @@ def carry_out(
 
 def _notes(
     methods: Sequence[Method],
-    engines: Mapping[str, Engine],
+    reports: Mapping[str, Mapping[str, Any]],
     compared: Sequence[Compared],
     slices: Sequence[Slice],
 ) -> list[str]:
     return [
         *task_notes(compared, Counter(one.task for one in slices)),
-        *drafting_notes({name: engine.report() for name, engine in engines.items()}),
+        *drafting_notes(reports),
         *copying_notes(methods),
         *length_notes(methods),
         *same_notes(methods),
@@ -172,6 +184,7 @@ def _compared(
     methods: Sequence[Method],
     store: Store,
     target: Engine,
+    looks: Mapping[str, Look],
 ) -> Compared:
     """Score one task's answers by all methods."""
     scorer = Scorer(loaded.tasks.by_name[task])
@@ -192,6 +205,7 @@ def _compared(
                     if block.method == method.name and block.task == task
                 },
                 divergences=_find_divergences(divergences, own, reference, answers),
+                look=looks.get(method.name),
             )
         )
     clusters = {one.instance.doc_id: one.doc_hash or str(one.instance.doc_id) for one in own}
@@ -204,6 +218,29 @@ def _compared(
         decoded=decoded,
         has_phases=target.device.type == "cpu",
     )
+
+
+def look_at(
+    methods: Sequence[Method],
+    engines: Mapping[str, Engine],
+    ready: Sequence[Asked],
+    store: Store,
+) -> dict[str, Look]:
+    """What rounds are spent on, by the name of each method that was asked for and can be watched.
+    After everything timed and reported: drafters may learn from it.
+    """
+    looks, found = Looks(), dict[str, Look]()
+    for method in methods:
+        engine = engines[method.name]
+        if method.role in ("control", "baseline") or not isinstance(engine, OwnEngine):
+            continue
+        requests = [one.request for one in spread(ready, method.batch_size)]
+        answers = store.answers[method.name].values()
+        own = sum(map(statistics_of, answers), Statistics())
+        look = looks.at(engine.decoder, requests, own)
+        if look is not None:
+            found[method.name] = look
+    return found
 
 
 def texts_by_request(answers: Mapping[AnswerKey, Answer]) -> dict[tuple[Doc, int], list[str]]:

@@ -77,7 +77,7 @@ class OwnEngine(LocalEngine):
     ) -> None:
         """Use a decoder that nobody else is using meanwhile."""
         super().__init__(models, setup)
-        self._decoder = decoder
+        self.decoder = decoder
 
     @classmethod
     def open(cls, models: FLyLM, setup: FLyConfig, batch_size: int, *, trace: bool) -> OwnEngine:
@@ -89,12 +89,12 @@ class OwnEngine(LocalEngine):
     def decode(self, requests: Sequence[Request]) -> Iterator[tuple[int, Result]]:
         """Decode on emptied caches."""
         try:
-            yield from self._decoder.decode(requests)
+            yield from self.decoder.decode(requests)
         finally:
-            self._decoder.release()
+            self.decoder.release()
 
     def report(self) -> dict[str, Any]:
-        return self._decoder.report()
+        return self.decoder.report()
 
 
 class DraftEngine(OwnEngine):

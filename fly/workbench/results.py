@@ -30,6 +30,7 @@ from fly.workbench.costs import explain
 from fly.workbench.methods import NATIVE, Method
 from fly.workbench.metrics import Metric
 from fly.workbench.scoring import Doc, Scorer, Scores
+from fly.workbench.shares import Look
 
 AnswerKey = tuple[Doc, int, int]  # document, index of the request, repeat
 PHASES = ("prefill", "draft", "target", "acceptance", "rest")
@@ -44,6 +45,7 @@ class Decoded:
     scores: Mapping[Doc, Scores]
     blocks: Mapping[int, Block]  # by number; those timed
     divergences: Mapping[Doc, Divergence]  # of documents whose answer differs from the target's
+    look: Look | None = None  # at some of its rounds
 
     @property
     def statistics(self) -> Statistics:
@@ -178,6 +180,7 @@ def _method_result(
         seconds_by_phase={phase: getattr(pooled, f"seconds_{phase}") for phase in PHASES},
         peak_memory_bytes=max(peaks, default=0) or None,
         cost=_cost(compared, decoded, accepted),
+        shares=decoded.look.shares(pooled) if decoded.look else None,
     )
 
 

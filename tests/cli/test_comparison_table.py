@@ -15,6 +15,7 @@ from fly.formats.comparison import (
     Texts,
 )
 from fly.stats.records import Interval, Paired, Verdict
+from tests.report.folders import shares
 
 UNKNOWN = Interval(estimate=None, low=None, high=None, method="too few")
 
@@ -44,6 +45,7 @@ def method(name, role="method", **more):
         "seconds_by_phase": {},
         "peak_memory_bytes": None,
         "cost": None,
+        "shares": None,
     }
     return MethodResult(**(given | more))
 
@@ -94,6 +96,7 @@ def full(name, **more):
             **{"draft_forward": 0.25, "verification": 1.2, "overhead": 0.3, "ideal_speedup": 1.75},
             **{"predicted_speedup": 1.54, "measured_speedup": 1.25, "advice": "Take a smaller K."},
         ),
+        shares=shares(),
         **more,
     )
 
@@ -157,6 +160,9 @@ def test_every_method_verdict_and_figure_is_there(printed):
     assert "ngram+fly: NOT SAFE. About 1,500 items would decide." in out
     assert "model: predicted 1.54, measured 1.25 times the target at its batch" in out
     assert "Take a smaller K." in out
+    assert "model: Of a round, 41% the target's products" in out
+    assert "2.1 times the floor of 3.4 ms." in out
+    assert "native: Of a round" not in out
     noise = "Noise floor (target:batch_size=8 beside target): 0 of 9 texts differ, 3 items gained"
     assert noise in out
     assert "Note: numbers, fly: 1 blocks were interrupted and are not timed." in out

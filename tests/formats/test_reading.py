@@ -27,11 +27,11 @@ def test_what_is_written_is_read(folder, tmp_path):
 
 
 @pytest.mark.parametrize(("key", "name", "read", "newest"), [
-    ("fly_compare", "compare.json", read_comparison, 2),
-    ("fly_sweep", "sweep.json", read_sweep, 3),
+    ("fly_compare", "compare.json", read_comparison, 3),
+    ("fly_sweep", "sweep.json", read_sweep, 4),
 ])  # fmt: skip
 @pytest.mark.parametrize(("version", "message"), [
-    (4, r"written by version 4 of the format; this reads 1 up to {newest}"),
+    (5, r"written by version 5 of the format; this reads 1 up to {newest}"),
     (0, r"written by version 0"),
     (None, r"does not tell its version"),
     (True, r"does not tell its version"),
@@ -73,7 +73,7 @@ def test_a_sweep_of_version_1_does_not_tell_what_is_lossless(tmp_path):
         del point["is_lossless"], point["points_lower"]
     path.write_text(json.dumps(record))
     before = read_sweep(path)
-    assert before.fly_sweep == 3
+    assert before.fly_sweep == 4
     assert {point.is_lossless for point in before.points} == {None}
     told = [point.model_copy(update={"is_lossless": False}) for point in before.points]
     assert told == list(now.points)
@@ -87,20 +87,22 @@ def test_a_comparison_of_version_1_compared_one_metric(folder):
     now = read_comparison(path)
     path.write_text(json.dumps(version_1(json.loads(path.read_text()))))
     before = read_comparison(path)
-    assert before.fly_compare == 2
+    assert before.fly_compare == 3
     assert before.margin_points is None
     [task] = before.tasks
     assert (task.metric, task.point) == ("exact_match,strict-match", 0.01)
     assert {method.score.num_items for method in task.methods} == {None}
     assert task.methods[0].other_scores[0].paired is None
+    assert {method.shares for method in task.methods} == {None}
     told = [
         method.model_copy(
             update={
                 "score": method.score.model_copy(update={"num_items": 1000}),
                 "other_scores": [],
+                "shares": new.shares,
             }
         )
-        for method in task.methods
+        for method, new in zip(task.methods, now.tasks[0].methods, strict=True)
     ]
     assert [task.model_copy(update={"methods": told})] == list(now.tasks)
 
@@ -119,6 +121,24 @@ def test_a_sweep_of_version_2_holds_a_comparison_of_version_1(tmp_path):
     assert {point.points_lower for point in found.points} == {None}
 
 
+def test_a_comparison_of_version_2_does_not_tell_what_rounds_are_spent_on(folder, tmp_path):
+    path = folder / "compare.json"
+    now = read_comparison(path)
+    assert now.tasks[0].methods[0].shares == folders.shares()
+    record = json.loads(path.read_text()) | {"fly_compare": 2}
+    for method in record["tasks"][0]["methods"]:
+        del method["shares"]
+    path.write_text(json.dumps(record))
+    before = read_comparison(path)
+    assert [method.shares for method in before.tasks[0].methods] == [None] * len(
+        now.tasks[0].methods
+    )
+    swept = folders.write_sweep(tmp_path / "sweep") / "sweep.json"
+    sweep = json.loads(swept.read_text()) | {"fly_sweep": 3, "heldout": record}
+    swept.write_text(json.dumps(sweep))
+    assert read_sweep(swept).heldout == before
+
+
 def version_1(record):
     """A comparison as version 1 had it: scores without their items, no margin in points."""
     record["fly_compare"] = 1
@@ -126,7 +146,7 @@ def version_1(record):
     for task in record["tasks"]:
         del task["metric"], task["point"]
         for method in task["methods"]:
-            del method["score"]["num_items"]
+            del method["score"]["num_items"], method["shares"]
             method["other_scores"] = [method["score"]]
     return record
 

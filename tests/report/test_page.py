@@ -93,6 +93,8 @@ def test_verdicts_and_figures_are_told(tmp_path):
     control = next(row for row in table.rows if row.kind == "control")
     assert control.cells[0].below == "noise floor, batch 8"
     assert any("smaller K" in advice for _, advice in view.costs[0].notes)
+    told = [name for name, text in view.costs[0].notes if text == folders.shares().in_words]
+    assert told[:2] == ["target", "native"]
 
 
 def test_sweep_has_its_points_and_recommendation(tmp_path):

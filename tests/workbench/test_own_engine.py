@@ -90,6 +90,11 @@ def test_it_is_scored_judged_and_timed(run, tmp_path):
     assert own.speed.vs_native is not None
     assert own.settings == {"entries": 38}
     assert own.acceptance is own.cost is None
+    assert own.shares is None, "not zero"
+    assert by_name["native"].shares.draft.total > 0
+    assert by_name["target"].shares.draft is None
+    told = {method.name for method in task.methods if method.shares is not None}
+    assert told == {"target", "native"}, "control and baseline are not looked at"
     assert own.texts.num_equal < own.texts.num_answers == 40
     lines, _ = read_lines(tmp_path / "out" / "answers.jsonl")
     settings = Header.model_validate_json(lines[0]).settings
