@@ -307,6 +307,6 @@ def test_all_methods_are_compiled_or_none(pair, given, found):
     lm = FLyLM(config_path=str(pair.config), device="cpu", compile=given)
     for engine in (OwnEngine, DraftEngine):
         opened = engine.open(lm, lm.fly_config.changed(use_sd=False), 2, trace=False)
-        assert opened._decoder.config.compile == found
+        assert opened.decoder.config.compile == found
     points = share(lm, {"a": lm.fly_config.changed(draft_length="fixed")}, 2).points
     assert {config.compile for config in points.values()} == {found}

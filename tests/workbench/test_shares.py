@@ -92,6 +92,8 @@ def test_without_proposals_there_is_no_draft():
     assert found.draft is None
     assert (found.target.total, found.engine.total) == pytest.approx((0.6, 0.4))
     assert LOOK.shares(Statistics()) is None
+    late = Look(plain, 9, {}, None).shares(OWN)
+    assert late.draft.total == pytest.approx(0.4), "the watched rounds proposed nothing"
 
 
 def test_in_words():
