@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -30,6 +31,7 @@ ROUNDS = 4  # looked at, of as many rows as the method decodes at once
 TRIALS, LOOK_S = 4, 1.5
 TARGET, DRAFT, ENGINE, PREFILL = "target", "draft", "engine", "prefill"  # phases
 COMPILED = "compiled"
+FORWARDS = "extend", "extend_tree", "follow"  # a model's methods; the last is of compiled steps
 
 
 def group_of(name: str, widths: Iterable[int], vocab_sizes: frozenset[int]) -> str | None:
@@ -79,44 +81,45 @@ class Watch(TorchDispatchMode):
     def around(self, decoder: SpeculativeDecoder) -> Iterator[None]:
         """Follow the decoder's calls; afterwards it is as it was."""
         target = self._pair[0]
+        calls: list[tuple[Any, str, str | None]] = [(decoder.drafter, "propose", DRAFT)]
+        for model in self._pair:
+            phase = TARGET if model is target else None
+            calls += [(model, "prefill", PREFILL)]
+            calls += [(model, name, phase) for name in FORWARDS if hasattr(model, name)]
         with ExitStack() as stack:
-            stack.callback(vars(decoder.drafter).pop, "propose", None)
-            self._replace(decoder.drafter, "propose", DRAFT)
-            for model in self._pair:
-                for name in ("extend", "extend_tree", "prefill"):
-                    if not hasattr(model, name):
-                        continue
-                    stack.callback(vars(model).pop, name, None)
-                    phase = PREFILL if name == "prefill" else TARGET if model is target else None
-                    self._replace(model, name, phase)
+            for owner, name, phase in calls:
+                stack.callback(vars(owner).pop, name, None)
+                setattr(owner, name, self._told(owner, name, phase))
             yield
 
-    def _replace(self, owner: Any, name: str, phase: str | None) -> None:
-        """Have a method tell its phase; None leaves the one that it is called in."""
+    def _told(self, owner: Any, name: str, phase: str | None) -> Callable[..., Any]:
+        """A method that tells its phase; None leaves the one that it is called in."""
         call = getattr(owner, name)
 
         def run(*args: Any, **options: Any) -> Any:
             before = self._phase
             self._phase = phase or before
             try:
-                if not name.startswith("extend"):
-                    return call(*args, **options)
-                return self._forward(owner, call, *args)
+                if name in FORWARDS:
+                    return self._forward(owner, name, partial(call, *args, **options), args)
+                return call(*args, **options)
             finally:
                 self._phase = before
 
-        setattr(owner, name, run)
+        return run
 
-    def _forward(self, model: Any, call: Callable[..., Any], ids: Tensor, *rest: Any) -> Any:
-        """A forward; a compiled one is left alone, and timed as a whole."""
+    def _forward(self, model: Any, name: str, call: Callable[[], Any], args: Sequence[Any]) -> Any:
+        """A forward, or the forwards of a chain; what is compiled is left alone, and timed as a
+        whole."""
+        ids, is_chain = args[0], name == "follow"
         self.rounds += self._phase == TARGET
-        self.forwards.append((model, ids.numel()))
-        is_chain = isinstance(model, SlotModel) and len(rest) == 1
-        if not is_chain or model.step_cache.find(*ids.shape) is None:
-            return call(ids, *rest)
+        self.forwards += [(model, ids.numel())] * (args[2] if is_chain else 1)
+        is_stepped = name == "extend" and isinstance(model, SlotModel)
+        if not is_chain and not (is_stepped and model.step_cache.find(*ids.shape)):
+            return call()
         begin = time.perf_counter()
         with _disable_current_modes():
-            found = call(ids, *rest)
+            found = call()
         self.kernels[self._phase, COMPILED] += time.perf_counter() - begin
         return found
 

@@ -7,6 +7,7 @@ import torch
 
 from fly.config import FLyConfig
 from fly.engine import Request, SpeculativeDecoder, Statistics
+from fly.engine.model.floor import Floor
 from fly.engine.model.step_choice import CompiledSteps
 from fly.errors import FLyWarning
 from fly.formats.comparison import Parts
@@ -154,10 +155,8 @@ def test_rounds_of_the_embedded_pair(keys):
     assert total(shares) == pytest.approx(1)
     for forwards in (shares.target, shares.draft):
         assert forwards.compiled == 0
-        assert forwards.products > forwards.vocabulary > 0
-        assert forwards.attention > 0
+        assert min(forwards.products, forwards.attention, forwards.vocabulary) > 0
     assert shares.engine.products == 0 < shares.engine.vocabulary
-    assert 0 < shares.floor_s <= shares.round_s
 
 
 def test_plain_rounds():
@@ -165,11 +164,15 @@ def test_plain_rounds():
     assert shares.draft is None
     assert total(shares) == pytest.approx(1)
     assert shares.target.products > 0
+    assert 0 < shares.floor_s <= shares.round_s
 
 
-def test_compiled_forwards_are_not_split():
+def test_compiled_forwards_are_not_split(monkeypatch):
+    monkeypatch.setattr(Floor, "measure", lambda model: Floor(1.0, 0.0))  # counts forwards
     # Of two rows the last one would run eagerly.
+    eager = looked_at(decoder(batch_size=1))
     shares = looked_at(decoder(batch_size=1, compile="on"))
+    assert shares.floor_s == eager.floor_s > 2
     assert total(shares) == pytest.approx(1)
     for forwards in (shares.target, shares.draft):
         assert forwards.compiled > 0
