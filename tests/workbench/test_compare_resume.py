@@ -24,7 +24,7 @@ METHODS = ["target", "native", "fly", "target:batch_size=5"]
 MODEL_ARGS = {"config_path": str(ROOT / "fly_config" / "demo.json"), "device": "cpu"}
 # What a request needed of its batch: seconds, and draft forwards, which its neighbours may prolong.
 OF_THE_BATCH = ("seconds_", "draft_forwards")
-OF_THE_CLOCK = ("speed", "seconds_by_phase", "peak_memory_bytes", "cost")
+OF_THE_CLOCK = ("speed", "seconds_by_phase", "peak_memory_bytes", "cost", "shares")
 
 pytestmark = pytest.mark.slow
 
