@@ -42,14 +42,14 @@ class Shares:
 
     def __init__(self, pair: Pair, count: int, batch_size: int) -> None:
         """Draw the prompts."""
-        self._pair = pair
+        self.pair = pair
         self._batch_size = batch_size
         self._prompts = [pair.encode(problem.prompt) for problem in problems(count, SEED)]
 
     def of(self, rule: str, settings: Mapping[str, object]) -> float:
         """Loose over emitted tokens."""
         timed = engine(
-            self._pair,
+            self.pair,
             self._batch_size,
             acceptance=rule,
             acceptance_settings=dict(settings),

@@ -150,11 +150,12 @@ class SpeculativeDecoder:
         decider: Decider | None = None,
     ) -> None:
         """All that depends on the configuration."""
-        self.config, pair = config, pair.for_traits(config.setup.traits)
+        self.config = config
+        pair = pair.for_traits(config.setup.traits)
         self.served = pair.describe()
         models, target = self._models, pair.target
         tokenizer, ends = models.tokenizer, models.end_ids
-        self._pair, self._target = pair, target
+        self.pair, self._target = pair, target
         tokenizers = tokenizer, models.draft_tokenizer
         self._engine = make_engine(config.setup, pair, tokenizers, record_rounds, decider, ends)
         self._scheduler = Scheduler([])  # of the last call
@@ -176,11 +177,6 @@ class SpeculativeDecoder:
     def report(self) -> dict[str, Any]:
         """What the drafter learned and which draft lengths were chosen, fit for JSON."""
         return {**self.drafter.report(), **self._engine.length.report()}
-
-    @property
-    def models(self) -> ServedModels:
-        """What decodes and what drafts, behind the engine's interface."""
-        return self._pair
 
     @property
     def packed(self) -> dict[str, Any]:
@@ -282,8 +278,9 @@ class SpeculativeDecoder:
         self._forget(self._scheduler.rows)  # of a call that was given up
         scheduler = self._scheduler = self._models.owner = Scheduler(rows)
         self.batch_size.start(len(rows))
-        self._models.make_ready(self._pair, self.config.setup, rows, self.batch_size.rows)
-        done, told = Statistics(), time.perf_counter()
+        self._models.make_ready(self.pair, self.config.setup, rows, self.batch_size.rows)
+        done = Statistics()
+        told = time.perf_counter()
         while scheduler.has_work:
             self._check_turn(scheduler)
             finished: list[Row] | None = None
@@ -366,10 +363,11 @@ class SpeculativeDecoder:
         """Fill free rows and prefill them.  The prompt's last token is left to open the first
         round.
         """
-        begin, first = time.perf_counter(), scheduler.admit(self.batch_size.rows)
+        begin = time.perf_counter()
+        first = scheduler.admit(self.batch_size.rows)
         new = scheduler.rows[first:]
         if new:
-            self._pair.reserve(len(scheduler.rows), scheduler.longest)
+            self.pair.reserve(len(scheduler.rows), scheduler.longest)
             self._target.prefill([row.ids[:-1] for row in new], first)
             if not self._engine.length.is_idle:
                 self.drafter.prefill(scheduler.rows)
@@ -378,7 +376,8 @@ class SpeculativeDecoder:
     @torch.inference_mode()
     def _retire(self, scheduler: Scheduler) -> list[Row]:
         """Take out finished rows and close their gaps in the target's cache."""
-        begin, present = time.perf_counter(), list(scheduler.rows)
+        begin = time.perf_counter()
+        present = list(scheduler.rows)
         finished, moves = scheduler.retire()
         for source, destination in moves:
             self._target.move(source, destination, len(scheduler.rows[destination].ids))

@@ -190,7 +190,7 @@ class Looks:
             own: statistics of what it decoded before.
         """
         steps = own.rounds + own.plain
-        if not steps or not requests or decoder.models.target.device.type != "cpu":
+        if not steps or not requests or decoder.pair.target.device.type != "cpu":
             return None
         budget = math.ceil(ROUNDS * own.emitted / steps)
         short = [
@@ -249,7 +249,7 @@ def _seconds(watch: Watch) -> float:
 
 def _decode(decoder: SpeculativeDecoder, requests: Sequence[Request], *, is_watched: bool) -> Watch:
     """Decode requests under watch, their operations, too, if so asked for."""
-    models = decoder.models
+    models = decoder.pair
     watch = Watch([models.target] if models.draft is None else [models.target, models.draft])
     with watch.around(decoder), watch if is_watched else nullcontext():
         try:

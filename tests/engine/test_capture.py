@@ -66,12 +66,12 @@ def test_native_text_equals_generate(kind, settings, batch_size, monkeypatch):
     want = [generated(target, *each) for each in zip(asked, budgets, strict=True)]
     assert_same(target, asked, answers, want)
     assert not any(grown), "buffers moved under the graphs"
-    for model in (engine._pair.target, engine._pair.draft):
+    for model in (engine.pair.target, engine.pair.draft):
         steps = [model.captured, *model.chains.values()]
         num_graphs = sum(each.num_graphs for each in steps)
         assert 0 < num_graphs == model.captured.graphs.num_captured
         assert sum(each.num_replays for each in steps) > 2 * num_graphs
-        assert bool(model.chains) == (model is engine._pair.draft and not settings)
+        assert bool(model.chains) == (model is engine.pair.draft and not settings)
 
 
 @torch.inference_mode()

@@ -69,7 +69,7 @@ def rounds_of(monkeypatch, drafter, batch_size, temperature, stop=(), **more):
         decoder = SpeculativeDecoder(
             target, draft, tokenizer, config, draft_tokenizer=own, batch_size=batch_size
         )
-    pair = decoder._pair
+    pair = decoder.pair
     models = {each.model for each in (pair.target, pair.draft) if each is not None}
     asked = [
         Request(tuple(ids) * 2, TOKENS, stop, temperature, seed=place)

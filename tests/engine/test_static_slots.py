@@ -74,14 +74,14 @@ def test_native_text_equals_generate(kind, settings, batch_size):
     answers = [found[index].token_ids for index in range(len(asked))]
     want = [generated(tiny(kind), *each) for each in zip(asked, budgets, strict=True)]
     assert_same(tiny(kind), asked, answers, want)
-    for model in (engine._pair.target, engine._pair.draft):
+    for model in (engine.pair.target, engine.pair.draft):
         assert model.kv_lens <= {BUCKET, 2 * BUCKET}
         assert model.moves == 0, "room was not reserved ahead"
     if not settings:
         # One call on the draft a round in which something is drafted.
         rounds = max(len(result.round_lens) for result in found.values())
-        assert len(engine._pair.draft.drafted) >= rounds
-        assert set(engine._pair.draft.drafted) <= set(range(1, 6))
+        assert len(engine.pair.draft.drafted) >= rounds
+        assert set(engine.pair.draft.drafted) <= set(range(1, 6))
 
 
 @pytest.mark.usefixtures("_registered")

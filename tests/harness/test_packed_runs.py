@@ -122,5 +122,5 @@ def test_log_likelihoods_run_packed(pair, machine, monkeypatch):
     assert lm.model is lm._model, "lm-eval's own model is back in its place"
     before = lm.packer.view(lm.model, "target")
     texts = lm.generate_until(instances(["a", "b c"], until=[], max_gen_toks=8), True)
-    assert lm.decoder._pair.target.view is before, "packed once for both"
+    assert lm.decoder.pair.target.view is before, "packed once for both"
     assert texts == plain.generate_until(instances(["a", "b c"], until=[], max_gen_toks=8), True)

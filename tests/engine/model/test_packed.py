@@ -204,7 +204,7 @@ def test_weights_packed_anew_stay_shared():
         for weights in target.parameters():
             weights.mul_(1.5)
     packer.refresh()
-    own = set(packed.packed_weights(engine._pair.target.view))
+    own = set(packed.packed_weights(engine.pair.target.view))
     config = engine.config.changed(
         use_sd=True, drafter="self", drafter_settings={"left_out": [1]}, spd_k=3
     )

@@ -112,7 +112,7 @@ def test_auto_compiles_where_it_pays(monkeypatch):
     work = step_choice.Work(3, 900_000, made.config.setup)
     forwards = work.forwards(is_draft=True)
     assert forwards == {TOKEN: 3 * 25_000, TOKENS: 25_000}
-    served = made._pair.draft
+    served = made.pair.draft
     assert made.compiled._pays(served, forwards, work, 2)
     few = step_choice.Work(3, 9_000, made.config.setup)
     assert not made.compiled._pays(served, few.forwards(is_draft=True), few, 2)
@@ -197,10 +197,10 @@ def test_steps_are_made_anew_where_weights_are_packed_anew():
     answers(made)
     layers = [
         part
-        for part in fixed_view(made._pair.target.view, 8).modules()
+        for part in fixed_view(made.pair.target.view, 8).modules()
         if isinstance(part, FixedLinear)
     ]
-    assert len(layers) == len(packed_weights(made._pair.target.view)) > 0
+    assert len(layers) == len(packed_weights(made.pair.target.view)) > 0
     assert len(backend.made) == 2
     answers(made)
     assert len(backend.made) == 2
