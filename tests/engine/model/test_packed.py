@@ -208,7 +208,7 @@ def test_weights_packed_anew_stay_shared():
     config = engine.config.changed(
         use_sd=True, drafter="self", drafter_settings={"left_out": [1]}, spd_k=3
     )
-    drafting = engine.with_config(config)._pair.draft
+    drafting = engine.with_config(config).pair.draft
     assert set(packed.packed_weights(drafting.view)) < own
 
 

@@ -119,7 +119,7 @@ def test_auto_compiles_where_it_pays(monkeypatch):
 
 
 def test_overhead_is_measured():
-    served = decoder()._pair.target
+    served = decoder().pair.target
     small = step_choice.overhead(served, 1, 1)
     assert 0 < small < 1
     assert step_choice.inner_size(torch.nn.Linear(3, 5)) == 3
