@@ -9,65 +9,35 @@ is the noise: a ratio nearer to 1 than that says nothing.  Whole wall time, pref
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
-import os
-import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from workers import Loaded, Worker, serve
+
+if TYPE_CHECKING:
+    from blocks import Block, Method
 
 BEFORE, AFTER, AGAIN = "before", "after", "before again"
-SEED, MAX_NEW_TOKENS, WARM_UP = 1021, 192, 2
+SEED, MAX_NEW_TOKENS = 1021, 192
 RATIOS = {"after / before": (AFTER, BEFORE), "before again / before (A/A)": (AGAIN, BEFORE)}
-Done = dict[str, Any]  # tokens, seconds, digests of the answers
 
 
-class Worker:
+def start(checkout: Path, settings: Mapping[str, object]) -> Worker:
     """A process that decodes with one checkout's code and models."""
-
-    def __init__(self, checkout: Path, settings: Mapping[str, object]) -> None:
-        """Start it, and wait until its models are loaded."""
-        environment = os.environ | {"PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, __file__, "--serve", json.dumps(settings)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=checkout,
-            env=environment,
-        )
-        loaded = Path(self._answer()["fly"])
-        if not loaded.is_relative_to(checkout):
-            raise SystemExit(f"{checkout} holds no fly: {loaded} was imported")
-
-    def decode(self, batch_size: int, prompts: Sequence[str]) -> Done:
-        """Answer the prompts."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps([batch_size, prompts]) + "\n")
-        self._process.stdin.flush()
-        return self._answer()
-
-    def stop(self) -> None:
-        """End the process: it ends with its input."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait()
-
-    def _answer(self) -> Done:
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"a process ended early: {self._process.wait()}")
-        answer: Done = json.loads(line)
-        return answer
+    command = [sys.executable, __file__, "--serve", json.dumps(settings)]
+    worker = Worker(command, {"PYTHONPATH": str(checkout)}, checkout)
+    loaded = Path(worker.loaded["fly"])
+    if not loaded.is_relative_to(checkout):
+        raise SystemExit(f"{checkout} holds no fly: {loaded} was imported")
+    return worker
 
 
-def serve(settings: Mapping[str, object]) -> None:
-    """A worker's side: a line of JSON in, one out.  Public names only: both checkouts have them."""
+def load(settings: Mapping[str, Any]) -> Loaded:
+    """A worker's models.  Public names only: both checkouts have them."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging
@@ -83,9 +53,9 @@ def serve(settings: Mapping[str, object]) -> None:
     )
     tokenizer = AutoTokenizer.from_pretrained(TARGET_PATH)
     decoders: dict[int, fly.SpeculativeDecoder] = {}
-    print(json.dumps({"fly": fly.__file__}), flush=True)
-    for line in sys.stdin:
-        batch_size, prompts = json.loads(line)
+
+    def answer(question: tuple[int, list[str]]) -> object:
+        batch_size, prompts = question
         if batch_size not in decoders:
             config = fly.FLyConfig(**settings)
             decoders[batch_size] = fly.SpeculativeDecoder(
@@ -94,61 +64,30 @@ def serve(settings: Mapping[str, object]) -> None:
         begin = time.perf_counter()
         results = decoders[batch_size].generate(prompts, max_new_tokens=MAX_NEW_TOKENS)
         seconds = time.perf_counter() - begin
-        ids = [result.token_ids for result in results]
-        digests = [hashlib.sha256(json.dumps(one).encode()).hexdigest()[:16] for one in ids]
-        done = {"tokens": sum(map(len, ids)), "seconds": seconds, "digests": digests}
-        print(json.dumps(done), flush=True)
+        return {"answers": [result.token_ids for result in results], "seconds": seconds}
+
+    return {"fly": fly.__file__}, answer
 
 
-def measure(
-    workers: Mapping[str, Worker], batch_size: int, blocks: Sequence[Sequence[str]]
-) -> list[dict[str, Done]]:
-    """All blocks by all workers, which take turns after each batch."""
-    for worker in workers.values():
-        worker.decode(batch_size, blocks[0][:WARM_UP])
-    names, measured = list(workers), []
-    for turn, prompts in enumerate(blocks):
-        block: dict[str, list[Done]] = {name: [] for name in names}
-        for index, start in enumerate(range(0, len(prompts), batch_size), start=turn):
-            first = index % len(names)
-            for name in names[first:] + names[:first]:
-                done = workers[name].decode(batch_size, prompts[start : start + batch_size])
-                block[name].append(done)
-        measured.append({name: added(parts) for name, parts in block.items()})
-        speeds = (
-            f"{name} {one['tokens'] / one['seconds']:.0f}" for name, one in measured[-1].items()
-        )
-        print(f"batch {batch_size}, block {turn}, tokens/s:", ", ".join(speeds), flush=True)
-    return measured
+def method(worker: Worker, batch_size: int) -> Method:
+    """What a worker answers to prompts."""
+    from blocks import Timed
+
+    return lambda prompts: Timed(**worker.ask([batch_size, prompts]))
 
 
-def added(parts: Sequence[Done]) -> Done:
-    """One after the other."""
-    return {key: sum((part[key] for part in parts[1:]), parts[0][key]) for key in parts[0]}
-
-
-def summary(blocks: Sequence[Mapping[str, Done]]) -> dict[str, object]:
+def summary(blocks: Sequence[Block]) -> dict[str, object]:
     """Ratios of tokens per second, whether the answers are equal, and the raw blocks."""
-    from fly.stats.speed import speed_ratio
-
-    def column(name: str, key: str) -> list[float]:
-        return [block[name][key] for block in blocks]
+    from blocks import interval, ratio, tokens_and_seconds, total
 
     found: dict[str, object] = {}
     for title, pair in RATIOS.items():
-        columns = [column(name, key) for name in pair for key in ("tokens", "seconds")]
-        ratio = speed_ratio(*columns)
-        found[title] = asdict(ratio)
-        ends = f" ({ratio.low:.3f} to {ratio.high:.3f})" if ratio.low and ratio.high else ""
-        print(f"{title}: {ratio.estimate:.3f}{ends}", flush=True)
-    pairs = [
-        (own, other)
-        for block in blocks
-        for own, other in zip(block[AFTER]["digests"], block[BEFORE]["digests"], strict=True)
-    ]
+        found[title] = one = ratio(blocks, *pair)
+        print(f"{title}: {interval(one)}", flush=True)
+    pairs = list(zip(*(total(blocks, name).answers for name in (AFTER, BEFORE)), strict=True))
     found["answers"] = {"equal": sum(own == other for own, other in pairs), "of": len(pairs)}
     print(found["answers"], flush=True)
-    return found | {"blocks": list(blocks)}
+    return found | {"blocks": tokens_and_seconds(blocks)}
 
 
 def problems(count: int) -> list[str]:
@@ -171,15 +110,19 @@ def main() -> None:
     parser.add_argument("--settings", type=json.loads, default={}, help="of FLyConfig, as JSON")
     parser.add_argument("--output", type=Path, default=results / "against.json")
     arguments = parser.parse_args()
+    from blocks import run_blocks
+
     from fly.workbench import environment
 
     checkouts = {BEFORE: arguments.before, AFTER: arguments.after, AGAIN: arguments.before}
-    workers = {name: Worker(path.resolve(), arguments.settings) for name, path in checkouts.items()}
+    workers = {name: start(path.resolve(), arguments.settings) for name, path in checkouts.items()}
     saved = environment.describe() | {"settings": arguments.settings}
     for batch_size, count in ((1, arguments.alone), (arguments.best, arguments.best)):
+        methods = {name: method(worker, batch_size) for name, worker in workers.items()}
         prompts = problems(count * arguments.blocks)
-        blocks = [prompts[start :: arguments.blocks] for start in range(arguments.blocks)]
-        saved[f"batch {batch_size}"] = summary(measure(workers, batch_size, blocks))
+        print(f"batch {batch_size}", flush=True)
+        blocks = run_blocks(methods, prompts, arguments.blocks, batch_size)
+        saved[f"batch {batch_size}"] = summary(blocks)
         arguments.output.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
     for worker in workers.values():
         worker.stop()
@@ -187,6 +130,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--serve"]:
-        serve(json.loads(sys.argv[2]))
+        serve(lambda: load(json.loads(sys.argv[2])))
     else:
         main()

@@ -8,8 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +26,7 @@ from fly.demo.problems import Problem, heldout
 from fly.engine import Result, SpeculativeDecoder, Statistics
 from fly.stats.speed import speed_ratio
 from fly.workbench import environment
+from fly.workbench.divergence import compare
 
 MAX_NEW_TOKENS = 192
 RESULTS = Path(__file__).parent / "results"
@@ -66,8 +70,13 @@ Block = Mapping[str, Timed]  # by method
 class Pair:
     """The embedded pair in float32."""
 
-    def __init__(self) -> None:
-        """Load both models and the tokenizer."""
+    def __init__(self, **settings: Any) -> None:
+        """Load both models and the tokenizer.
+
+        Args:
+            settings: of FLyConfig, for all its decoders that are not given others.
+        """
+        self.settings = settings
         self.tokenizer: Any = AutoTokenizer.from_pretrained(TARGET_PATH, padding_side="left")
         self.target = load(TARGET_PATH)
         self.draft = load(DRAFT_PATH)
@@ -88,7 +97,7 @@ class Pair:
             self.target,
             self.draft,
             self.tokenizer,
-            FLyConfig(**settings),
+            FLyConfig(**(self.settings | settings)),
             batch_size=batch_size,
             share_prefixes=share_prefixes,
         )
@@ -108,14 +117,15 @@ def problems(count: int, seed: int) -> list[Problem]:
 
 
 def timed(decode: Callable[[Prompts], Sequence[Result]]) -> Method:
-    """What answers prompts, as a method."""
+    """What answers prompts, as a method.  Compiling, at its first call, is no part of its time."""
 
     def run(prompts: Prompts) -> Timed:
         begin = time.perf_counter()
         results = decode(prompts)
         seconds = time.perf_counter() - begin
         pooled = sum((result.statistics for result in results), Statistics())
-        return Timed([result.token_ids for result in results], seconds, pooled)
+        answers = [result.token_ids for result in results]
+        return Timed(answers, seconds - pooled.seconds_compile, pooled)
 
     return run
 
@@ -184,17 +194,51 @@ def run_blocks(
     for method in methods.values():
         method(prompts[::num_blocks][:size])
     blocks = []
-    for turn in range(num_blocks):
-        own = prompts[turn::num_blocks]
+    for turn, own in enumerate(dealt(prompts, num_blocks)):
         slices = [own[start : start + size] for start in range(0, len(own), size)]
         blocks.append(interleave(methods, slices, turn))
     return blocks
+
+
+def dealt(prompts: Prompts, num_blocks: int) -> list[Prompts]:
+    """Each block's prompts."""
+    return [prompts[turn::num_blocks] for turn in range(num_blocks)]
 
 
 def total(blocks: Sequence[Block], name: str) -> Timed:
     """All that a method did."""
     first, *rest = (block[name] for block in blocks)
     return sum(rest, first)
+
+
+def tokens_and_seconds(blocks: Sequence[Block]) -> list[dict[str, list[float]]]:
+    """What ratios are computed from, by method."""
+    return [
+        {name: [one.num_tokens, one.seconds] for name, one in block.items()} for block in blocks
+    ]
+
+
+def same_texts(
+    model: PreTrainedModel, prompts: Prompts, references: Answers, answers: Answers
+) -> dict[str, int]:
+    """How many answers are equal, tie and different; the references are the model's own."""
+    each = zip(prompts, references, answers, strict=True)
+    return dict(Counter(compare(model, *one) for one in each))
+
+
+Share = TypeVar("Share")
+
+
+def share_out(
+    answer: Callable[[Prompts], Share], prompts: Prompts, num_processes: int
+) -> list[Share]:
+    """Every process's share, which is not timed; `answer` is a function of a module, and sets its
+    threads.
+    """
+    shares = [list(prompts[index::num_processes]) for index in range(num_processes)]
+    # A fork of a process whose matrix products had threads may hang.
+    with ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn")) as pool:
+        return list(pool.map(answer, shares))
 
 
 def ratio(blocks: Sequence[Block], method: str, baseline: str) -> dict[str, Any]:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -35,7 +34,9 @@ from blocks import (
     parser,
     plain_generate,
     ratio,
+    same_texts,
     save,
+    share_out,
     time_ratio,
 )
 from fewshot import five_shot
@@ -45,7 +46,6 @@ from fly.demo import DRAFT_PATH
 from fly.demo.problems import Problem, heldout, solved
 from fly.execution import check_permission
 from fly.stats.paired import compare_scores
-from fly.workbench.divergence import compare
 
 SEARCH_SEED, MEASURE_SEED = 202, 101
 CODE_SHARE = 1 / 3  # as in the tasks
@@ -178,35 +178,30 @@ def recovery_interval(counts: Mapping[str, int]) -> dict[str, Any]:
     return asdict(compare_scores(target, fly, range(len(target))).recovery)
 
 
-def equality(prompts: Prompts, num_processes: int) -> dict[str, dict[str, int]]:
+def equality(pair: Pair, prompts: Prompts, num_processes: int) -> dict[str, dict[str, int]]:
     """Native answers that are those of `generate`, one request at a time, by batch size; not
     timed, so shared out."""
-    shares = [list(prompts[index::num_processes]) for index in range(num_processes)]
-    # A fork of a process whose matrix products had threads may hang.
-    with ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn")) as pool:
-        counted = list(pool.map(compare_share, shares))
+    compared = partial(compare_share, pair.settings)
     sums: dict[str, Counter[str]] = {
         f"native at batch {size}": Counter() for size in NATIVE_BATCHES
     }
-    for share in counted:
+    for share in share_out(compared, prompts, num_processes):
         for size, counts in share.items():
             sums[f"native at batch {size}"].update(counts)
     return {name: dict(counts) for name, counts in sums.items()}
 
 
-def compare_share(prompts: Prompts) -> dict[int, Counter[str]]:
+def compare_share(settings: Mapping[str, Any], prompts: Prompts) -> dict[int, dict[str, int]]:
     """One process's share, on one thread."""
     torch.set_num_threads(1)
-    pair = Pair()
+    pair = Pair(**settings)
     references = plain_generate(pair, 1)(prompts).answers
-    counts: dict[int, Counter[str]] = {}
-    for size in NATIVE_BATCHES:
-        answers = engine(pair, size, acceptance="native")(prompts).answers
-        counts[size] = Counter(
-            compare(pair.target, prompt, reference, answer)
-            for prompt, reference, answer in zip(prompts, references, answers, strict=True)
-        )
-    return counts
+    answers = {
+        size: engine(pair, size, acceptance="native")(prompts).answers for size in NATIVE_BATCHES
+    }
+    return {
+        size: same_texts(pair.target, prompts, references, own) for size, own in answers.items()
+    }
 
 
 def summarise(counts: Mapping[str, Any], blocks: Sequence[Block]) -> dict[str, Any]:
@@ -214,8 +209,8 @@ def summarise(counts: Mapping[str, Any], blocks: Sequence[Block]) -> dict[str, A
     speeds = {name: sum(block[name].tokens_per_s for block in blocks) for name in ASSISTED}
     assisted = max(speeds, key=speeds.__getitem__)
     wanted = {
-        f"fly at batch 1 / {assisted}": (1.5, ratio(blocks, "fly-1", assisted)),
-        "fly best / generate best": (1.9, ratio(blocks, FLY, "generate-best")),
+        f"fly at batch 1 / {assisted}": (2.3, ratio(blocks, "fly-1", assisted)),
+        "fly best / generate best": (3.3, ratio(blocks, FLY, "generate-best")),
         f"fly best / {assisted}": (8, ratio(blocks, FLY, assisted)),
         f"native / generate, sampled at T = {TEMPERATURE}": (
             1.1,
@@ -274,7 +269,7 @@ def main() -> None:
     if arguments.anew:
         return computed_anew(arguments.output)
     check_permission("benchmarks/cpu.py")
-    pair = Pair()
+    pair = Pair(compile=arguments.compile)
     problems = draw_problems(arguments.problems, MEASURE_SEED)
     measured = {problem.key for problem in problems}
     others = [p for p in draw_problems(arguments.search, SEARCH_SEED) if p.key not in measured]
@@ -285,6 +280,7 @@ def main() -> None:
     once = slice(arguments.blocks)  # each problem is scored once
     counts = recovery(pair, dealt[once], blocks[once])
     report: dict[str, Any] = {
+        "settings": pair.settings,
         "search": {"best": asdict(best), "tokens_per_s": speeds},
         "recovery": counts,
         **summarise(counts, blocks),
@@ -292,7 +288,7 @@ def main() -> None:
     }
     save(arguments.output, report)
     prompts = [pair.encode(problem.prompt) for problem in problems[: arguments.equality]]
-    report["equality"] = equality(prompts, arguments.threads)
+    report["equality"] = equality(pair, prompts, arguments.threads)
     save(arguments.output, report)
     print(json.dumps(report["equality"], indent=1))
 
@@ -305,6 +301,7 @@ def command_line() -> argparse.ArgumentParser:
     options.add_argument("--equality", type=int, default=1000, help="problems compared")
     options.add_argument("--blocks", type=int, default=5, help="blocks of a pass")
     options.add_argument("--passes", type=int, default=3, help="times that all problems are run")
+    options.add_argument("--compile", choices=("on", "off", "auto"), default="on")
     options.add_argument("--anew", action="store_true", help="only compute --output's bars again")
     return options
 

@@ -1,19 +1,14 @@
 """What `make bench-check` says of ratios inside and outside their bands; it measures nothing."""
 
-import importlib
-from pathlib import Path
-
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 SPEEDS = {"fly": 8, "native": 4, "native again": 4, "plain": 2, "generate": 1}
 CONTROL = "native again / native (A/A)"
 
 
 @pytest.fixture
-def check(monkeypatch):
-    monkeypatch.syspath_prepend(BENCHMARKS)  # its scripts import one another by bare names
-    return importlib.import_module("check")
+def check(script):
+    return script("check")
 
 
 def ratios(check, speeds):
