@@ -108,7 +108,7 @@ class SlotCache(Cache):
         self._written = 0  # slots above are zero in all rows
         self.mapping = SlotMapping(torch.empty(0, 0, dtype=torch.int64), 0, 0, 0)
         self.slot_layers = [SlotLayer(self) for _ in range(num_layers)]
-        self._flat: dict[bool, list[Tensor]] = {}  # of `buffers`
+        self._flat: dict[tuple[int, bool], list[Tensor]] = {}  # of `buffers`
         super().__init__(layers=list(self.slot_layers))
 
     def reserve(self, num_rows: int, capacity: int) -> None:
@@ -129,16 +129,17 @@ class SlotCache(Cache):
         """Keys and values of every layer; empty before the first forward."""
         return [buffer for layer in self.slot_layers for buffer in layer.buffers]
 
-    def buffers(self, *, is_single: bool) -> list[Tensor]:
-        """Those of all layers, two a layer, with the first row alone if `is_single`; none before
-        the first forward."""
-        if is_single not in self._flat:
-            rows = slice(1 if is_single else None)
+    def buffers(self, first_row: int = 0, *, is_single: bool) -> list[Tensor]:
+        """Those of all layers, two a layer, from a row on, or that row alone if `is_single`; none
+        before the first forward."""
+        key = first_row, is_single
+        if key not in self._flat:
+            rows = slice(first_row, first_row + 1 if is_single else None)
             found = [buffer[rows] for buffer in self.all_buffers]
             if not found:
                 return []
-            self._flat[is_single] = found
-        return self._flat[is_single]
+            self._flat[key] = found
+        return self._flat[key]
 
     def write_at(self, mapping: SlotMapping) -> None:
         """The next forward goes there; room is made."""

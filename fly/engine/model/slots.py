@@ -4,6 +4,7 @@ tokens."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +17,7 @@ from fly.drafting.uploads import RowInts
 from fly.engine.model.attention import ServedAttention, is_accelerated
 from fly.engine.model.base import PREFILL_TOKENS, LoadedModel
 from fly.engine.model.devices import MovedOnce, has_hooks
-from fly.engine.model.graph import StepCache, StepModule
+from fly.engine.model.graph import Step, StepCache, StepModule
 from fly.engine.model.kv_cache import SlotCache, SlotMapping
 from fly.engine.model.masks import MaskPlan, check_attention
 from fly.engine.model.prefixes import Span, chunks, plan_prefill
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 
 # Slots after the longest text: its neighbours' proposals may be longer than its own.
 SPARE_SLOTS = 64
+# Of a prompt a step gives all logits, where only the last, if any, is asked for.  That is little
+# where the vocabulary's product is such a share of all, or has so many multiplications for each
+# layer's dispatch (200 us at 25 GFLOP/s); and so many logits are held at most.
+SMALL_HEAD, SAVED_PRODUCTS, MOST_LOGITS = 0.05, 5_000_000, 1 << 24
 
 
 class SlotModel(LoadedModel):
@@ -114,18 +119,51 @@ class SlotModel(LoadedModel):
             pieces = [span.ids[offset : offset + width] for span in spans]
             ids = pad_right(pieces, self.device)
             starts = [span.start + offset for span in spans]
-            self._extend(ids, starts, first_row=spans[0].row, logits_to_keep=1)
+            self._read(ids, starts, spans[0].row)
 
-    def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
+    def _read(self, ids: Tensor, starts: Sequence[int], first_row: int) -> None:
+        """Write ids [B, n] of rows from `first_row` on; nobody asks for their logits."""
         num_rows, n = ids.shape
         step = self.step_cache.find(num_rows, n)
-        if step is None or not self.cache.buffers(is_single=num_rows == 1):
+        if step is None or not self._may_give_logits(num_rows * n):
+            self._extend(ids, starts, first_row=first_row, logits_to_keep=1)
+            return
+        if not self.cache.all_buffers:  # which a forward allocates
+            self._extend(ids[:1, :1], starts[:1], first_row=first_row, logits_to_keep=1)
+        self._run(step, ids, RowInts.of(starts, ids.device), first_row)
+
+    def _may_give_logits(self, lines: int) -> bool:
+        """Whether logits of so many tokens, which a step gives, cost little beside what it saves."""
+        size, share = self._head
+        saved = SAVED_PRODUCTS * len(self.cache.slot_layers)
+        return (share <= SMALL_HEAD or size * lines <= saved) and (
+            lines * self.vocab_size <= MOST_LOGITS
+        )
+
+    @cached_property
+    def _head(self) -> tuple[int, float]:
+        """Weights of what makes logits, and their share of all."""
+        weight = self.model.get_output_embeddings().weight
+        return weight.numel(), weight.numel() / sum(
+            each.numel() for each in self.model.parameters()
+        )
+
+    def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
+        step = self.step_cache.find(*ids.shape)
+        if step is None or not self.cache.all_buffers:
             return self._extend(ids, starts)
-        slots, buffers = self._make_room(RowInts.of(starts, ids.device), n)
+        return self._run(step, ids, RowInts.of(starts, ids.device))
+
+    def _run(self, step: Step, ids: Tensor, starts: RowInts, first_row: int = 0) -> Tensor:
+        """Logits [B, n, V]."""
+        n = ids.shape[1]
+        slots, buffers = self._make_room(starts, n, first_row)
         # A step knows its inputs by their addresses: what is viewed has to be copied.
         return step(ids.contiguous(), slots, self._places[: self.kv_len(max(starts) + n)], buffers)
 
-    def _make_room(self, starts: RowInts, n: int) -> tuple[Tensor, list[Tensor]]:
+    def _make_room(
+        self, starts: RowInts, n: int, first_row: int = 0
+    ) -> tuple[Tensor, list[Tensor]]:
         """Slots [B, n] that steps are going to write, and the buffers, which stay where they are
         meanwhile."""
         num_rows, end = len(starts), max(starts) + n
@@ -133,9 +171,9 @@ class SlotModel(LoadedModel):
         if kv_len > len(self._places):
             self._places = torch.arange(2 * kv_len, device=self.device)
         slots = starts.tensor[:, None] + self._places[:n]
-        self.cache.reserve(num_rows, kv_len + 1)  # see Step
-        self.cache.write_at(SlotMapping(slots, 0, end - n, kv_len))
-        return slots, self.cache.buffers(is_single=num_rows == 1)
+        self.cache.reserve(first_row + num_rows, kv_len + 1)  # see Step
+        self.cache.write_at(SlotMapping(slots, first_row, end - n, kv_len))
+        return slots, self.cache.buffers(first_row, is_single=num_rows == 1)
 
     def steps(
         self,
