@@ -64,18 +64,19 @@ class Probes:
         """It pays so far."""
         self.num_idle = 0  # rounds since it was tried
         self.pause = FIRST_PAUSE
+        self.lost = 0.0  # by the last one, in plain rounds
         self.number = 0
 
     def reset(self) -> None:
         """It pays."""
-        self.num_idle, self.pause = 0, FIRST_PAUSE
+        self.num_idle, self.pause, self.lost = 0, FIRST_PAUSE, 0.0
 
     def is_due(self, lost: float) -> bool:
-        """It does not pay in this round; whether to try all the same, which loses the time of so
-        many plain rounds.
+        """It does not pay in this round; whether to try all the same, which is expected to lose the
+        time of so many plain rounds.
         """
         self.num_idle += 1
-        if self.num_idle <= max(self.pause, PATIENCE * lost):
+        if self.num_idle <= max(self.pause, PATIENCE * max(lost, self.lost)):
             return False
         self.num_idle, self.pause = 0, min(2 * self.pause, LONGEST_PAUSE)
         self.number += 1
@@ -315,10 +316,13 @@ class RoundCosts(RoundWatch):
             rows: as they were at its begin.
             length: of the longest proposal.
             drafting: as in RoundTimes.note.
-            is_usual: it counts for the speed.
+            is_usual: it counts for the speed; one with a proposal that does not is a probe.
         """
         seconds, gains = self.stop(rows)
         count = len(rows)
+        if length and not is_usual and self.times.knows_plain(count):
+            # What a draft had to read before is in it.
+            self.probes.lost = seconds / self.times.plain(count) - sum(map(len, gains)) / count
         self.times.note(count, length, seconds, drafting)
         if is_usual:
             speed = self.speed(count)

@@ -435,6 +435,23 @@ def test_dear_probes_are_rare(monkeypatch):
     assert length.report()["probes"] > 0
 
 
+def test_what_a_draft_has_to_read_first_counts():
+    """A text of thousands of tokens, whenever it was not read for a while."""
+    world = World(even(0.02))
+    length = paced(world)
+    world.rate(length, 30)
+    propose = world.source.propose
+
+    def read_and_propose(rows, limits, choose=None):
+        world.now += 20 * PLAIN * (limits[0] > 0)
+        return propose(rows, limits, choose)
+
+    world.source.propose = read_and_propose
+    world.rate(length, 300)
+    assert world.rate(length, 2000) > 0.97 / PLAIN
+    assert length.report()["probes"] > 2
+
+
 def test_a_slower_machine_does_not_make_drafting_pay(monkeypatch):
     """What was given up is slower now, too, though only plain rounds are seen to be."""
     world = World(even(0.08))
