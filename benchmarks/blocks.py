@@ -163,9 +163,8 @@ def generate_batch(pair: Pair, prompts: Prompts, options: Mapping[str, Any]) -> 
     padded = pair.tokenizer.pad({"input_ids": list(prompts)}, return_tensors="pt")
     with torch.inference_mode():
         generate: Any = pair.target.generate
-        output = generate(
-            **padded, max_new_tokens=MAX_NEW_TOKENS, **({"do_sample": False} | dict(options))
-        )
+        usual = {"do_sample": False, "max_new_tokens": MAX_NEW_TOKENS}
+        output = generate(**padded, **(usual | dict(options)))
     eos_id = pair.tokenizer.eos_token_id
     answers = output[:, padded.input_ids.shape[1] :].tolist()
     return [one[: one.index(eos_id) + 1] if eos_id in one else one for one in answers]

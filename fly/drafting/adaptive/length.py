@@ -120,7 +120,7 @@ class AdaptiveLength(DraftLength):
             ],
         )
         length = self._decide(rows) if any(limits) else 0
-        shortened = [min(limit, length) for limit in limits]
+        shortened = [min(row.limit, length) for row in self._now.rows]
         self._now.most = max(shortened)
         self._now.begin = self.costs.clock()
         return shortened
@@ -160,10 +160,25 @@ class AdaptiveLength(DraftLength):
             is_first = self.costs.speed(count).all_pulls < FIRST_ROUNDS
             most = min(self.k, FIRST_LEN + self._tail) if is_first else self.k
             return most if self._is_asked else min(length, most)
-        if not self.costs.probes.is_due():
+        return self._probe(rows)
+
+    def _probe(self, rows: Rows) -> int:
+        """How many tokens to draft to see whether that pays again; 0 in most rounds."""
+        growing = self._now.rows
+        tried = growing
+        if self._is_asked:
+            # A model has to read what it drafts for, and its forwards take as long for one row of
+            # a batch as for all.
+            able = [place for place, row in enumerate(growing) if row.limit > 0]
+            tried = [growing[min(able, key=lambda place: len(rows[place].ids))]]
+        length = min(PROBE_LEN + self._tail, self.k)
+        gained = sum(row.task.found * row.task.ahead[length] for row in tried)
+        if not self.costs.probes.is_due(self.costs.lost(len(rows), length, gained)):
             return 0
         self._now.is_probe = True
-        return min(PROBE_LEN + self._tail, self.k)
+        for row in growing:
+            row.limit = row.limit if row in tried else 0
+        return length
 
     def _best(self, count: int) -> tuple[int, float]:
         """The length whose tokens per second are most for `count` rows, by what is known of their

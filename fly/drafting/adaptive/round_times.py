@@ -20,7 +20,8 @@ MOST_OUTLIERS = 3  # in a row; then it is no outlier
 TRUST = 1000.0  # squared tokens by which rounds differ, until they show more than plain ones do
 SPEED_DECAY = 0.98  # of tokens and seconds, per round
 ENOUGH = 10  # rounds before a speed counts
-FIRST_PAUSE, LONGEST_PAUSE = 16, 1024  # plain rounds between two probes
+FIRST_PAUSE, LONGEST_PAUSE = 16, 1024  # plain rounds between two probes that cost little
+PATIENCE = 50  # plain rounds before a probe, for each whose time it loses
 LARGEST = 1e12  # of a sum that is read from a file: years of decoding make less
 Sum: TypeAlias = Annotated[float, Field(strict=True, ge=0, le=LARGEST)]
 
@@ -57,22 +58,25 @@ class RoundSpeed:
 
 class Probes:
     """Pauses before what does not pay is tried again: after FIRST_PAUSE rounds, and after twice as
-    many each time that it still does not."""
+    many each time that it still does not; longer where trying costs much."""
 
     def __init__(self) -> None:
         """It pays so far."""
         self.num_idle = 0  # rounds since it was tried
         self.pause = FIRST_PAUSE
+        self.lost = 0.0  # by the last one, in plain rounds
         self.number = 0
 
     def reset(self) -> None:
         """It pays."""
-        self.num_idle, self.pause = 0, FIRST_PAUSE
+        self.num_idle, self.pause, self.lost = 0, FIRST_PAUSE, 0.0
 
-    def is_due(self) -> bool:
-        """It does not pay in this round; whether to try all the same."""
+    def is_due(self, lost: float) -> bool:
+        """It does not pay in this round; whether to try all the same, which is expected to lose the
+        time of so many plain rounds.
+        """
         self.num_idle += 1
-        if self.num_idle <= self.pause:
+        if self.num_idle <= max(self.pause, PATIENCE * max(lost, self.lost)):
             return False
         self.num_idle, self.pause = 0, min(2 * self.pause, LONGEST_PAUSE)
         self.number += 1
@@ -91,6 +95,7 @@ class CostSums:
     squares: float = 0.0  # of the differences in length between a round and the next
     products: float = 0.0  # of these and the differences in seconds that were not drafting
     last: tuple[int, float] | None = None
+    plain: float = 0.0  # seconds of a plain round when this was last measured; 0: not known
     skipped: int = 0
     outliers: int = 0
 
@@ -106,6 +111,18 @@ class CostSums:
         self.drafting = DECAY * self.drafting + drafting
         self.squares = DECAY * self.squares + step * step
         self.products = DECAY * self.products + step * change
+
+    def follow(self, plain: float) -> None:
+        """What was measured takes as much more or less now as plain rounds do: these now take
+        `plain` seconds.
+        """
+        drift = plain / self.plain if self.plain else 1.0
+        self.plain = plain
+        self.seconds *= drift
+        self.drafting *= drift
+        self.products *= drift
+        if self.last is not None:
+            self.last = self.last[0], drift * self.last[1]
 
     @property
     def is_known(self) -> bool:
@@ -165,6 +182,8 @@ class RoundTimes:
         line.outliers = 0
         if drafting is None:
             drafting = line.drafting / line.length * length if line.length else 0.0
+        if length and self.knows_plain(num_rows):
+            line.follow(self._plain[place].mean)
         line.note(num_rows, length, seconds, drafting)
 
     def knows_plain(self, num_rows: int) -> bool:
@@ -180,13 +199,17 @@ class RoundTimes:
 
     def speculative(self, num_rows: int, lengths: Sequence[int]) -> list[float]:
         """Seconds of speculative rounds of these lengths; while nothing is known as optimistic as
-        can be, so that it is tried: no more than plain ones.
+        can be, so that it is tried: no more than plain ones.  Where they were measured long ago,
+        they take as much more or less now as plain ones do.
         """
         line = _nearest(self._speculative, num_rows.bit_length())
         if line is None:
             return [self.plain(num_rows)] * len(lengths)
         step, usual = self.step(num_rows), line.length / line.weight
-        return [max(line.mean + step * (length - usual), 0.05 * line.mean) for length in lengths]
+        drift = self.plain(num_rows) / line.plain if line.plain else 1.0
+        return [
+            drift * max(line.mean + step * (length - usual), 0.05 * line.mean) for length in lengths
+        ]
 
     def step(self, num_rows: int) -> float:
         """Seconds of one further token in all proposals."""
@@ -266,6 +289,19 @@ class RoundCosts(RoundWatch):
         measured = num_rows * speed.rate if speed.all_pulls >= ENOUGH else 0.0
         return max(measured or hoped, num_rows / plain)
 
+    def lost(self, num_rows: int, length: int, gained: float) -> float:
+        """Plain rounds that would bring as much in the time of a speculative one, beyond what that
+        is expected to bring.
+
+        Args:
+            num_rows: B
+            length: of the longest proposal.
+            gained: tokens that are expected to be kept.
+        """
+        size = self.times.compared(num_rows)
+        [seconds] = self.times.speculative(size, [length])
+        return max(0.0, seconds / self.times.plain(size) - 1 - gained / num_rows)
+
     def end(
         self,
         rows: Rows,
@@ -280,10 +316,13 @@ class RoundCosts(RoundWatch):
             rows: as they were at its begin.
             length: of the longest proposal.
             drafting: as in RoundTimes.note.
-            is_usual: it counts for the speed.
+            is_usual: it counts for the speed; one with a proposal that does not is a probe.
         """
         seconds, gains = self.stop(rows)
         count = len(rows)
+        if length and not is_usual and self.times.knows_plain(count):
+            # What a draft had to read before is in it.
+            self.probes.lost = seconds / self.times.plain(count) - sum(map(len, gains)) / count
         self.times.note(count, length, seconds, drafting)
         if is_usual:
             speed = self.speed(count)

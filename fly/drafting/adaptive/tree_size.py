@@ -113,7 +113,9 @@ class TreePace:
                 best, most = place + 1, gained - price * taken
         if best == 0:
             # Times change as texts do.
-            return PROBE_NODES if self.costs.probes.is_due() else 0
+            tried = min(PROBE_NODES, largest)
+            lost = self.costs.lost(count, tried, sum(gains[:tried]))
+            return PROBE_NODES if self.costs.probes.is_due(lost) else 0
         self.costs.probes.reset()
         is_first = self._num_trees[count.bit_length()] < FIRST_ROUNDS
         return min(best, FIRST_NODES) if is_first else best

@@ -16,6 +16,7 @@ from fly.engine.model.probe import share, tolerance
 from fly.engine.model.slots import SlotModel
 
 STARTS = (9, 4, 14)  # tokens that rows hold when a step is compared
+PACKED_TYPES = (torch.uint8, torch.int8, torch.int32)  # of quantised weights
 LENGTHS = (3, 2)  # tokens of the two forwards compared, where a step takes several
 
 
@@ -27,7 +28,7 @@ def why_eager(model: Any) -> str | None:
         return "it is compiled already"
     if hasattr(model, "peft_config") or getattr(model, "_hf_peft_config_loaded", False):
         return "it has adapters, which may be changed at any time"
-    if getattr(model, "is_quantized", False) or hasattr(model.config, "quantization_config"):
+    if _is_quantised(model):
         return "its weights are quantised"
     for name, module in model.named_modules():
         if hasattr(module, "_hf_hook") or is_hooked(module):
@@ -40,6 +41,18 @@ def why_eager(model: Any) -> str | None:
     if torch.is_autocast_enabled("cpu"):
         return "it runs under autocast"
     return None
+
+
+def _is_quantised(model: Any) -> bool:
+    """Whether weights are kept in fewer bits.  A model from a GGUF file is marked as
+    quantised though its weights were made ordinary floats at loading.
+    """
+    how = getattr(model.config, "quantization_config", None)
+    if how is None and not getattr(model, "is_quantized", False):
+        return False
+    kept = [*model.parameters(), *model.buffers()]
+    is_whole = all(each.dtype not in PACKED_TYPES for each in kept)
+    return not (is_whole and getattr(how, "quant_method", None) == "gguf")
 
 
 def module_for(model: SlotModel, lines: int) -> StepModule:

@@ -391,12 +391,80 @@ def test_lookups_that_find_nothing_are_given_up():
     assert task.found < 0.4
 
 
+def test_a_draft_model_is_tried_on_one_row():
+    """It has to read what it drafts for; a round of the batch takes as long for one row."""
+    clock = SimpleNamespace(now=0.0)
+    rows = [
+        SimpleNamespace(ids=[0] * size, key=key) for size, key in ((9, "a"), (4, "b"), (6, "b"))
+    ]
+    pace = AdaptiveLength(K, 0, clock=lambda: clock.now, is_asked=True)
+    tried = []
+    for turn in range(300):
+        limits = pace.limits(rows, [K, K if turn < 150 else 0, K])
+        width = max(limits)
+        if turn > 60 and width:
+            tried.append(tuple(limits))
+        asked = pace._kept["a"].asked
+        tokens, sure = torch.full((3, 1), 7), torch.full((3, 1), 0.02)
+        length = next((n for n in range(1, width + 1) if not pace.goes_on(tokens, sure)), width)
+        kept = [min(limit, length) for limit in limits]
+        pace.proposed(Proposal.from_lists([[7] * count for count in kept], torch.device("cpu")))
+        clock.now += ROUND + STEP * length if width else PLAIN
+        pace.observe([0, 0, 0])
+        pace.commit(rows)
+        # Of rows that draft nothing nothing is learned.
+        assert (pace._kept["a"].asked > asked) == (limits[0] > 0) or turn < 60
+    assert set(tried) == {(0, 4, 0), (0, 0, 4)}
+
+
 def test_a_probe_is_long_enough_for_a_loosened_token():
     world = World(even(0.02))
     length = paced(world, tail=6)
     world.rate(length, 400)
     lengths = length.report()["rounds_by_draft_length"]
     assert lengths["10"] >= length.report()["probes"] > 2
+
+
+def test_dear_probes_are_rare(monkeypatch):
+    """Trying again costs no more than a fiftieth of what was waited."""
+    monkeypatch.setitem(globals(), "ROUND", 20 * PLAIN)
+    world = World(even(0.02))
+    length = paced(world)
+    world.rate(length, 30)  # it learns
+    assert world.rate(length, 1500) > 0.97 / PLAIN
+    assert length.report()["probes"] > 0
+
+
+def test_what_a_draft_has_to_read_first_counts():
+    """A text of thousands of tokens, whenever it was not read for a while."""
+    world = World(even(0.02))
+    length = paced(world)
+    world.rate(length, 30)
+    propose = world.source.propose
+
+    def read_and_propose(rows, limits, choose=None):
+        world.now += 20 * PLAIN * (limits[0] > 0)
+        return propose(rows, limits, choose)
+
+    world.source.propose = read_and_propose
+    world.rate(length, 300)
+    assert world.rate(length, 2000) > 0.97 / PLAIN
+    assert length.report()["probes"] > 2
+
+
+def test_a_slower_machine_does_not_make_drafting_pay(monkeypatch):
+    """What was given up is slower now, too, though only plain rounds are seen to be."""
+    world = World(even(0.08))
+    length = paced(world)
+    world.rate(length, 400)
+    assert length.is_idle
+    for name in ("ROUND", "STEP", "PLAIN"):
+        monkeypatch.setitem(globals(), name, 1.5 * globals()[name])
+    before = length.report()
+    world.rate(length, 800)
+    after = length.report()
+    plain = after["rounds_by_draft_length"]["0"] - before["rounds_by_draft_length"]["0"]
+    assert plain + after["probes"] - before["probes"] == 800
 
 
 def test_near_the_most_the_few_that_are_left_are_thought_of():

@@ -3,6 +3,7 @@ what cannot be, and that texts stay what they are."""
 
 import copy
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -180,6 +181,12 @@ def test_what_a_traced_forward_would_not_follow():
     quantised = copy.deepcopy(model)
     quantised.config.quantization_config = {"bits": 4}
     assert "quantised" in why_eager(quantised)
+    from_gguf = copy.deepcopy(model)
+    from_gguf.config.quantization_config = SimpleNamespace(quant_method="gguf")
+    from_gguf.is_quantized = True
+    assert why_eager(from_gguf) is None
+    from_gguf.register_buffer("blocks", torch.zeros(3, dtype=torch.uint8))
+    assert "quantised" in why_eager(from_gguf)
     assert "on meta" in why_eager(copy.deepcopy(model).to("meta"))
     adapted._orig_mod = model
     assert "compiled already" in why_eager(adapted)
