@@ -22,6 +22,7 @@ SPEED_DECAY = 0.98  # of tokens and seconds, per round
 ENOUGH = 10  # rounds before a speed counts
 FIRST_PAUSE, LONGEST_PAUSE = 16, 1024  # plain rounds between two probes that cost little
 PATIENCE = 50  # plain rounds before a probe, for each whose time it loses
+LONGEST_WAIT = 4096  # however long the last one took: the machine may have stood still
 LARGEST = 1e12  # of a sum that is read from a file: years of decoding make less
 Sum: TypeAlias = Annotated[float, Field(strict=True, ge=0, le=LARGEST)]
 
@@ -76,7 +77,8 @@ class Probes:
         time of so many plain rounds.
         """
         self.num_idle += 1
-        if self.num_idle <= max(self.pause, PATIENCE * max(lost, self.lost)):
+        costly = min(PATIENCE * max(lost, self.lost), LONGEST_WAIT)
+        if self.num_idle <= max(self.pause, costly):
             return False
         self.num_idle, self.pause = 0, min(2 * self.pause, LONGEST_PAUSE)
         self.number += 1

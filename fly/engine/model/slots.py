@@ -133,7 +133,7 @@ class SlotModel(LoadedModel):
         self._run(step, ids, RowInts.of(starts, ids.device), first_row)
 
     def _may_give_logits(self, lines: int) -> bool:
-        """Whether logits of so many tokens, which a step gives, cost little beside what it saves."""
+        """Whether logits of so many tokens, which a step gives, cost less than what it saves."""
         size, share = self._head
         saved = SAVED_PRODUCTS * len(self.cache.slot_layers)
         return (share <= SMALL_HEAD or size * lines <= saved) and (

@@ -4,12 +4,13 @@ forward does, for all sizes.  Nothing is compiled here (test_aot.py)."""
 import pytest
 import torch
 
+from fly.engine.model import slots
 from fly.engine.model.compiling import Example, module_for
 from fly.engine.model.graph import StepKind
 from fly.engine.model.slots import SPARE_SLOTS, SlotModel
 from tests.engine.architectures import BATCHED
 from tests.engine.model.steps import KINDS, traced
-from tests.models import VOCAB, tiny
+from tests.models import VOCAB, prompts, tiny
 
 ROWS = StepKind(is_single=False, is_long=True)
 
@@ -93,6 +94,48 @@ def test_rows_leave_and_the_cache_grows(mixed):
     assert_alike(*mixed, torch.tensor([[5], [6]]), [4, 3])
     assert_alike(*mixed, torch.tensor([[8] * 70]), [5])
     assert_alike(*mixed, torch.tensor([[5], [6]]), [75, 4])
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("head", ["small", "large", "many"])
+def test_prompts_are_read_by_steps(head, mixed, monkeypatch):
+    """But where the logits that these give for every token would cost more than they save, or
+    take much memory."""
+    if head == "small":
+        monkeypatch.setattr(slots, "SMALL_HEAD", 1.0)
+    elif head == "large":
+        monkeypatch.setattr(slots, "SMALL_HEAD", 0.0)
+        monkeypatch.setattr(slots, "SAVED_PRODUCTS", 0)
+    else:
+        monkeypatch.setattr(slots, "MOST_LOGITS", VOCAB)
+    stepped, eager = mixed
+    forwards, extend = [], SlotModel._extend
+    monkeypatch.setattr(
+        SlotModel,
+        "_extend",
+        lambda model, ids, *given, **more: (
+            forwards.append((model, tuple(ids.shape))),
+            extend(model, ids, *given, **more),
+        )[1],
+    )
+    asked = prompts(4)
+    for model in mixed:
+        model.clear()
+        model.prefill(asked[:1], 0)
+        model.prefill(asked[1:3], 1)
+        model.prefill(asked[3:], 3)
+    read = [shape for model, shape in forwards if model is stepped]
+    if head == "small":
+        assert read == [(1, 1)], "only to have buffers"
+    else:
+        assert read == [shape for model, shape in forwards if model is eager]
+    held, kept = (model.cache.buffers(is_single=False) for model in mixed)
+    for one, other in zip(held, kept, strict=True):
+        for row, prompt in enumerate(asked):
+            seen = slice(0, len(prompt))
+            assert (one[row, :, seen] - other[row, :, seen]).abs().max() < 1e-5
+    starts = [len(prompt) for prompt in asked]
+    assert_alike(*mixed, torch.full((4, 2), 5), starts)
 
 
 @torch.inference_mode()
