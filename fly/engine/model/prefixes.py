@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 # Tokens from which copying slots is worth a look: a shorter forward costs about as much to launch.
 MIN_SHARED = 32
+# Padding of a forward from which another forward costs less.
+MAX_PADDING = 128
 
 
 @dataclass(frozen=True)
@@ -61,20 +63,19 @@ def plan_prefill(
 
 
 def chunks(spans: Sequence[Span], num_tokens: int) -> Iterator[list[Span]]:
-    """Consecutive rows whose tokens, padded to the longest, stay within `num_tokens`; a single row
-    may have more.
+    """Consecutive rows whose tokens, padded to the longest, stay within `num_tokens`, MAX_PADDING
+    of padding among them; a single row may have more.
     """
     chunk: list[Span] = []
-    width = 0
     for span in spans:
         if not span.ids:
             continue
-        grown = max(width, len(span.ids))
-        follows = bool(chunk) and span.row == chunk[-1].row + 1
-        if chunk and (not follows or (len(chunk) + 1) * grown > num_tokens):
+        lengths = [len(each.ids) for each in (*chunk, span)]
+        size = len(lengths) * max(lengths)
+        is_full = size > num_tokens or size - sum(lengths) > MAX_PADDING
+        if chunk and (is_full or span.row != chunk[-1].row + 1):
             yield chunk
-            chunk, grown = [], len(span.ids)
+            chunk = []
         chunk.append(span)
-        width = grown
     if chunk:
         yield chunk

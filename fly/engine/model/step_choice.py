@@ -78,6 +78,7 @@ class CompiledSteps:
     told: dict[str, str] = field(default_factory=dict)  # by role, what its forwards are now
     on_start: Callable[[str], None] | None = None  # called with a line before a compilation
     _refused: dict[int, str] = field(default_factory=dict)  # why, by the model's identity
+    _said: set[tuple[int, str]] = field(default_factory=set)
     _seconds: float = 0.0
     _overheads: dict[tuple[int, int, bool], float] = field(default_factory=dict)
 
@@ -85,13 +86,15 @@ class CompiledSteps:
         """Have the steps that the work needs and pays for; seconds that it took.
 
         Warns:
-            FLyWarning: what was asked for, or would have paid, cannot be compiled; once.
+            FLyWarning: what was asked for, or would have paid, cannot be compiled; once each.
         """
         spent = self._seconds
         for role, served in (("target", target), ("draft", draft)):
             if served is None:
                 continue
             why = self._why_not(served, work)
+            if why is not None and work.setup.compiles == "on":
+                self._say(role, served, why)
             if isinstance(served, SlotModel):
                 why = why or self._compile(role, served, work)
                 served.step_cache.is_on = why is None
@@ -162,12 +165,16 @@ class CompiledSteps:
     def _refuse(self, role: str, served: SlotModel, why: str) -> str:
         """Remember and warn."""
         self._refused[id(served)] = why
-        warnings.warn(
-            f"the {role}, {type(served.model).__name__}, runs eagerly: {why}",
-            FLyWarning,
-            stacklevel=6,
-        )
+        self._say(role, served, why)
         return why
+
+    def _say(self, role: str, served: CausalModel, why: str) -> None:
+        """Warn, once for each reason."""
+        if (id(served), why) not in self._said:
+            self._said.add((id(served), why))
+            name = type(getattr(served, "model", served)).__name__
+            message = f"the {role}, {name}, runs eagerly: {why}"
+            warnings.warn(message, FLyWarning, stacklevel=6)
 
 
 @torch.inference_mode()

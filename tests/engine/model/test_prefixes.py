@@ -92,6 +92,8 @@ def test_following_a_plan_gives_every_row_its_prompt():
         ([1, 1, 9], 8, [[0, 1], [2]]),
         ([1, 0, 1], 8, [[0], [2]]),
         ([], 8, []),
+        ([200, 100, 72], 4096, [[0, 1], [2]]),
+        ([129, 1, 200], 4096, [[0, 1], [2]]),
     ],
 )
 def test_chunks(lengths, num_tokens, want):

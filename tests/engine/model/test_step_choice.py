@@ -22,6 +22,7 @@ from tests.models import blurred, prompts, tiny, tiny_tokenizer
 
 SINGLE = [kind for kind in KINDS if kind.is_single]
 SEVERAL = [kind for kind in KINDS if not kind.is_single]
+ROLES = "target", "draft"
 TOKEN, TOKENS = (StepKind(is_single=False, is_long=is_long) for is_long in (False, True))
 
 
@@ -84,9 +85,26 @@ def test_compiling_is_a_phase_of_its_own():
 def test_trees_run_eagerly():
     backend = CallingBackend()
     made = decoder(backend, compile="on", drafter="tree")
-    answers(made)
+    said = refused(made, compile="off", drafter="tree")
+    assert [each.partition(": ")[2] for each in said] == [
+        "trees are read with masks of their own"
+    ] * 2
     assert backend.made == []
     assert "trees" in made.compiled.told["target"]
+
+
+@pytest.mark.parametrize("compiles", ["on", "auto"])
+def test_what_was_asked_for_and_cannot_be_is_said(compiles, monkeypatch):
+    monkeypatch.setattr(step_choice, "why_eager", lambda model: "it has adapters")
+    made = decoder(compile=compiles)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        answers(made)
+        answers(made)
+    said = [str(each.message) for each in caught]
+    told = [f"the {role}, LlamaForCausalLM, runs eagerly: it has adapters" for role in ROLES]
+    assert said == (told if compiles == "on" else [])
+    assert made.compiled.told == dict.fromkeys(ROLES, "eager: it has adapters")
 
 
 def test_auto_leaves_short_runs_alone():
@@ -128,14 +146,14 @@ def test_overhead_is_measured():
     assert step_choice.inner_size(tiny("llama").model) is None
 
 
-def refused(made):
+def refused(made, **eager):
     """What was said, once, although it decodes twice."""
     with pytest.warns(FLyWarning, match="runs eagerly") as caught:
         texts, _ = answers(made)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert answers(made)[0] == texts
-    assert texts == answers(decoder(compile="off"))[0]
+    assert texts == answers(decoder(**(eager or {"compile": "off"})))[0]
     return [str(each.message) for each in caught]
 
 
@@ -227,7 +245,8 @@ def test_hooks_that_come_later_are_seen():
     assert made.compiled.told["target"] == "compiled"
     calls = []
     handle = target.model.layers[0].register_forward_hook(lambda *given: calls.append(1))
-    answers(made)
+    with pytest.warns(FLyWarning, match=r"the target, .*: model\.layers\.0 has hooks"):
+        answers(made)
     assert calls
     handle.remove()
     answers(made)
