@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -143,8 +143,23 @@ class CompiledSteps:
                 return self._refuse(role, served, why)
             if self.on_start is not None:
                 self.on_start(f"compiling the {role}")
-        why = make_steps(served, lines, self.backend)
+        why = make_steps(served, lines, self.backend) or self._make_last_row(served, work, missing)
         return why and self._refuse(role, served, why)
+
+    def _make_last_row(
+        self, served: SlotModel, work: Work, kinds: Sequence[StepKind]
+    ) -> str | None:
+        """The same steps for one row, the last of a batch, where they are asked for or there:
+        its few rounds seldom pay for them."""
+        alone = {StepKind(True, kind.is_long): work.tokens_in(kind) for kind in kinds}
+        is_asked = work.setup.compiles == "on"
+        wanted = {
+            kind: lines
+            for kind, lines in alone.items()
+            if kind not in served.step_cache
+            and (is_asked or self.backend.has(module_for(served, lines), kind))
+        }
+        return make_steps(served, wanted, self.backend)
 
     def _pays(
         self, served: SlotModel, forwards: dict[StepKind, float], work: Work, num_new: int

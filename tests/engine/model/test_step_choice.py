@@ -65,8 +65,8 @@ def test_texts_stay_the_same(batch_size):
         assert got == want
         assert on.compiled.told["target"] == "compiled"
         assert counts.rounds == plain.rounds
-    assert set(backend.made) == set(SINGLE if batch_size == 1 else SEVERAL)
-    assert len(backend.made) == 2 * 2  # each once
+    assert set(backend.made) == set(SINGLE if batch_size == 1 else KINDS)
+    assert len(backend.made) == 2 * (2 if batch_size == 1 else 4)  # each once
 
 
 def test_compiling_is_a_phase_of_its_own():
@@ -120,6 +120,16 @@ def test_auto_takes_what_is_there():
     made = decoder(backend, compile="auto")
     answers(made)
     assert made.compiled.told == {"target": "compiled", "draft": "compiled"}
+
+
+@pytest.mark.parametrize("kept", [SEVERAL, KINDS], ids=["rows", "rows and row"])
+def test_the_last_row_of_a_batch(kept):
+    """Its steps alone are not worth a compilation."""
+    backend = CallingBackend(kept=set(kept))
+    made = decoder(backend, compile="auto")
+    want, _ = answers(decoder(compile="off"), 4)
+    assert answers(made, 4)[0] == want
+    assert set(backend.made) == set(kept)
 
 
 def test_auto_compiles_where_it_pays(monkeypatch):
@@ -226,14 +236,14 @@ def test_steps_are_made_anew_where_weights_are_packed_anew():
         if isinstance(part, FixedLinear)
     ]
     assert len(layers) == len(packed_weights(made.pair.target.view)) > 0
-    assert len(backend.made) == 2
+    assert len(backend.made) == 4
     answers(made)
-    assert len(backend.made) == 2
+    assert len(backend.made) == 4
     with torch.no_grad():
         target.model.layers[0].mlp.up_proj.weight.mul_(-1)
     made.release()  # keys and values of the weights as they were
     texts, _ = answers(made)
-    assert len(backend.made) == 4
+    assert len(backend.made) == 8
     plain = decoder(compile="off", packed="off", target=target, drafter="ngram")
     assert texts == answers(plain)[0]
 
