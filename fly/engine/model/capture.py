@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import warnings
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -196,7 +197,7 @@ class CapturedModel(SlotModel):
         super().__init__(model, common_vocab, share_prefixes=share_prefixes)
         self.cache.unseen = 1
         self._graphs = graphs or CudaGraphs(self.device)
-        self.captured = CapturedSteps(self._step, self._graphs)
+        self.captured = CapturedSteps(_weak(self._step), self._graphs)
         self.chains: dict[int, CapturedSteps] = {}  # by their tokens
         self._seen = torch.arange(0)
 
@@ -234,7 +235,9 @@ class CapturedModel(SlotModel):
         for before in range(0, count, most := self.steps_at_once if wants_confidence else count):
             n = min(most, count - before)
             slots, seen = self._open(starts, n)
-            chain = self.chains.setdefault(n, CapturedSteps(partial(self._chain, n), self._graphs))
+            chain = self.chains.setdefault(
+                n, CapturedSteps(partial(_weak(self._chain), n), self._graphs)
+            )
             told = chain(tokens, slots[:, :1], seen, self.cache.all_buffers)
             ids, sure = told[..., 0].long(), told[..., 1].float()
             found.append(DraftSteps(ids, None, sure if wants_confidence else None))
@@ -266,6 +269,18 @@ class CapturedModel(SlotModel):
         super().clear()
         for each in (self.captured, *self.chains.values()):
             each.forget()
+
+
+def _weak(method: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Calls a method of a model that it does not keep alive, nor its graphs and buffers with it."""
+    known = weakref.WeakMethod(method)
+
+    def call(*given: Any) -> Tensor:
+        alive = known()
+        assert alive is not None
+        return alive(*given)
+
+    return call
 
 
 def why_not(model: PreTrainedModel, device: torch.device) -> str | None:

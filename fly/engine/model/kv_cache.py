@@ -4,6 +4,7 @@ write."""
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -44,7 +45,9 @@ class SlotLayer(DynamicLayer):
     def __init__(self, owner: SlotCache) -> None:
         """Share the owner's sizes and its current mapping."""
         super().__init__()  # type: ignore[no-untyped-call]
-        self._owner = owner
+        # Weakly, or the buffers of a cache that nobody uses stay until the garbage is collected,
+        # which decoding, with its few new objects, seldom causes.
+        self._owner: SlotCache = weakref.proxy(owner)
         self.buffers: list[Tensor] = []
         self.is_initialized = True
 

@@ -1,10 +1,17 @@
 """The slot cache: what is written at a slot stays there until it is written again."""
 
+import gc
 import random
+import weakref
 
+import pytest
 import torch
 
+from fly.engine.model.capture import CapturedModel
 from fly.engine.model.kv_cache import SlotCache, SlotMapping
+from fly.engine.model.slots import SlotModel
+from tests.engine.replaying import RecordedGraphs
+from tests.models import tiny
 
 HEADS, SIZE = 2, 3
 
@@ -149,3 +156,28 @@ def test_equals_a_dictionary_of_slots():
                 for slot in range(cache.capacity):
                     copied = known.get((source, slot), nothing) if slot < length else nothing
                     known[destination, slot] = copied
+
+
+@pytest.fixture
+def _without_collection():
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@torch.inference_mode()
+@pytest.mark.usefixtures("_without_collection")
+@pytest.mark.parametrize("is_captured", [False, True])
+def test_buffers_go_with_their_model(is_captured):
+    """Nothing waits for the garbage to be collected: a process may make many decoders."""
+    graphs = RecordedGraphs()
+    model = CapturedModel(tiny("llama"), graphs=graphs) if is_captured else SlotModel(tiny("llama"))
+    model.prefill([[5, 6, 7]], 0)
+    for _ in range(3):
+        model.steps(torch.tensor([[8]]), [1], [3], 4)
+    assert graphs.num_captured == (2 if is_captured else 0)
+    # The recorder of operations keeps tensors in circles of its own, as no device's graph does.
+    owner = weakref.ref(model.cache if is_captured else model.cache.all_buffers[0])
+    del model
+    assert owner() is None
