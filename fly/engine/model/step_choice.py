@@ -27,9 +27,8 @@ if TYPE_CHECKING:
 
 # Answers mostly end before their budgets do.
 EXPECTED_SHARE = 0.25
-# One step of a model with two layers took 11 to 15 s, with eight 17 to 25 s (Intel Xeon, one
-# thread, torch 2.13); beside other work, in processor time, of one token with 12 layers 49 s and
-# with 30 (SmolLM2-135M) 79 s, of several tokens with 30 up to 193 s.
+# One step of a model with two layers took 11 to 15 s, with eight 17 to 25 s, with 30 (SmolLM2-135M)
+# 52 to 73 s (Intel Xeon, one thread, torch 2.13).
 BASE_S, LAYER_S = 10.0, 2.0
 # Of what an eager forward takes beyond its products.
 SAVED_SHARE = 0.7
