@@ -44,15 +44,14 @@ def why_eager(model: Any) -> str | None:
 
 
 def _is_quantised(model: Any) -> bool:
-    """Whether weights are kept in fewer bits.  A model from a GGUF file is marked as
-    quantised though its weights were made ordinary floats at loading.
+    """Whether weights are kept in fewer bits.  A model from a GGUF file is marked as quantised
+    though its weights were made ordinary floats at loading; ours in 8 bits is not marked.
     """
+    if any(each.dtype in PACKED_TYPES for each in [*model.parameters(), *model.buffers()]):
+        return True
     how = getattr(model.config, "quantization_config", None)
-    if how is None and not getattr(model, "is_quantized", False):
-        return False
-    kept = [*model.parameters(), *model.buffers()]
-    is_whole = all(each.dtype not in PACKED_TYPES for each in kept)
-    return not (is_whole and getattr(how, "quant_method", None) == "gguf")
+    is_marked = how is not None or getattr(model, "is_quantized", False)
+    return is_marked and getattr(how, "quant_method", None) != "gguf"
 
 
 def module_for(model: SlotModel, lines: int) -> StepModule:

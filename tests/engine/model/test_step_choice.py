@@ -16,6 +16,7 @@ from fly.engine.model.graph import StepKind
 from fly.engine.model.packed import FixedLinear, fixed_view, packed_weights
 from fly.engine.model.packing_gains import is_available
 from fly.engine.model.step_choice import CompiledSteps
+from fly.engine.self_draft.int8 import in_int8
 from fly.errors import FLyWarning
 from tests.engine.model.steps import KINDS, CallingBackend
 from tests.models import blurred, prompts, tiny, tiny_tokenizer
@@ -215,6 +216,7 @@ def test_what_a_traced_forward_would_not_follow():
     assert why_eager(from_gguf) is None
     from_gguf.register_buffer("blocks", torch.zeros(3, dtype=torch.uint8))
     assert "quantised" in why_eager(from_gguf)
+    assert "quantised" in why_eager(in_int8(model)), "self drafts in 8 bits"
     assert "on meta" in why_eager(copy.deepcopy(model).to("meta"))
     adapted._orig_mod = model
     assert "compiled already" in why_eager(adapted)
