@@ -138,7 +138,9 @@ class Shares(Format):
         text = f"Of a round, {', '.join(parts)}, {waits}"
         if self.by_floor is None or self.floor_s is None:
             return f"{text}."
-        return f"{text}; {self.by_floor:.1f} times the floor of {1000 * self.floor_s:.2g} ms."
+        floor_ms = 1000 * self.floor_s
+        digits = 1 if floor_ms < 10 else 0
+        return f"{text}; {self.by_floor:.1f} times the floor of {floor_ms:.{digits}f} ms."
 
 
 class MethodResult(Format):

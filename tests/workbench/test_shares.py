@@ -104,6 +104,8 @@ def test_in_words():
         "2.1 times the floor of 3.4 ms."
     )
     compiled = Parts(**(NOTHING | {"compiled": 0.9}))
+    slow = folders.shares(floor_s=0.2, round_s=0.54).in_words
+    assert slow.endswith("2.7 times the floor of 200 ms.")
     plain = folders.shares(target=compiled, draft=None, host_waits=0.04, floor_s=None)
     assert plain.in_words == (
         "Of a round, 2% the vocabulary, 90% compiled forwards, not split, 4% the engine, 4% host "
