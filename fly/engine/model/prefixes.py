@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 # Tokens from which copying slots is worth a look: a shorter forward costs about as much to launch.
 MIN_SHARED = 32
-# Padding of a forward from which another forward costs less.
+# Padding of a forward from which another forward costs less on a CPU.
 MAX_PADDING = 128
 
 
@@ -62,17 +62,20 @@ def plan_prefill(
     return waves
 
 
-def chunks(spans: Sequence[Span], num_tokens: int) -> Iterator[list[Span]]:
-    """Consecutive rows whose tokens, padded to the longest, stay within `num_tokens`, MAX_PADDING
+def chunks(
+    spans: Sequence[Span], num_tokens: int, max_padding: int | None = None
+) -> Iterator[list[Span]]:
+    """Consecutive rows whose tokens, padded to the longest, stay within `num_tokens`, `max_padding`
     of padding among them; a single row may have more.
     """
+    most = num_tokens if max_padding is None else max_padding
     chunk: list[Span] = []
     for span in spans:
         if not span.ids:
             continue
         lengths = [len(each.ids) for each in (*chunk, span)]
         size = len(lengths) * max(lengths)
-        is_full = size > num_tokens or size - sum(lengths) > MAX_PADDING
+        is_full = size > num_tokens or size - sum(lengths) > most
         if chunk and (is_full or span.row != chunk[-1].row + 1):
             yield chunk
             chunk = []

@@ -13,14 +13,14 @@ from torch import Tensor
 from fly.drafting import TreeMask
 from fly.drafting.base import Choose, greedy, pad_right
 from fly.drafting.draft_steps import DraftSteps, confidence
-from fly.drafting.uploads import RowInts
+from fly.drafting.uploads import RowInts, is_awaited
 from fly.engine.model.attention import ServedAttention, is_accelerated
 from fly.engine.model.base import PREFILL_TOKENS, LoadedModel
 from fly.engine.model.devices import MovedOnce, has_hooks
 from fly.engine.model.graph import Step, StepCache, StepModule
 from fly.engine.model.kv_cache import SlotCache, SlotMapping
 from fly.engine.model.masks import MaskPlan, check_attention
-from fly.engine.model.prefixes import Span, chunks, plan_prefill
+from fly.engine.model.prefixes import MAX_PADDING, Span, chunks, plan_prefill
 from fly.errors import ModelError
 
 if TYPE_CHECKING:
@@ -107,7 +107,9 @@ class SlotModel(LoadedModel):
                     self.cache.wipe(span.row, span.start)
                 else:
                     self.cache.copy_row(span.source, span.row, span.start)
-            for chunk in chunks(wave, PREFILL_TOKENS):
+            # Every forward is launched and told its slots, which costs an accelerator more.
+            padding = None if is_awaited(self.device) else MAX_PADDING
+            for chunk in chunks(wave, PREFILL_TOKENS, padding):
                 self._fill(chunk)
         self._held[first_row : first_row + len(prompts)] = map(list, prompts)
 

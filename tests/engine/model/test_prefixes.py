@@ -84,18 +84,19 @@ def test_following_a_plan_gives_every_row_its_prompt():
 
 
 @pytest.mark.parametrize(
-    ("lengths", "num_tokens", "want"),
+    ("lengths", "limits", "want"),
     [
-        ([4, 4, 4], 100, [[0, 1, 2]]),
-        ([4, 4, 4], 8, [[0, 1], [2]]),
-        ([9, 1, 1], 8, [[0], [1, 2]]),
-        ([1, 1, 9], 8, [[0, 1], [2]]),
-        ([1, 0, 1], 8, [[0], [2]]),
-        ([], 8, []),
-        ([200, 100, 72], 4096, [[0, 1], [2]]),
-        ([129, 1, 200], 4096, [[0, 1], [2]]),
+        ([4, 4, 4], (100,), [[0, 1, 2]]),
+        ([4, 4, 4], (8,), [[0, 1], [2]]),
+        ([9, 1, 1], (8,), [[0], [1, 2]]),
+        ([1, 1, 9], (8,), [[0, 1], [2]]),
+        ([1, 0, 1], (8,), [[0], [2]]),
+        ([], (8,), []),
+        ([200, 100, 72], (4096,), [[0, 1, 2]]),
+        ([200, 100, 72], (4096, 128), [[0, 1], [2]]),
+        ([129, 1, 200], (4096, 128), [[0, 1], [2]]),
     ],
 )
-def test_chunks(lengths, num_tokens, want):
+def test_chunks(lengths, limits, want):
     spans = [Span(row, row, 0, [5] * n) for row, n in enumerate(lengths)]
-    assert [[span.row for span in chunk] for chunk in chunks(spans, num_tokens)] == want
+    assert [[span.row for span in chunk] for chunk in chunks(spans, *limits)] == want
