@@ -210,7 +210,7 @@ class CapturedModel(SlotModel):
 
     def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
         n = ids.shape[1]
-        if n > MOST_TOKENS or not self.cache.all_buffers:
+        if n > MOST_TOKENS or not self.cache.is_allocated:
             return super().extend(ids, starts)
         slots, seen = self._open(RowInts.of(starts, ids.device), n)
         return self.captured(ids, slots, seen, self.cache.all_buffers)
@@ -225,7 +225,7 @@ class CapturedModel(SlotModel):
         return slots, self._seen[:kv_len]
 
     def follows(self, num_rows: int) -> bool:
-        return bool(self.cache.all_buffers)
+        return self.cache.is_allocated
 
     def follow(
         self, tokens: Tensor, starts: RowInts, count: int, *, wants_confidence: bool

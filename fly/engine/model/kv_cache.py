@@ -128,6 +128,11 @@ class SlotCache(Cache):
                 layer.grow()
 
     @property
+    def is_allocated(self) -> bool:
+        """Whether a forward made the buffers."""
+        return bool(self.slot_layers[0].buffers)
+
+    @property
     def all_buffers(self) -> list[Tensor]:
         """Keys and values of every layer; empty before the first forward."""
         return [buffer for layer in self.slot_layers for buffer in layer.buffers]
@@ -138,10 +143,9 @@ class SlotCache(Cache):
         key = first_row, is_single
         if key not in self._flat:
             rows = slice(first_row, first_row + 1 if is_single else None)
-            found = [buffer[rows] for buffer in self.all_buffers]
-            if not found:
+            if not self.is_allocated:
                 return []
-            self._flat[key] = found
+            self._flat[key] = [buffer[rows] for buffer in self.all_buffers]
         return self._flat[key]
 
     def write_at(self, mapping: SlotMapping) -> None:

@@ -130,7 +130,7 @@ class SlotModel(LoadedModel):
         if step is None or not self._may_give_logits(num_rows * n):
             self._extend(ids, starts, first_row=first_row, logits_to_keep=1)
             return
-        if not self.cache.all_buffers:  # which a forward allocates
+        if not self.cache.is_allocated:  # which a forward allocates
             self._extend(ids[:1, :1], starts[:1], first_row=first_row, logits_to_keep=1)
         self._run(step, ids, RowInts.of(starts, ids.device), first_row)
 
@@ -152,7 +152,7 @@ class SlotModel(LoadedModel):
 
     def extend(self, ids: Tensor, starts: Sequence[int]) -> Tensor:
         step = self.step_cache.find(*ids.shape)
-        if step is None or not self.cache.all_buffers:
+        if step is None or not self.cache.is_allocated:
             return self._extend(ids, starts)
         return self._run(step, ids, RowInts.of(starts, ids.device))
 
